@@ -1,0 +1,23 @@
+"""npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand.
+
+Reading order, a few minutes each but the first:
+
+    kernels/reference/   every formula and its derivative, in plain NumPy         <- the book
+    params.py            Block: one flat vector with named views
+    layers.py            Dense and MLP: one matrix product and one kernel each way
+    likelihoods.py       p(x|z): Bernoulli, Gaussian
+    latents.py           q(z|x) and p(z): reparameterization and KL
+    objectives.py        ELBO, beta, annealing, free bits, IWAE
+    model.py             VAE: forward, and backward as its mirror image
+    optim.py             Adam and learning-rate schedules
+    gradcheck.py         is a gradient right?  for any project
+    train.py             fit: batches, epochs, exact resume
+    evaluate.py          what a trained model is worth
+    plotting.py          pictures
+
+and beside the lesson: data.py (MNIST, IDX files, arrays), callbacks.py, checkpoint.py, cli.py, validate.py, and
+kernels/fused/, the reference's compiled twins.
+
+Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
+(in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.
+"""

@@ -1,0 +1,104 @@
+"""Files that are never half written, and checkpoints that are never silently wrong.  Not part of the lesson.
+
+A checkpoint is an ordinary uncompressed .npz (NumPy opens it) whose member `manifest.json` says what it holds, and whose
+zip comment is the SHA-256 of every byte before it: a file that was cut short or altered by one bit is refused.
+"""
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .params import Array
+
+FORMAT, VERSION = "npvae checkpoint", 1
+_DIGITS = 64      # of a SHA-256 in hexadecimal
+
+
+class CheckpointError(ValueError):
+    """The one error of this module: a file that is no checkpoint, is damaged, or does not fit."""
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Replace the file by `data`, entirely or not at all, also if the power fails.  Raises OSError."""
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable.  Where folders cannot be opened (Windows), there is nothing to do."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write(path: str | Path, arrays: Mapping[str, Array], manifest: Mapping[str, Any]) -> None:
+    """Write arrays and a manifest (anything JSON can hold) as one checkpoint, atomically.  Raises OSError."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        head = {"format": FORMAT, "version": VERSION, **manifest}
+        archive.writestr("manifest.json", json.dumps(head, indent=1))
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+            archive.writestr(f"{name}.npy", member.getvalue())
+        archive.comment = b"0" * _DIGITS
+    body = stream.getvalue()[:-_DIGITS]
+    write_atomically(path, body + hashlib.sha256(body).hexdigest().encode())
+
+
+def read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The arrays and the manifest of a checkpoint.
+
+    Raises CheckpointError for a file that is missing, no checkpoint, damaged, of a newer version, or holds pickles.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    body, digest = data[:-_DIGITS], data[-_DIGITS:]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        kind = "is damaged: it was cut short or altered" if data.startswith(b"PK") else "is not a checkpoint of npvae"
+        raise CheckpointError(f"{path}: {kind} (its SHA-256 does not match)")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            manifest = json.loads(archive.read("manifest.json"))
+            if manifest.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: is not a checkpoint of npvae")
+            if manifest["version"] > VERSION:
+                raise CheckpointError(f"{path}: has format version {manifest['version']}, this npvae reads up to "
+                                      f"{VERSION}; a newer npvae is needed")
+            arrays = {name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)),
+                                                                          allow_pickle=False)
+                      for name in archive.namelist() if name.endswith(".npy")}
+    except CheckpointError:
+        raise
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise CheckpointError(f"{path}: is not a checkpoint of npvae: {str(error).splitlines()[0]}") from None
+    return arrays, manifest

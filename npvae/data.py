@@ -1,0 +1,350 @@
+"""Images in, arrays out: IDX files, MNIST, .npy and .npz, and binarization.
+
+Reading order: before `train`. Stands on NumPy and the standard library alone and knows nothing of models.
+
+Every loader ends in an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 0..255 or
+float32 of any range. Whatever is wrong with a file becomes a `DataError` of one line that names the file.
+
+The IDX format (LeCun, Cortes and Burges, the MNIST page): two zero bytes, one byte for the type (0x08:
+uint8), one for the number of dimensions, each dimension as a big-endian uint32, then the values in C order.
+The file is over exactly where the header says, and `read_idx` accepts nothing else.
+"""
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Mapping, NamedTuple, NoReturn
+
+import numpy as np
+
+BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_BYTES = 2**31  # no IDX file in use comes near; a header that promises more is damaged or hostile
+_CHUNK = 2**20  # bytes decompressed at a time
+_BLOCK = 2**18  # pixels binarized at a time
+_EMBEDDED = Path(__file__).with_name("mnist")
+
+# The four files of a folder and their number of dimensions.
+_ROLES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
+# SHA-256 of the decompressed files (the .gz around them differs from copy to copy): the set and the role.
+_KNOWN = {
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": ("mnist", "train-images"),
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": ("mnist", "train-labels"),
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": ("mnist", "t10k-images"),
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": ("mnist", "t10k-labels"),
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888": ("fashion-mnist", "train-images"),
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": ("fashion-mnist", "train-labels"),
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b": ("fashion-mnist", "t10k-images"),
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": ("fashion-mnist", "t10k-labels"),
+}
+_UNKNOWN = ("an unknown set", "file")
+# In an .npz, the key of the training images: those of test images, train labels and test labels.
+_NPZ_KEYS = {"train": ("test", "train_labels", "test_labels"), "x_train": ("x_test", "y_train", "y_test")}
+
+
+class DataError(ValueError):
+    """A file or array that cannot be used: one line that names it, what was wrong and what is allowed."""
+
+
+class ImageData(NamedTuple):
+    """A data set. Images are C-contiguous rows, uint8 or float32; labels uint8 or int64, or None."""
+
+    train_images: np.ndarray  # (N, D)
+    train_labels: np.ndarray | None  # (N,)
+    test_images: np.ndarray  # (M, D)
+    test_labels: np.ndarray | None  # (M,)
+    image_shape: tuple[int, int]  # (height, width), height * width = D
+    name: str
+
+
+def _fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
+    """Raise DataError(path: what) on one line, even if the path or a quoted message holds a newline."""
+    raise DataError(" ".join(f"{path}: {what}".splitlines())) from cause
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Read one IDX file of unsigned bytes, gzip or plain (the first two bytes decide, not the name).
+
+    Returns a uint8 array of 1 to 3 dimensions. gzip is inflated at most one buffer past the promised end.
+    Raises DataError if the file is missing, is not IDX, or is longer or shorter than its header says.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            if file.peek(2)[:2] == _GZIP_MAGIC:
+                return _parse_idx(gzip.GzipFile(fileobj=file), path)
+            return _parse_idx(file, path)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
+        _fail(path, f"the gzip stream is {state}; copy or download the file again", error)
+    except OSError as error:
+        _fail(path, f"cannot be read ({error.strerror or error})", error)
+
+
+def _parse_idx(stream: io.BufferedIOBase, path: Path) -> np.ndarray:
+    """The array behind an IDX header, read chunk by chunk into its final place."""
+    shape = _read_idx_header(stream, path)
+    promised = math.prod(shape)
+    promise = f"the header promises {promised} bytes, shape {shape}"
+    if promised > _MAX_BYTES:
+        _fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
+    array = np.empty(shape, dtype=np.uint8)
+    buffer = array.data.cast("B")
+    filled = 0
+    while filled < promised:
+        count = stream.readinto(buffer[filled:filled + _CHUNK])
+        if not count:
+            _fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
+        filled += count
+    # One byte more is asked for: it must not exist, and reaching the end makes gzip compare its checksum.
+    if stream.read(1):
+        _fail(path, f"has trailing bytes: {promise}, but more follow")
+    return array
+
+
+def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
+    """The shape an IDX header promises, after checking every field of it."""
+    magic = stream.read(4)
+    if not magic:
+        _fail(path, "is empty; an IDX file is expected")
+    if magic.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        _fail(path, "is a web page (HTML or XML), not an IDX file: the download went wrong")
+    if len(magic) < 4 or magic[:2] != b"\x00\x00":
+        _fail(path, f"is not an IDX file: it begins with {magic.hex(' ')}, not with 00 00 08 and 01 to 03")
+    if magic[2] != 0x08:
+        _fail(path, f"holds values of IDX type 0x{magic[2]:02x}; only 0x08 (uint8) is allowed")
+    ndim = magic[3]
+    if not 1 <= ndim <= 3:
+        _fail(path, f"the header promises {ndim} dimensions; 1 (labels) to 3 (images) are allowed")
+    sizes = stream.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
+        _fail(path, f"ends inside the IDX header, which needs {4 + 4 * ndim} bytes")
+    shape = struct.unpack(f">{ndim}I", sizes)
+    if 0 in shape:
+        _fail(path, f"the header promises shape {shape}; every dimension must be at least 1")
+    return shape
+
+
+def _identify(array: np.ndarray) -> tuple[str, str]:
+    """The set and role of an IDX array, by the SHA-256 of its decompressed file, header included."""
+    digest = hashlib.sha256(struct.pack(f">BBBB{array.ndim}I", 0, 0, 0x08, array.ndim, *array.shape))
+    digest.update(array.data)
+    return _KNOWN.get(digest.hexdigest(), _UNKNOWN)
+
+
+def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """MNIST, from the files inside this package or from `folder`, verified by SHA-256 either way.
+
+    Returns train_images uint8 (60000, 784), train_labels uint8 (60000,), test_images uint8 (10000, 784),
+    test_labels uint8 (10000,). Raises DataError if any of the four files is not MNIST's.
+    """
+    return _load_idx(_EMBEDDED if folder is None else folder, "mnist")[:4]  # type: ignore[return-value]
+
+
+def load_fashion_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fashion-MNIST (Xiao et al. 2017) from `folder`, verified by SHA-256; shapes as in `load_mnist`."""
+    return _load_idx(folder, "fashion-mnist")[:4]  # type: ignore[return-value]
+
+
+def load_idx_folder(folder: str | Path) -> ImageData:
+    """Any folder that names its four IDX files as MNIST does: Fashion-MNIST, KMNIST, your own.
+
+    The names: {train,t10k}-{images-idx3,labels-idx1}-ubyte, also with `.idx` for `-idx`, each also with
+    `.gz`; where several exist, the first in that order is read. If one file is known to be MNIST's or
+    Fashion-MNIST's, all four are verified; otherwise nothing is, and the set is called after its folder.
+    Raises DataError if a file is missing or bad, or if the four do not fit together.
+    """
+    return _load_idx(folder, None)
+
+
+def _load_idx(folder: str | Path, family: str | None) -> ImageData:
+    """Read the folder; verify it as `family`, or if None as the known set most files are from."""
+    folder = Path(folder)
+    paths = _find_idx_files(folder)
+    arrays = {role: _read_role(path, _ROLES[role]) for role, path in paths.items()}
+    for part in "train", "t10k":
+        count, n_labels = len(arrays[f"{part}-images"]), len(arrays[f"{part}-labels"])
+        if count != n_labels:
+            _fail(paths[f"{part}-labels"], f"holds {n_labels} labels for {count} images; one each is needed")
+    train, test = arrays["train-images"], arrays["t10k-images"]
+    height, width = train.shape[1:]
+    if test.shape[1:] != (height, width):
+        _fail(paths["t10k-images"], f"holds images {test.shape[1:]}; the training images are {height, width}")
+    owners = {role: _identify(array) for role, array in arrays.items()}
+    known = [owner[0] for owner in owners.values() if owner != _UNKNOWN]
+    family = family or max(known, key=known.count, default=None)
+    if family is not None:
+        _verify(paths, owners, family)
+    return ImageData(train.reshape(len(train), -1), arrays["train-labels"],
+                     test.reshape(len(test), -1), arrays["t10k-labels"],
+                     (height, width), family or folder.resolve().name)
+
+
+def _find_idx_files(folder: Path) -> dict[str, Path]:
+    """The path of each of the four files; DataError names those that are missing."""
+    if not folder.is_dir():
+        _fail(folder, "is not a folder" if folder.exists() else "there is no such folder")
+    found, missing = {}, []
+    for role, ndim in _ROLES.items():
+        names = [f"{role}{dash}idx{ndim}-ubyte{gz}" for dash in "-." for gz in ("", ".gz")]
+        present = [folder / name for name in names if (folder / name).is_file()]
+        if present:
+            found[role] = present[0]
+        else:
+            missing.append(names[0])
+    if missing:
+        _fail(folder, f"lacks {', '.join(missing)}; all four are needed (.idx for -idx and .gz are allowed)")
+    return found
+
+
+def _read_role(path: Path, ndim: int) -> np.ndarray:
+    """One of the four files, with the number of dimensions its role demands."""
+    array = read_idx(path)
+    if array.ndim != ndim:
+        meaning = {1: "labels (1 dimension)", 2: "a matrix (2 dimensions)", 3: "images (3 dimensions)"}
+        _fail(path, f"holds {meaning[array.ndim]}; its name calls for {meaning[ndim]}")
+    return array
+
+
+def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], family: str) -> None:
+    """DataError names the first of the four files that is not what its role calls for in `family`."""
+    wrong = [role for role in paths if owners[role] != (family, role)]
+    if wrong:
+        owner, part = owners[wrong[0]]
+        right = [paths[role].name for role in paths if role not in wrong]
+        _fail(paths[wrong[0]], f"is not {family}'s {wrong[0]} but {owner}'s {part} (by SHA-256), beside "
+                               f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
+
+
+def load_array(path: str | Path) -> ImageData:
+    """Images from a NumPy file: uint8, bool (becomes 0 and 255) or any float type (becomes float32).
+
+    Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
+    `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test;
+    other keys are ignored. `.npy`, or an `.npz` of one array: the last tenth (at least one row) is the test
+    set, in file order, and there are no labels. The range of float pixels is for the likelihood to judge.
+    Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
+    """
+    path = Path(path)
+    arrays = _read_arrays(path)
+    key = next(iter(arrays))
+    train, shape = _as_rows(path, key, arrays.pop(key))
+    if not arrays:
+        if len(train) < 2:
+            _fail(path, f"{key} holds 1 image; at least 2 are needed, one to train and one to test")
+        n_test = max(1, len(train) // 10)
+        return ImageData(train[:-n_test], None, train[-n_test:], None, shape, path.stem)
+    test_key, train_labels, test_labels = _NPZ_KEYS[key]
+    test, test_shape = _as_rows(path, test_key, arrays.pop(test_key))
+    if (test_shape, test.dtype) != (shape, train.dtype):
+        _fail(path, f"{key} is {train.dtype} {shape}, {test_key} {test.dtype} {test_shape}; they must agree")
+    y_train = _as_labels(path, train_labels, arrays.get(train_labels), len(train))
+    y_test = _as_labels(path, test_labels, arrays.get(test_labels), len(test))
+    return ImageData(train, y_train, test, y_test, shape, path.stem)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays to use by key: a single one; or train and test in this order, then labels if any."""
+    try:
+        with open(path, "rb") as file:  # np.load leaves a damaged file open if it opened it itself
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"the array": content}
+            names = content.files
+            pairs = [(key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}]
+            chosen = names if len(names) == 1 else pairs[0] if pairs else ()
+            arrays = {key: np.asarray(content[key]) for key in chosen if key in names}
+    except Exception as error:  # a damaged file raises whatever zipfile, zlib, tokenize or malloc raise
+        reason = getattr(error, "strerror", None) or "it is damaged, or no .npy or .npz of plain arrays"
+        _fail(path, f"cannot be read ({reason})", error)
+    if not arrays:
+        _fail(path, f"holds {names}; train and test, x_train and x_test, or a single array are allowed")
+    return arrays
+
+
+def _as_rows(path: Path, key: str, array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """The array as contiguous uint8 or float32 rows (N, D), and its (height, width)."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        _fail(path, f"{key} has shape {array.shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        _fail(path, f"{key} has dtype {array.dtype}; uint8, bool and the float types are allowed")
+    side = math.isqrt(array.shape[1])
+    flat_shape = (side, side) if side * side == array.shape[1] else (1, array.shape[1])
+    height, width = array.shape[1:] if array.ndim == 3 else flat_shape
+    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes inf and is refused as such
+        rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
+        rows = rows.reshape(len(rows), -1)
+        # min and max carry NaN through, and unlike isfinite need no temporary array
+        finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
+    if not finite:
+        _fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
+    return rows, (height, width)
+
+
+def _as_labels(path: Path, key: str, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    """Labels (count,) as uint8 or int64; None stays None."""
+    if labels is None or (labels.shape == (count,) and labels.dtype == np.uint8):
+        return labels
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.dtype == np.uint64:
+        _fail(path, f"{key} is {labels.dtype} {labels.shape}; integers ({count},) that fit int64 are allowed")
+    return labels.astype(np.int64)
+
+
+def load(source: str | Path | None = None) -> ImageData:
+    """None or the string "mnist": the embedded MNIST. A folder: its IDX files. A .npy or .npz: its arrays.
+
+    A folder that is itself called mnist is reached as "./mnist". Raises DataError for anything else.
+    """
+    allowed = "mnist, a folder of IDX files, a .npy and a .npz file are allowed"
+    if source is not None and not isinstance(source, (str, Path)):
+        _fail("source", f"is of type {type(source).__name__}; {allowed}")
+    if source is None or source == "mnist":
+        return _load_idx(_EMBEDDED, "mnist")
+    path = Path(source)
+    if path.is_dir():
+        return load_idx_folder(path)
+    if path.exists() and path.suffix in (".npy", ".npz"):
+        return load_array(path)
+    _fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {allowed}")
+
+
+def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
+    """Black-and-white images of the same shape and dtype: 0 and 255 in uint8, 0 and 1 in float.
+
+    "none"       the grey images, unchanged
+    "threshold"  white where pixel >= 128 (float: 0.5)
+    "static"     one draw from rng for good, P(white) = pixel / 255 (float: pixel)
+    "dynamic"    the grey images, unchanged: the trainer draws anew for every batch (Burda et al. 2016)
+
+    Raises ValueError for an unknown name, DataError for another dtype or, if "static", floats outside [0, 1].
+    """
+    if how not in BINARIZATIONS:
+        raise ValueError(f"binarization {how!r} is unknown; known are {', '.join(BINARIZATIONS)}")
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise DataError(f"images have dtype {images.dtype}; uint8 and the float types are allowed")
+    if how in ("none", "dynamic"):
+        return images
+    white = images.dtype.type(255 if images.dtype == np.uint8 else 1)
+    if how == "static" and images.size and not (images.min() >= 0 and images.max() <= white):
+        raise DataError(f"images span {images.min()} to {images.max()}; static binarization allows 0 to 1")
+    out = np.empty(images.shape, images.dtype)
+    n_rows = max(1, _BLOCK * len(images) // max(1, images.size))
+    for start in range(0, len(images), n_rows):
+        rows = slice(start, start + n_rows)
+        block = images[rows]
+        if how == "threshold":
+            np.greater_equal(block, 128 if white == 255 else 0.5, out=out[rows])
+        else:
+            # u < p has probability p for u uniform on [0, 1): never for p = 0, always for p = 1
+            uniform = rng.random(block.shape, dtype=np.float32)
+            np.less(uniform, block / np.float32(white), out=out[rows])
+    out *= white
+    return out

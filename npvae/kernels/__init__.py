@@ -1,0 +1,46 @@
+"""Kernels: the arithmetic of a VAE, and nothing but the arithmetic.  Read first, after `npvae/__init__.py`.
+
+A kernel is a function on arrays.  Two twin packages hold the same kernels under the same names, in the same order:
+
+    reference/   plain NumPy, each kernel with its derivation; the one to read
+    fused/       Numba, one pass over memory; the one to train with
+
+The contract, for both twins:
+
+1. `x_forward` computes values; `x_backward`, directly below it, is its derivative.
+2. Arguments: outputs first, then the upstream gradients, then forward values, then scalars.
+3. Outputs are written, never accumulated.  Where two paths meet, the caller adds, in a visible line.
+4. Nothing is returned, nothing is drawn at random.  The fused twin allocates nothing.
+5. `dX` is dLoss/dX and has the shape of X.
+6. An output may be the same array as an input where the docstring says so.
+7. The reference takes float32, float64 and complex128, and is analytic wherever the function is: it branches on
+   `.real` and never calls abs or clip, so one complex step gives a derivative to machine precision.
+8. NaN goes in, NaN comes out: no kernel hides one.
+
+Matrix products are no kernels: they go to BLAS, in `npvae/layers.py`.
+"""
+import warnings
+from types import ModuleType
+
+KERNELS = ("numba", "numpy")
+
+
+def load(name: str) -> ModuleType:
+    """The kernel module of that name: "numpy" (the reference) or "numba" (the fused twin).
+
+    Where numba is missing or refuses the installed NumPy, "numba" warns once and gives the reference.
+
+    Raises ValueError for any other name.
+    """
+    from . import reference
+    if name == "numpy":
+        return reference
+    if name != "numba":
+        raise ValueError(f"kernels must be one of {', '.join(KERNELS)}, got {name!r}")
+    try:
+        from . import fused
+    except ImportError as error:
+        warnings.warn(f"numba cannot be used ({error}); the NumPy kernels take over, several times slower",
+                      RuntimeWarning, stacklevel=2)
+        return reference
+    return fused

@@ -1,0 +1,158 @@
+"""exp, expm1 and log1p as arithmetic that LLVM can vectorise.
+
+    exp(x), expm1(x)     any x; beyond the largest argument they saturate instead of overflowing
+    log1p_unit(e)        0 <= e <= 1
+
+NaN passes through.
+
+Range reduction: x = n log 2 + r with n an integer and |r| <= log(2) / 2, so exp(x) = 2^n exp(r); log 2 stands in two
+parts, the first with few enough bits that n times it is exact.  exp(r) is its Taylor series, cut where the next term
+is below half a unit in the last place; 2^n is made by writing n into the exponent bits.
+
+log1p(e) = 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, cut likewise.
+"""
+import numba
+import numpy as np
+from numba.extending import overload
+
+from .compile import STRICT, inlined
+
+_f, _d = np.float32, np.float64
+_LOG2E_F, _HIGH_F, _LOW_F = _f(1.4426950408889634), _f(0.693359375), _f(-2.12194440e-4)
+_LOG2E_D, _HIGH_D, _LOW_D = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LEAST_F, _MOST_F = _f(-87.0), _f(88.0)
+_LEAST_D, _MOST_D = -708.0, 709.0
+
+
+@inlined
+def _power_of_two_f(n):
+    return np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@inlined
+def _power_of_two_d(n):
+    return np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
+
+
+@inlined
+def _tail_f(r):
+    """(exp(r) - 1 - r) / r^2 = 1/2! + r/3! + ... + r^5/7!."""
+    p = _f(1 / 5040) * r + _f(1 / 720)
+    p = p * r + _f(1 / 120)
+    p = p * r + _f(1 / 24)
+    p = p * r + _f(1 / 6)
+    return p * r + _f(1 / 2)
+
+
+@inlined
+def _tail_d(r):
+    """(exp(r) - 1 - r) / r^2 = 1/2! + r/3! + ... + r^11/13!."""
+    p = 1 / 6227020800 * r + 1 / 479001600
+    p = p * r + 1 / 39916800
+    p = p * r + 1 / 3628800
+    p = p * r + 1 / 362880
+    p = p * r + 1 / 40320
+    p = p * r + 1 / 5040
+    p = p * r + 1 / 720
+    p = p * r + 1 / 120
+    p = p * r + 1 / 24
+    p = p * r + 1 / 6
+    return p * r + 1 / 2
+
+
+@inlined
+def _expm1_f(x):
+    """s = 2^n and q = exp(r) - 1, so that exp(x) = s q + s."""
+    # Comparisons that NaN fails and leaves alone; n is kept in range for it all the same, as a cast needs a number.
+    x = _LEAST_F if x < _LEAST_F else (_MOST_F if x > _MOST_F else x)
+    n = np.rint(x * _LOG2E_F)
+    n = n if n > _f(-126) else _f(-126)
+    r = x - n * _HIGH_F - n * _LOW_F
+    s = _power_of_two_f(n)
+    return s, r * r * _tail_f(r) + r
+
+
+@inlined
+def _expm1_d(x):
+    x = _LEAST_D if x < _LEAST_D else (_MOST_D if x > _MOST_D else x)
+    n = np.rint(x * _LOG2E_D)
+    n = n if n > -1022.0 else -1022.0
+    r = x - n * _HIGH_D - n * _LOW_D
+    s = _power_of_two_d(n)
+    return s, r * r * _tail_d(r) + r
+
+
+@inlined
+def _log1p_f(e):
+    s = e / (_f(2) + e)
+    t = s * s
+    p = _f(2 / 15) * t + _f(2 / 13)
+    p = p * t + _f(2 / 11)
+    p = p * t + _f(2 / 9)
+    p = p * t + _f(2 / 7)
+    p = p * t + _f(2 / 5)
+    p = p * t + _f(2 / 3)
+    return s * t * p + s * _f(2)
+
+
+@inlined
+def _log1p_d(e):
+    s = e / (2.0 + e)
+    t = s * s
+    p = 2 / 33 * t + 2 / 31
+    p = p * t + 2 / 29
+    p = p * t + 2 / 27
+    p = p * t + 2 / 25
+    p = p * t + 2 / 23
+    p = p * t + 2 / 21
+    p = p * t + 2 / 19
+    p = p * t + 2 / 17
+    p = p * t + 2 / 15
+    p = p * t + 2 / 13
+    p = p * t + 2 / 11
+    p = p * t + 2 / 9
+    p = p * t + 2 / 7
+    p = p * t + 2 / 5
+    p = p * t + 2 / 3
+    return s * t * p + s * 2.0
+
+
+def exp(x):
+    """exp(x)."""
+
+
+def expm1(x):
+    """exp(x) - 1, without losing the digits of a small x."""
+
+
+def log1p_unit(e):
+    """log(1 + e) for 0 <= e <= 1."""
+
+
+@overload(exp, jit_options=STRICT)
+def _exp_by_type(x):
+    def single(x):
+        s, q = _expm1_f(x)
+        return s * q + s
+
+    def double(x):
+        s, q = _expm1_d(x)
+        return s * q + s
+    return single if x == numba.float32 else double
+
+
+@overload(expm1, jit_options=STRICT)
+def _expm1_by_type(x):
+    def single(x):
+        s, q = _expm1_f(x)
+        return s * q + (s - _f(1))
+
+    def double(x):
+        s, q = _expm1_d(x)
+        return s * q + (s - 1.0)
+    return single if x == numba.float32 else double
+
+
+@overload(log1p_unit, jit_options=STRICT)
+def _log1p_by_type(e):
+    return (lambda e: _log1p_f(e)) if e == numba.float32 else (lambda e: _log1p_d(e))

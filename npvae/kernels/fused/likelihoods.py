@@ -1,0 +1,99 @@
+"""Reconstruction, fused: value and gradient of a row of pixels without a temporary."""
+import math
+
+from ..reference.likelihoods import LOG_2PI, LOGVAR_FLOOR
+from .compile import jit
+from .elementary import exp, log1p_unit
+
+
+@jit
+def bernoulli_nll_forward(nll, mean, logits, x):
+    zero, one = nll.dtype.type(0), nll.dtype.type(1)
+    for b in range(logits.shape[0]):
+        for k in range(logits.shape[1]):
+            total = zero
+            for d in range(logits.shape[2]):
+                logit = logits[b, k, d]
+                e = exp(logit if logit < zero else -logit)
+                total += (zero if logit < zero else logit) + log1p_unit(e) - x[b, d] * logit
+                mean[b, k, d] = (e if logit < zero else one) / (one + e)
+            nll[b, k] = total
+
+
+@jit
+def bernoulli_nll_backward(dlogits, dnll, mean, x):
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            upstream = dnll[b, k]
+            for d in range(mean.shape[2]):
+                dlogits[b, k, d] = upstream * (mean[b, k, d] - x[b, d])
+
+
+@jit
+def gaussian_nll_forward(nll, mean, x, logvar):
+    zero, half = nll.dtype.type(0), nll.dtype.type(0.5)
+    precision = nll.dtype.type(math.exp(-logvar[0]))
+    constant = nll.dtype.type(mean.shape[2] * (logvar[0] + LOG_2PI))
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            total = zero
+            for d in range(mean.shape[2]):
+                residual = x[b, d] - mean[b, k, d]
+                total += residual * residual
+            nll[b, k] = half * (total * precision + constant)
+
+
+@jit
+def gaussian_nll_backward(dmean, dlogvar, dnll, mean, x, logvar):
+    zero = dnll.dtype.type(0)
+    precision = dnll.dtype.type(math.exp(-logvar[0]))
+    gradient = 0.0
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            upstream = dnll[b, k]
+            squares = zero
+            for d in range(mean.shape[2]):
+                residual = mean[b, k, d] - x[b, d]
+                squares += residual * residual
+                dmean[b, k, d] = upstream * precision * residual
+            gradient += upstream * 0.5 * (mean.shape[2] - squares * precision)
+    dlogvar[0] = gradient
+
+
+@jit
+def gaussian_pixel_nll_forward(nll, output, x):
+    zero, half, one = nll.dtype.type(0), nll.dtype.type(0.5), nll.dtype.type(1)
+    floor, floor_precision = nll.dtype.type(LOGVAR_FLOOR), nll.dtype.type(math.exp(-LOGVAR_FLOOR))
+    constant = nll.dtype.type(x.shape[1] * (LOGVAR_FLOOR + LOG_2PI))
+    for b in range(output.shape[0]):
+        for k in range(output.shape[1]):
+            mean, s = output[b, k, :x.shape[1]], output[b, k, x.shape[1]:]
+            total = zero
+            for d in range(x.shape[1]):
+                residual = x[b, d] - mean[d]
+                t = s[d] - floor
+                e = exp(t if t < zero else -t)
+                # exp(-softplus(t)) = 1 / (1 + exp(t)): no further exponential
+                precision = floor_precision * (one if t < zero else e) / (one + e)
+                softplus = (zero if t < zero else t) + log1p_unit(e)
+                total += residual * residual * precision + softplus
+            nll[b, k] = half * (total + constant)
+
+
+@jit
+def gaussian_pixel_nll_backward(doutput, dnll, output, x):
+    zero, half, one = dnll.dtype.type(0), dnll.dtype.type(0.5), dnll.dtype.type(1)
+    floor, floor_precision = dnll.dtype.type(LOGVAR_FLOOR), dnll.dtype.type(math.exp(-LOGVAR_FLOOR))
+    for b in range(output.shape[0]):
+        for k in range(output.shape[1]):
+            upstream = dnll[b, k]
+            mean, s = output[b, k, :x.shape[1]], output[b, k, x.shape[1]:]
+            dmean, ds = doutput[b, k, :x.shape[1]], doutput[b, k, x.shape[1]:]
+            for d in range(x.shape[1]):
+                residual = mean[d] - x[b, d]
+                t = s[d] - floor
+                e = exp(t if t < zero else -t)
+                precision = floor_precision * (one if t < zero else e) / (one + e)
+                sigmoid = (e if t < zero else one) / (one + e)
+                dmean[d] = upstream * residual * precision
+                ds[d] = upstream * half * (one - residual * residual * precision) * sigmoid

@@ -1,0 +1,70 @@
+"""The latent space: reparameterization, and two forms of the KL term.  Third chapter of the kernels.
+
+The encoder gives, for each image, a diagonal Gaussian  q(z|x) = N(mu, diag(sigma^2))  with  logvar = log sigma^2; the
+prior is  p(z) = N(0, I).  Shapes:  mu, logvar, kl (B, Z);  eps, z (B, K, Z);  log_ratio (B, K).
+"""
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.inexact]
+
+
+def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:
+    """z[b, k] = mu[b] + sigma[b] * eps[b, k],   sigma = exp(logvar / 2),   eps ~ N(0, I) drawn by the caller.
+
+    A sample has no gradient; a *function* of mu, sigma and outside noise has one (Kingma and Welling 2014, section
+    2.4).  That the noise is an argument makes this kernel such a function.
+    """
+    z[...] = mu[:, None, :] + np.exp(0.5 * logvar)[:, None, :] * eps
+
+
+def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array, eps: Array) -> None:
+    """forward was  z = mu + exp(logvar / 2) eps,  one mu and one logvar for all K draws:
+
+        dmu     = sum_k dz                                            dz/dmu = 1
+        dlogvar = sum_k dz * eps * 1/2 exp(logvar / 2)                d sigma / d logvar = sigma / 2
+    """
+    np.sum(dz, axis=1, out=dmu)
+    dlogvar[...] = np.sum(dz * eps, axis=1) * 0.5 * np.exp(0.5 * logvar)
+
+
+def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
+    """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]   per latent dimension.
+
+    Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is near 1, which is where
+    an unused dimension lives.
+    """
+    kl[...] = 0.5 * (mu * mu + (np.expm1(logvar) - logvar))
+
+
+def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logvar: Array) -> None:
+    """forward was  kl = 1/2 [ mu^2 + exp(logvar) - 1 - logvar ]:
+
+        dmu     = dkl * mu
+        dlogvar = dkl * 1/2 [ exp(logvar) - 1 ]
+    """
+    dmu[...] = dkl * mu
+    dlogvar[...] = dkl * 0.5 * np.expm1(logvar)
+
+
+def log_ratio_forward(log_ratio: Array, z: Array, logvar: Array, eps: Array) -> None:
+    """log_ratio[b, k] = log q(z|x) - log p(z) at a drawn z: the KL term as one sample of its expectation.
+
+        log q = sum_j -1/2 [ eps^2 + logvar + log 2 pi ]       because (z - mu) / sigma is eps
+        log p = sum_j -1/2 [ z^2 + log 2 pi ]
+
+    so  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ].  Importance-weighted bounds need it in this form.
+    """
+    np.sum(0.5 * (z * z - eps * eps - logvar[:, None, :]), axis=-1, out=log_ratio)
+
+
+def log_ratio_backward(dz: Array, dlogvar: Array, dlog_ratio: Array, z: Array) -> None:
+    """forward was  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ],  eps a constant:
+
+        dz      = dlog_ratio * z
+        dlogvar = sum_k -1/2 dlog_ratio                              the same for every dimension j
+
+    This dlogvar is the direct path only; what reaches mu and logvar through z comes from `reparameterize_backward`.
+    """
+    dz[...] = dlog_ratio[:, :, None] * z
+    dlogvar[...] = -0.5 * np.sum(dlog_ratio, axis=1)[:, None]

@@ -1,0 +1,33 @@
+"""Log-sum-exp and importance weights: the arithmetic of the tighter bounds.  Fourth chapter of the kernels.
+
+Shapes:  log_w, weights (B, K);  bound (B,).
+"""
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.inexact]
+
+
+def importance_bound_forward(bound: Array, weights: Array, log_w: Array) -> None:
+    """bound[b] = log 1/K sum_k w[b, k],   w = exp(log_w) = p(x, z_k) / q(z_k|x)   (Burda et al. 2016, equation 8).
+
+    With m = max_k log_w, which changes nothing on paper and keeps exp from overflowing:
+
+        bound   = m + log sum_k exp(log_w - m) - log K
+        weights = exp(log_w - m) / sum_k exp(log_w - m)        the normalised weights, a softmax; they sum to one
+    """
+    m = log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)][:, None]
+    shifted = np.exp(log_w - m)
+    total = np.sum(shifted, axis=1)
+    bound[...] = m[:, 0] + np.log(total) - math.log(log_w.shape[1])
+    weights[...] = shifted / total[:, None]
+
+
+def importance_bound_backward(dlog_w: Array, dbound: Array, weights: Array) -> None:
+    """forward was  bound = log sum_k exp(log_w) - log K,  whose derivative is the softmax:
+
+        dlog_w = dbound * weights                                    (Burda et al. 2016, equation 14)
+    """
+    dlog_w[...] = dbound[:, None] * weights

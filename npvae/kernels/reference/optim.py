@@ -1,0 +1,26 @@
+"""Adam, over the flat vector of all parameters.  Fifth chapter of the kernels."""
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.inexact]
+
+
+def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float, eps: float,
+                scale: float, step: int) -> None:
+    """One step of Adam (Kingma and Ba 2015, Algorithm 1), in place.  All arrays (P,); step counts from 1.
+
+        g     = scale * grad                              scale < 1 where the gradient's norm is clipped
+        m     = beta1 m + (1 - beta1) g                   running mean of the gradient
+        v     = beta2 v + (1 - beta2) g^2                 running mean of its square
+        m_hat = m / (1 - beta1^step)                      both start at zero: the division takes that bias out
+        v_hat = v / (1 - beta2^step)
+        theta = theta - lr m_hat / (sqrt(v_hat) + eps)    eps is added *after* the bias correction
+    """
+    g = scale * grad
+    m[...] = beta1 * m + (1 - beta1) * g
+    v[...] = beta2 * v + (1 - beta2) * g * g
+    rate = lr / (1 - beta1 ** step)
+    root = math.sqrt(1 - beta2 ** step)
+    theta -= rate * m / (np.sqrt(v) / root + eps)

@@ -1,0 +1,75 @@
+"""Dense layers: one matrix product each way, one kernel each way.  Read after `params.py`.
+
+    forward     out  = f(x W + b)
+    backward    dpre = dout f'          dW = x^T dpre          db = sum of the rows of dpre          dx = dpre W^T
+
+Shapes:  x, dx (B, in);  W, dW (in, out);  b, db (out,);  out, dout, dpre (B, out).  B counts rows: images, or images
+times draws in the decoder.  The matrix products go to BLAS; a transposed view costs nothing there.
+"""
+import math
+from collections.abc import Sequence
+from types import ModuleType
+
+import numpy as np
+
+from .params import Array, Block, Shapes
+from .validate import choice
+
+#: every activation, and the gain of its initial weights: Var(W) = gain / fan_in (He et al. 2015), which keeps the
+#: variance through rectifiers, or None for Glorot's uniform Var(W) = 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
+ACTIVATIONS: dict[str, float | None] = {
+    "identity": None, "relu": 2.0, "leaky_relu": 2.0, "elu": 2.0, "tanh": None, "sigmoid": None, "softplus": None}
+
+
+class Dense:
+    """out = f(x W + b), with explicit backward pass.  The parameters are found by name, "{name}.W" and "{name}.b"."""
+
+    def __init__(self, name: str, n_in: int, n_out: int, activation: str, kernels: ModuleType) -> None:
+        self.W, self.b = f"{name}.W", f"{name}.b"
+        self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
+        self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
+        self.activation_forward = getattr(kernels, f"{activation}_forward")
+        self.activation_backward = getattr(kernels, f"{activation}_backward")
+
+    def initialize(self, params: Block, rng: np.random.Generator) -> None:
+        """Random W by the activation, zero b.  Drawn in float64, so that every dtype starts at the same point."""
+        W = params[self.W]
+        n_in, n_out = W.shape
+        if self.gain is None:
+            bound = math.sqrt(6 / (n_in + n_out))
+            W[...] = rng.uniform(-bound, bound, W.shape)
+        else:
+            W[...] = rng.normal(0, math.sqrt(self.gain / n_in), W.shape)
+        params[self.b][...] = 0
+
+    def forward(self, out: Array, x: Array, params: Block) -> None:
+        np.matmul(x, params[self.W], out=out)
+        self.activation_forward(out, out, params[self.b])
+
+    def backward(self, dx: Array | None, grads: Block, dout: Array, out: Array, x: Array, params: Block) -> None:
+        """Writes dW, db and, where it is asked for, dx.  `dout` is overwritten by dpre."""
+        dpre = dout
+        self.activation_backward(dpre, grads[self.b], dout, out)
+        np.matmul(x.T, dpre, out=grads[self.W])
+        if dx is not None:
+            np.matmul(dpre, params[self.W].T, out=dx)
+
+
+class MLP:
+    """Dense layers in a row.  `acts` holds the input and each layer's output, so acts[i + 1] = layer_i(acts[i])."""
+
+    def __init__(self, name: str, n_in: int, widths: Sequence[int], activation: str, kernels: ModuleType) -> None:
+        sizes = [n_in, *widths]
+        self.layers = [Dense(f"{name}.{i}", sizes[i], sizes[i + 1], activation, kernels) for i in range(len(widths))]
+        self.n_out = sizes[-1]
+
+    def forward(self, acts: Sequence[Array], params: Block) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.forward(acts[i + 1], acts[i], params)
+
+    def backward(self, dacts: Sequence[Array | None], grads: Block, acts: Sequence[Array], params: Block) -> None:
+        """dacts[-1] is given; the others are written.  dacts[0] is the gradient on the input, None if unwanted."""
+        for i, layer in reversed(list(enumerate(self.layers))):
+            dout = dacts[i + 1]
+            assert dout is not None
+            layer.backward(dacts[i], grads, dout, acts[i + 1], acts[i], params)

@@ -1,0 +1,111 @@
+"""Objectives: one number to minimise from what each image contributes.  Read after `latents.py`.
+
+An objective is called as
+
+    loss, dnll, dreg = objective(nll, reg, step)
+
+with nll (B, K), and reg either the analytic KL per dimension (B, Z) or, if `objective.sampled`, log q - log p (B, K).
+loss is in nats per image, a mean over the batch, and always minus a bound.  dnll and dreg are dloss/dnll and dloss/dreg;
+each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here knows of a
+network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
+
+`beta`, the weight of the KL term, is a number or a function of the step.
+"""
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .kernels.reference import importance_bound_backward, importance_bound_forward
+from .params import Array
+from .validate import integer, real
+
+Schedule = Callable[[int], float]
+Terms = tuple[Any, Any, Any]
+
+
+class LinearAnnealing:
+    """beta rises in a straight line from 0 at step 0 to its full value at `steps` (Bowman et al. 2016)."""
+
+    def __init__(self, steps: int, beta: float = 1.0) -> None:
+        self.steps, self.beta = integer("steps", steps, 1), real("beta", beta, 0)
+
+    def __call__(self, step: int) -> float:
+        return self.beta * min(1.0, step / self.steps)
+
+
+class CyclicalAnnealing:
+    """`cycles` times over: beta rises from 0 during the first `ratio` of a cycle, then stays (Fu et al. 2019, eq. 6)."""
+
+    def __init__(self, total_steps: int, cycles: int = 4, ratio: float = 0.5, beta: float = 1.0) -> None:
+        self.total_steps, self.cycles = integer("total_steps", total_steps, 1), integer("cycles", cycles, 1)
+        self.ratio, self.beta = real("ratio", ratio, 0, strict=True), real("beta", beta, 0)
+        if self.ratio > 1:
+            raise ValueError(f"ratio must be at most 1, got {ratio}")
+
+    def __call__(self, step: int) -> float:
+        if step >= self.total_steps:
+            return self.beta
+        position = (step * self.cycles / self.total_steps) % 1.0
+        return self.beta * min(1.0, position / self.ratio)
+
+
+def _schedule(beta: float | Schedule) -> Schedule:
+    if callable(beta):
+        return beta
+    constant = real("beta", beta, 0)
+    return lambda step: constant
+
+
+class ELBO:
+    """loss = mean_{b,k} nll + beta mean_b KL: minus the evidence lower bound at beta = 1 (Kingma and Welling 2014), the
+    beta-VAE otherwise (Higgins et al. 2017).  `sampled` takes log q - log p at the draws in place of the exact KL."""
+
+    def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False) -> None:
+        self.beta, self.sampled = _schedule(beta), bool(sampled)
+
+    def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        batch, draws = nll.shape
+        dnll = 1 / (batch * draws)
+        dreg = self.beta(step) / (batch * draws if self.sampled else batch)
+        return dnll * nll.sum() + dreg * reg.sum(), dnll, dreg
+
+
+class FreeBits:
+    """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average over
+    the batch, without paying for them, and so is not switched off early (Kingma et al. 2016, equation 15)."""
+
+    sampled = False
+
+    def __init__(self, bits: float, beta: float | Schedule = 1.0) -> None:
+        self.bits, self.beta = real("free bits", bits, 0), _schedule(beta)
+
+    def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        batch, draws = nll.shape
+        dnll = 1 / (batch * draws)
+        beta = self.beta(step)
+        mean = reg.sum(axis=0) / batch
+        paid = mean.real > self.bits
+        loss = dnll * nll.sum() + beta * np.where(paid, mean, self.bits).sum()
+        return loss, dnll, np.where(paid, beta / batch, 0)
+
+
+class IWAE:
+    """loss = -mean_b log 1/K sum_k w,  log w = -nll - beta (log q - log p): the importance-weighted bound (Burda et al.
+    2016).  K is the number of draws; K = 1 is the ELBO with a sampled KL term."""
+
+    sampled = True
+
+    def __init__(self, beta: float | Schedule = 1.0) -> None:
+        self.beta = _schedule(beta)
+
+    def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        batch, beta = len(nll), self.beta(step)
+        log_w = -(nll + beta * reg)
+        bound, weights, dlog_w = np.empty_like(log_w[:, 0]), np.empty_like(log_w), np.empty_like(log_w)
+        importance_bound_forward(bound, weights, log_w)
+        importance_bound_backward(dlog_w, np.full_like(bound, -1 / batch), weights)
+        return -bound.sum() / batch, -dlog_w, -beta * dlog_w
+
+
+Objective = ELBO | FreeBits | IWAE | Any

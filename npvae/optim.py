@@ -1,0 +1,98 @@
+"""Adam over one flat block, and learning-rate schedules.  Read after `objectives.py`; the formulas are in
+`kernels/reference/optim.py`.
+
+A schedule is a function of the step, counted from 0.
+"""
+import math
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+from .kernels import reference
+from .params import Block
+from .validate import integer, real
+
+Schedule = Callable[[int], float]
+
+
+class ConstantLR:
+    """lr."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr = real("lr", lr, 0, strict=True)
+
+    def __call__(self, step: int) -> float:
+        return self.lr
+
+
+class StepLR:
+    """lr * factor^n, n the number of `milestones` (steps, ascending) that have been reached."""
+
+    def __init__(self, lr: float, milestones: Sequence[int], factor: float = 0.1) -> None:
+        self.lr, self.factor = real("lr", lr, 0, strict=True), real("factor", factor, 0, strict=True)
+        self.milestones = [integer("milestones", milestone, 1) for milestone in milestones]
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must ascend, got {list(milestones)}")
+
+    def __call__(self, step: int) -> float:
+        return self.lr * self.factor ** sum(step >= milestone for milestone in self.milestones)
+
+
+class CosineLR:
+    """lr * (1 + cos(pi step / total_steps)) / 2: from lr down to 0 (Loshchilov and Hutter 2017, without restarts)."""
+
+    def __init__(self, lr: float, total_steps: int) -> None:
+        self.lr, self.total_steps = real("lr", lr, 0, strict=True), integer("total_steps", total_steps, 1)
+
+    def __call__(self, step: int) -> float:
+        return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, Algorithm 1).
+
+    Parameters
+    ----------
+    lr : step size, or a function of the step
+    beta1, beta2 : decay of the two running means, in [0, 1)
+    eps : added to sqrt(v_hat), after the bias correction
+    max_norm : the gradient is scaled down to this global norm when it is longer; None leaves it as it is
+
+    Attributes
+    ----------
+    t : number of steps taken
+    m, v : running means of the gradient and of its square, blocks like the parameters; None before the first step
+
+    Raises ValueError or TypeError for numbers out of range.
+    """
+
+    def __init__(self, lr: float | Schedule = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
+                 max_norm: float | None = None) -> None:
+        self.lr: Schedule = lr if callable(lr) else ConstantLR(lr)
+        self.beta1, self.beta2 = real("beta1", beta1, 0), real("beta2", beta2, 0)
+        for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            if beta >= 1:
+                raise ValueError(f"{name} must be less than 1, got {beta}")
+        self.eps = real("eps", eps, 0, strict=True)
+        self.max_norm = None if max_norm is None else real("max_norm", max_norm, 0, strict=True)
+        self.t = 0
+        self.m: Block | None = None
+        self.v: Block | None = None
+
+    def prepare(self, parameters: Block) -> tuple[Block, Block]:
+        """The moments, made on first use.  Raises ValueError where they belong to other parameters."""
+        if self.m is None or self.v is None:
+            self.m, self.v = parameters.zeros_like(), parameters.zeros_like()
+        if self.m.shapes != parameters.shapes or self.m.flat.dtype != parameters.flat.dtype:
+            raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
+        return self.m, self.v
+
+    def step(self, parameters: Block, gradients: Block, kernels: ModuleType = reference) -> None:
+        """One update of `parameters`, in place."""
+        m, v = self.prepare(parameters)
+        lr, scale = self.lr(self.t), 1.0
+        if self.max_norm is not None:
+            norm = gradients.norm()
+            scale = self.max_norm / norm if norm > self.max_norm else 1.0
+        self.t += 1
+        kernels.adam_update(parameters.flat, m.flat, v.flat, gradients.flat, lr, self.beta1, self.beta2, self.eps,
+                            scale, self.t)

@@ -1,0 +1,48 @@
+"""Block: every parameter in one flat vector, with a named view of each tensor.  Read after the kernels.
+
+One block for the parameters, one for their gradients, one for each of Adam's moments.  The layers see matrices by name;
+the optimizer, the gradient's norm, the checkpoint and a finite difference see one vector.
+"""
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Block(Mapping[str, Array]):
+    """A read-only mapping of names to arrays that all lie in `flat`, in the order of `shapes`.
+
+    The mapping cannot be changed, the arrays can: writing into `block["mu.W"]` writes into `block.flat`.
+    """
+
+    def __init__(self, shapes: Shapes, dtype: DTypeLike) -> None:
+        self.shapes = dict(shapes)
+        self.flat: Array = np.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype)
+        self._views: dict[str, Array] = {}
+        start = 0
+        for name, shape in shapes.items():
+            stop = start + math.prod(shape)
+            self._views[name] = self.flat[start:stop].reshape(shape)
+            start = stop
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def zeros_like(self) -> "Block":
+        """A block of the same names, shapes and type, all zero."""
+        return Block(self.shapes, self.flat.dtype)
+
+    def norm(self) -> float:
+        """sqrt(sum of squares) over all tensors; NaN or infinite as soon as one entry is."""
+        return math.sqrt(np.dot(self.flat, self.flat))
