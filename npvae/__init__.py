@@ -21,3 +21,23 @@ kernels/fused/, the reference's compiled twins.
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.
 """
+from .checkpoint import CheckpointError
+from .callbacks import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress
+from .data import DataError, load_mnist
+from .evaluate import active_units, kl_per_dimension
+from .gradcheck import check_gradients
+from .likelihoods import Bernoulli, Gaussian, GaussianPixel
+from .model import VAE
+from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing
+from .optim import Adam, ConstantLR, CosineLR, StepLR
+from .train import NonFiniteError, fit
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE", "fit", "Adam", "ConstantLR", "StepLR", "CosineLR",
+    "ELBO", "FreeBits", "IWAE", "LinearAnnealing", "CyclicalAnnealing",
+    "Bernoulli", "Gaussian", "GaussianPixel",
+    "Callback", "Checkpoint", "EarlyStopping", "MetricsLog", "Progress",
+    "load_mnist", "check_gradients", "active_units", "kl_per_dimension",
+    "CheckpointError", "DataError", "NonFiniteError"]

@@ -348,3 +348,8 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
             np.less(uniform, block / np.float32(white), out=out[rows])
     out *= white
     return out
+
+
+def to_float(images: np.ndarray) -> np.ndarray:
+    """float32 images as models take them: bytes divided by 255, floats as they are."""
+    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images

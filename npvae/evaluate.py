@@ -63,7 +63,12 @@ def kl_per_dimension(vae: "VAE", x: Array) -> Array:
     return kl.mean(axis=0, dtype=np.float64)
 
 
-def active_units(vae: "VAE", x: Array, threshold: float = 0.01) -> int:
-    """Latent dimensions whose mean moves with x: Var_x(mu_j) > threshold (Burda et al. 2016, section 5.2).  x (B, D)."""
-    mu, _ = vae.encode(x)
+def active_units(vae: "VAE", x: Array) -> int:
+    """Latent dimensions that say something about x (B, D)."""
+    return count_active(vae.encode(x)[0])
+
+
+def count_active(mu: Array, threshold: float = 0.01) -> int:
+    """Latent dimensions whose mean moves from image to image: Var_x(mu_j) > threshold, mu (B, Z) (Burda et al. 2016,
+    section 5.2)."""
     return int(np.sum(mu.var(axis=0, dtype=np.float64) > threshold))

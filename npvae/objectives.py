@@ -9,7 +9,8 @@ loss is in nats per image, a mean over the batch, and always minus a bound.  dnl
 each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here knows of a
 network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
 
-`beta`, the weight of the KL term, is a number or a function of the step.
+`beta`, the weight of the KL term, is a number or a function of the step; `bound()` is the objective of the same kind that
+a test set is measured with: a true bound, with beta = 1 and no free bits.
 """
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,9 @@ class ELBO:
         dreg = self.beta(step) / (batch * draws if self.sampled else batch)
         return dnll * nll.sum() + dreg * reg.sum(), dnll, dreg
 
+    def bound(self) -> "ELBO":
+        return ELBO(sampled=self.sampled)
+
 
 class FreeBits:
     """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average over
@@ -89,6 +93,9 @@ class FreeBits:
         loss = dnll * nll.sum() + beta * np.where(paid, mean, self.bits).sum()
         return loss, dnll, np.where(paid, beta / batch, 0)
 
+    def bound(self) -> ELBO:
+        return ELBO()
+
 
 class IWAE:
     """loss = -mean_b log 1/K sum_k w,  log w = -nll - beta (log q - log p): the importance-weighted bound (Burda et al.
@@ -106,6 +113,9 @@ class IWAE:
         importance_bound_forward(bound, weights, log_w)
         importance_bound_backward(dlog_w, np.full_like(bound, -1 / batch), weights)
         return -bound.sum() / batch, -dlog_w, -beta * dlog_w
+
+    def bound(self) -> "IWAE":
+        return IWAE()
 
 
 Objective = ELBO | FreeBits | IWAE | Any

@@ -133,7 +133,7 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
     if pairs.ndim != 3 or pairs.shape[1] != 2 or not len(pairs) or steps < 2:
         raise ValueError(f"pairs_of_images has shape {pairs.shape} and steps is {steps}: allowed are "
                          "(P, 2, D) with P >= 1, and at least 2 steps")
-    mu = np.array(vae.encode(pairs.reshape(-1, pairs.shape[-1]))[0]).reshape(len(pairs), 2, 1, -1)
+    mu = vae.encode(pairs.reshape(-1, pairs.shape[-1]))[0].reshape(len(pairs), 2, 1, -1)
     t = np.linspace(0, 1, steps, dtype=mu.dtype)[:, None]
     z = (1 - t) * mu[:, 0] + t * mu[:, 1]
     decoded = vae.decode(z.reshape(-1, z.shape[-1])).reshape(len(pairs), steps, -1)

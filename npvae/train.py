@@ -1,0 +1,296 @@
+"""fit: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `gradcheck.py`.
+
+Everything random comes from `seed`, in separate streams: the order of the rows, the noise eps, the dynamic
+binarization, the evaluation.  A stream starts anew at every epoch, so a run that was stopped and resumed goes on bit
+for bit as if it had not been.
+"""
+import math
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, data, evaluate
+from .callbacks import Callback
+from .model import VAE
+from .objectives import ELBO, Objective
+from .optim import Adam
+from .params import Array
+from .validate import choice, integer, matrix
+
+_SHUFFLE, _NOISE, _BINARIZE, _BINARIZE_ONCE, _EVALUATE = range(5)      # the random streams
+_BLOCK = 500      # test images at a time
+
+Metrics = dict[str, float]
+
+
+class NonFiniteError(ArithmeticError):
+    """NaN or infinity appeared in training; the message names the step and the tensor."""
+
+
+def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
+    """The generator for one purpose in one epoch, independent of all others."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, epoch)))
+
+
+class Rows:
+    """A data set (N, D), never copied: batches are gathered by index.  Bytes become x / 255, floats stay.
+
+    Raises ValueError or TypeError for a wrong shape, type, or pixels the likelihood cannot take.
+    """
+
+    def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int) -> None:
+        choice("binarize", binarize, data.BINARIZATIONS)
+        x = matrix(name, x, vae.input_dim)
+        if x.dtype != np.uint8:
+            if x.dtype.kind != "f":
+                raise TypeError(f"{name} must be uint8 (0 to 255) or float, got {x.dtype}")
+            for start in range(0, len(x), 10000):
+                vae.likelihood.check(x[start:start + 10000], name)
+        self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
+        self.dynamic = binarize == "dynamic"
+        self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
+        self._noise = np.empty(0, vae.dtype)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def gather(self, x: Array, index: Array, kernels: Any, rng: np.random.Generator) -> None:
+        """x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic."""
+        if not self.dynamic:
+            kernels.gather_rows(x, self.array, index, self.scale)
+            return
+        if self._noise.size < x.size:
+            self._noise = np.empty(x.size, x.dtype)
+        noise = self._noise[:x.size].reshape(x.shape)
+        rng.random(out=noise, dtype=noise.dtype.type)
+        kernels.gather_binarized(x, self.array, index, noise, self.scale)
+
+
+@dataclass
+class Run:
+    """The state of a training run, as callbacks see it."""
+
+    vae: VAE
+    optimizer: Adam
+    objective: Objective
+    train: Rows
+    test: Rows
+    settings: dict[str, Any]      # all that a resumed run must share
+    epochs: int
+    epoch: int = 0      # epochs completed
+    batch: int = 0      # batches done in the epoch under way
+    history: list[Metrics] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=lambda: {"images": 0, "loss": 0, "nll": 0, "kl": 0, "seconds": 0})
+    stop: bool = False      # set by a callback: no further epoch
+    interrupted: bool = False      # set by Ctrl-C: no further step
+
+    @property
+    def batches(self) -> int:
+        """Batches per epoch; the last may be smaller."""
+        return -(-len(self.train) // self.settings["batch_size"])
+
+    @property
+    def step(self) -> int:
+        """Steps taken since the beginning."""
+        return self.epoch * self.batches + self.batch
+
+    def begin_epoch(self) -> None:
+        """Fresh streams and sums."""
+        seed = self.settings["seed"]
+        self.noise, self.draws = stream(seed, _NOISE, self.epoch), stream(seed, _BINARIZE, self.epoch)
+        self.batch, self.sums = 0, dict.fromkeys(self.sums, 0.0)
+
+    def save(self, path: str | Path) -> None:
+        """Write all that an exact resume needs.  Raises OSError, and NonFiniteError before touching the file."""
+        m, v = self.optimizer.prepare(self.vae.parameters)
+        arrays = {"parameters": self.vae.parameters.flat, "m": m.flat, "v": v.flat}
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise NonFiniteError(f"step {self.step}: {_first_nonfinite(self.vae) or name} holds NaN or infinity")
+        state = {"epoch": self.epoch, "batch": self.batch, "t": self.optimizer.t, "history": self.history,
+                 "sums": self.sums, "noise": self.noise.bit_generator.state, "draws": self.draws.bit_generator.state}
+        checkpoint.write(path, arrays, {"vae": self.vae.config(), "settings": self.settings, "training": state})
+
+    def restore(self, path: str | Path) -> None:
+        """Go on from a checkpoint.  Raises CheckpointError that names what differs, before anything is changed."""
+        arrays, manifest = checkpoint.read(path)
+        if "training" not in manifest or {"parameters", "m", "v"} - set(arrays):
+            raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
+        ours = {**self.vae.config(), **self.settings}
+        theirs = {**manifest["vae"], **manifest["settings"]}
+        differing = [f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
+                     for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if differing:
+            raise checkpoint.CheckpointError(f"{path}: belongs to a run with other settings: {'; '.join(differing)}")
+        m, v = self.optimizer.prepare(self.vae.parameters)
+        state = manifest["training"]
+        self.vae.parameters.flat[...], m.flat[...], v.flat[...] = arrays["parameters"], arrays["m"], arrays["v"]
+        self.epoch, self.batch, self.optimizer.t = state["epoch"], state["batch"], state["t"]
+        self.history, self.sums = state["history"], state["sums"]
+        self.noise.bit_generator.state, self.draws.bit_generator.state = state["noise"], state["draws"]
+
+
+def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
+        optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
+        seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None) -> list[Metrics]:
+    """Train `vae` in place; one dict of metrics per epoch is returned.
+
+    Parameters
+    ----------
+    x_train, x_test : images (N, D), uint8 (0 to 255) or float
+    optimizer : Adam; None makes one with its defaults
+    objective : called on each batch; see `npvae.objectives`
+    n_samples : K, draws of z per image
+    binarize : "none" (pixels as they are), "threshold", "static" (one draw), "dynamic" (a draw at every visit; the test
+        set is drawn once)
+    callbacks : see `npvae.callbacks`
+    resume : a checkpoint of the same run to go on from
+
+    Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
+    alone), learning_rate, beta, train_loss (the objective), train_nll, train_kl, test_loss (minus the bound, always with
+    beta = 1 and sampled z), test_nll, test_kl, active_units.
+
+    Raises ValueError or TypeError before training for arguments that do not fit, CheckpointError for `resume`,
+    NonFiniteError at the step where NaN or infinity appears, KeyboardInterrupt after the step that Ctrl-C ended.
+    """
+    integer("epochs", epochs, 1)
+    integer("seed", seed, 0)
+    train = Rows("x_train", x_train, vae, binarize, seed, _BINARIZE_ONCE)
+    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, _BINARIZE_ONCE)
+    if integer("batch_size", batch_size, 1) > len(train):
+        raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
+    settings = {"batch_size": batch_size, "n_samples": integer("n_samples", n_samples, 1), "binarize": binarize,
+                "seed": seed, "images": len(train), "data_crc32": zlib.crc32(train.array.data)}
+    run = Run(vae, optimizer if optimizer is not None else Adam(), objective, train, test, settings, epochs)
+    run.begin_epoch()
+    if resume is not None:
+        run.restore(resume)
+    with _ctrl_c_ends_the_step(run):
+        for callback in callbacks:
+            callback.on_start(run)
+        try:
+            while run.epoch < epochs and not run.stop:
+                _train_epoch(run, callbacks)
+        finally:
+            for callback in callbacks:
+                callback.on_end(run)
+    return run.history
+
+
+def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
+    """Go on from batch `run.batch` to the end of the epoch, evaluate, report."""
+    order = stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(len(run.train))
+    size = run.settings["batch_size"]
+    before, began = run.sums["seconds"], time.perf_counter()
+    while run.batch < run.batches:
+        train_step(run, order[run.batch * size:(run.batch + 1) * size])
+        run.sums["seconds"] = before + time.perf_counter() - began
+        for callback in callbacks:
+            callback.on_step(run)
+        _check_interrupt(run, callbacks)
+    metrics = _evaluate(run)
+    seconds = before + time.perf_counter() - began
+    images, trained = run.sums["images"], run.sums["seconds"]
+    last = run.step - 1
+    run.history.append({
+        "epoch": run.epoch + 1, "step": run.step, "seconds": seconds, "images_per_second": images / trained,
+        "learning_rate": run.optimizer.lr(last), "beta": run.objective.beta(last),
+        **{f"train_{name}": run.sums[name] / images for name in ("loss", "nll", "kl")}, **metrics})
+    run.epoch += 1
+    run.begin_epoch()
+    for callback in callbacks:
+        callback.on_epoch(run)
+    _check_interrupt(run, callbacks)
+
+
+def train_step(run: Run, index: Array) -> None:
+    """Gather, draw, forward, backward, update.  Once the buffers are made, nothing is allocated."""
+    vae, draws = run.vae, run.settings["n_samples"]
+    a, d = vae.passes(len(index), draws)
+    run.train.gather(a.x, index, vae.kernels, run.draws)
+    run.noise.standard_normal(out=a.eps, dtype=a.eps.dtype.type)
+    loss = vae.forward_backward(a, d, run.objective, run.step)
+    if not (math.isfinite(loss) and math.isfinite(vae.gradients.norm())):
+        raise NonFiniteError(f"step {run.step}: {_first_nonfinite(vae, a) or 'the loss'} holds NaN or infinity; "
+                             f"the loss is {loss}")
+    run.optimizer.step(vae.parameters, vae.gradients, vae.kernels)
+    run.batch += 1
+    for name, value in (("images", len(index)), ("loss", loss * len(index)), ("nll", a.nll.sum() / draws),
+                        ("kl", _kl_sum(a, run.objective.sampled))):
+        run.sums[name] += float(value)
+
+
+def _kl_sum(a: SimpleNamespace, sampled: bool) -> float:
+    """The KL term, averaged over draws, summed over the batch."""
+    return a.log_ratio.sum() / a.log_ratio.shape[1] if sampled else a.kl.sum()
+
+
+def _evaluate(run: Run) -> Metrics:
+    """The bound on the test set, with beta = 1 and sampled z, and how many latent dimensions are in use."""
+    vae, objective, draws = run.vae, run.objective.bound(), run.settings["n_samples"]
+    rng = stream(run.settings["seed"], _EVALUATE, 0)
+    total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}
+    mu = np.empty((len(run.test), vae.latent_dim), vae.dtype)
+    for block in _blocks(len(run.test)):
+        a, _ = vae.passes(len(block), draws)
+        run.test.gather(a.x, block, vae.kernels, rng)
+        rng.standard_normal(out=a.eps, dtype=a.eps.dtype.type)
+        vae.forward(a, objective.sampled)
+        loss, _, _ = objective(a.nll, a.log_ratio if objective.sampled else a.kl, run.step)
+        mu[block] = a.mu
+        for name, value in (("loss", loss * len(block)), ("nll", a.nll.sum() / draws),
+                            ("kl", _kl_sum(a, objective.sampled))):
+            total[name] += float(value)
+    return {**{f"test_{name}": value / len(run.test) for name, value in total.items()},
+            "active_units": evaluate.count_active(mu)}
+
+
+def _blocks(rows: int) -> Iterator[Array]:
+    for start in range(0, rows, _BLOCK):
+        yield np.arange(start, min(start + _BLOCK, rows))
+
+
+def _first_nonfinite(vae: VAE, a: SimpleNamespace | None = None) -> str | None:
+    """The first tensor, in forward order, that holds NaN or infinity."""
+    tensors: list[tuple[str, Array]] = [(f"parameter {name}", value) for name, value in vae.parameters.items()]
+    if a is not None:
+        tensors += [("x", a.x), *((f"activation encoder.{i}", h) for i, h in enumerate(a.encoder[1:])),
+                    ("activation mu", a.mu), ("activation logvar", a.logvar), ("activation z", a.z),
+                    *((f"activation decoder.{i}", h) for i, h in enumerate(a.decoder[1:])),
+                    ("activation output", a.rows), ("nll", a.nll)]
+    tensors += [(f"gradient of {name}", value) for name, value in vae.gradients.items()]
+    return next((name for name, value in tensors if not np.isfinite(value).all()), None)
+
+
+def _check_interrupt(run: Run, callbacks: Sequence[Callback]) -> None:
+    if run.interrupted:
+        for callback in callbacks:
+            callback.on_interrupt(run)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _ctrl_c_ends_the_step(run: Run) -> Iterator[None]:
+    """Ctrl-C lets the step under way end; a second one stops at once.  Only the main thread can do this."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        run.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
