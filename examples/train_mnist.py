@@ -8,7 +8,9 @@
 
 Everything goes to --out: pictures, metrics.jsonl, config.json, checkpoint.npz.
 """
+import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -51,7 +53,7 @@ def main() -> None:
         report(args, history[-1], pictures)
 
 
-def report(args, last, pictures) -> None:
+def report(args: argparse.Namespace, last: dict[str, float], pictures: list[Path]) -> None:
     """The final numbers, what to expect for comparison, and where the pictures are."""
     print(f"\ntest set after epoch {last['epoch']}, sampled z, nats per image:  loss {last['test_loss']:.2f} = "
           f"reconstruction {last['test_nll']:.2f} + KL {last['test_kl']:.2f};  "

@@ -1,7 +1,7 @@
 """Callbacks: what happens beside training.  Beside the lesson; read `train.py` first.
 
-A callback sees the whole `npvae.train.Run` and may set `run.stop`.  To write one, derive from Callback and override what
-is needed; `EarlyStopping` is an example.
+A callback sees the whole `npvae.train.Run` and may set `run.stop`.  To write one, derive from Callback and override
+what is needed; `EarlyStopping` is an example.
 """
 import json
 import sys

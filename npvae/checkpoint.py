@@ -1,7 +1,7 @@
 """Files that are never half written, and checkpoints that are never silently wrong.  Not part of the lesson.
 
-A checkpoint is an ordinary uncompressed .npz (NumPy opens it) whose member `manifest.json` says what it holds, and whose
-zip comment is the SHA-256 of every byte before it: a file that was cut short or altered by one bit is refused.
+A checkpoint is an ordinary uncompressed .npz (NumPy opens it) whose member `manifest.json` says what it holds, and
+whose zip comment is the SHA-256 of every byte before it: a file that was cut short or altered by one bit is refused.
 """
 import hashlib
 import io

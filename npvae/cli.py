@@ -1,4 +1,4 @@
-"""Flags, run folders and exit codes of the programs.  Beside the lesson; `examples/train_mnist.py` shows how it is used.
+"""Flags, run folders and exit codes of the programs.  Beside the lesson; see `examples/train_mnist.py`.
 
 Exit codes: 0 done, 1 training failed (NaN), 2 bad input (one line on stderr says what), 130 ended by Ctrl-C.
 """

@@ -8,8 +8,8 @@ Stands on NumPy alone and knows nothing of VAEs: use it on any project.
                                                                    h = eps^(1/3) times the size of theta
 
 The rule: an entry's error is |analytic - numeric| / max(|numeric|, rms of the tensor's numeric gradient).  The floor by
-the RMS forgives rounding in entries that are small beside their neighbours.  There is *no absolute tolerance*: with one,
-a checker goes blind when the loss is scaled down, and lets wrong gradients pass.
+the RMS forgives rounding in entries that are small beside their neighbours.  There is *no absolute tolerance*: with
+one, a checker goes blind when the loss is scaled down, and lets wrong gradients pass.
 """
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -42,13 +42,13 @@ class Dense:
             W[...] = rng.normal(0, math.sqrt(self.gain / n_in), W.shape)
         params[self.b][...] = 0
 
-    def forward(self, out: Array, x: Array, params: Block) -> None:
-        np.matmul(x, params[self.W], out=out)
-        self.activation_forward(out, out, params[self.b])
+    def forward(self, out: Array, pre: Array, x: Array, params: Block) -> None:
+        np.matmul(x, params[self.W], out=pre)
+        self.activation_forward(out, pre, params[self.b])
 
-    def backward(self, dx: Array | None, grads: Block, dout: Array, out: Array, x: Array, params: Block) -> None:
-        """Writes dW, db and, where it is asked for, dx.  `dout` is overwritten by dpre."""
-        dpre = dout
+    def backward(self, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array, x: Array,
+                 params: Block) -> None:
+        """Writes dpre, dW, db and, where it is asked for, dx."""
         self.activation_backward(dpre, grads[self.b], dout, out)
         np.matmul(x.T, dpre, out=grads[self.W])
         if dx is not None:
@@ -56,20 +56,19 @@ class Dense:
 
 
 class MLP:
-    """Dense layers in a row.  `acts` holds the input and each layer's output, so acts[i + 1] = layer_i(acts[i])."""
+    """Dense layers in a row: acts[0] is the input, acts[i + 1] the output of layer i, pres[i] its matrix product."""
 
     def __init__(self, name: str, n_in: int, widths: Sequence[int], activation: str, kernels: ModuleType) -> None:
         sizes = [n_in, *widths]
         self.layers = [Dense(f"{name}.{i}", sizes[i], sizes[i + 1], activation, kernels) for i in range(len(widths))]
         self.n_out = sizes[-1]
 
-    def forward(self, acts: Sequence[Array], params: Block) -> None:
+    def forward(self, acts: Sequence[Array], pres: Sequence[Array], params: Block) -> None:
         for i, layer in enumerate(self.layers):
-            layer.forward(acts[i + 1], acts[i], params)
+            layer.forward(acts[i + 1], pres[i], acts[i], params)
 
-    def backward(self, dacts: Sequence[Array | None], grads: Block, acts: Sequence[Array], params: Block) -> None:
-        """dacts[-1] is given; the others are written.  dacts[0] is the gradient on the input, None if unwanted."""
+    def backward(self, dacts: Sequence[Array], dpres: Sequence[Array], grads: Block, acts: Sequence[Array],
+                 params: Block) -> None:
+        """dacts[-1] is given; the others are written, dacts[0] only if it is not None."""
         for i, layer in reversed(list(enumerate(self.layers))):
-            dout = dacts[i + 1]
-            assert dout is not None
-            layer.backward(dacts[i], grads, dout, acts[i + 1], acts[i], params)
+            layer.backward(dacts[i], dpres[i], grads, dacts[i + 1], acts[i + 1], acts[i], params)

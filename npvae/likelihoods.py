@@ -5,8 +5,8 @@ A likelihood says how wide the decoder's output is, what x it accepts, and binds
 nll[b, k] = -log p(x[b] | z[b, k]) in nats and its derivative.  To add one: a pair of kernels, a class, a line in
 LIKELIHOODS.
 
-Buffers:  output (B, K, output_dim);  nll (B, K);  x (B, D).  `output` and `doutput` are the same memory: forward may
-overwrite the decoder's output with what backward needs, and backward overwrites that with the gradient.
+Buffers:  output, kept, doutput (B, K, output_dim);  nll (B, K);  x (B, D).  `output` is what the decoder says; in
+`kept` the forward pass may leave what the backward pass needs again.
 """
 import math
 from collections.abc import Callable
@@ -46,12 +46,12 @@ class Bernoulli:
         p = np.clip(mean, 1e-3, 1 - 1e-3)
         return np.log(p / (1 - p))
 
-    def forward(self, kernels: ModuleType, nll: Array, output: Array, x: Array, params: Block) -> None:
-        kernels.bernoulli_nll_forward(nll, output, output, x)      # the logits become their means
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.bernoulli_nll_forward(nll, kept, output, x)      # keeps the means
 
-    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, output: Array, x: Array,
-                 params: Block) -> None:
-        kernels.bernoulli_nll_backward(doutput, dnll, output, x)
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.bernoulli_nll_backward(doutput, dnll, kept, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, D)."""
@@ -95,11 +95,11 @@ class Gaussian:
             return block["likelihood.logvar"]
         return np.full(1, 2 * math.log(self.sigma), block.flat.dtype)
 
-    def forward(self, kernels: ModuleType, nll: Array, output: Array, x: Array, params: Block) -> None:
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.gaussian_nll_forward(nll, output, x, self._logvar(params))
 
-    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, output: Array, x: Array,
-                 params: Block) -> None:
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
         kernels.gaussian_nll_backward(doutput, self._logvar(grads), dnll, output, x, self._logvar(params))
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
@@ -129,11 +129,11 @@ class GaussianPixel:
         """The decoder starts at the mean image, with sigma near 1/4 throughout."""
         return np.concatenate([mean, np.full_like(mean, 2 * math.log(0.25))])
 
-    def forward(self, kernels: ModuleType, nll: Array, output: Array, x: Array, params: Block) -> None:
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.gaussian_pixel_nll_forward(nll, output, x)
 
-    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, output: Array, x: Array,
-                 params: Block) -> None:
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
         kernels.gaussian_pixel_nll_backward(doutput, dnll, output, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:

@@ -91,26 +91,26 @@ class VAE:
     def forward(self, a: SimpleNamespace, sampled: bool) -> None:
         """From a.x and a.eps to a.nll and a.kl (or, if `sampled`, a.log_ratio)."""
         params, kernels = self.parameters, self.kernels
-        self.encoder.forward(a.encoder, params)
-        self.mu.forward(a.mu, a.encoder[-1], params)
-        self.logvar.forward(a.logvar, a.encoder[-1], params)
+        self.encoder.forward(a.encoder, a.encoder_pre, params)
+        self.mu.forward(a.mu, a.mu_pre, a.encoder[-1], params)
+        self.logvar.forward(a.logvar, a.logvar_pre, a.encoder[-1], params)
         self.latent.forward(kernels, a, sampled)
-        self.decoder.forward(a.decoder, params)
-        self.output.forward(a.rows, a.decoder[-1], params)
-        self.likelihood.forward(kernels, a.nll, a.output, a.x, params)
+        self.decoder.forward(a.decoder, a.decoder_pre, params)
+        self.output.forward(a.rows, a.rows_pre, a.decoder[-1], params)
+        self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
         """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `self.gradients`."""
         params, grads, kernels = self.parameters, self.gradients, self.kernels
-        self.likelihood.backward(kernels, d.output, grads, d.nll, a.output, a.x, params)
-        self.output.backward(d.decoder[-1], grads, d.rows, a.rows, a.decoder[-1], params)
-        self.decoder.backward(d.decoder, grads, a.decoder, params)
+        self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
+        self.output.backward(d.decoder[-1], d.rows_pre, grads, d.rows, a.rows, a.decoder[-1], params)
+        self.decoder.backward(d.decoder, d.decoder_pre, grads, a.decoder, params)
         self.latent.backward(kernels, d, a, sampled)
-        self.logvar.backward(d.logvar_head, grads, d.logvar, a.logvar, a.encoder[-1], params)
-        self.mu.backward(d.encoder[-1], grads, d.mu, a.mu, a.encoder[-1], params)
+        self.logvar.backward(d.by_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.encoder[-1], params)
+        self.mu.backward(d.encoder[-1], d.mu_pre, grads, d.mu, a.mu, a.encoder[-1], params)
         if self.hidden:
-            d.encoder[-1] += d.logvar_head      # the encoder's output feeds both heads
-        self.encoder.backward(d.encoder, grads, a.encoder, params)
+            d.encoder[-1] += d.by_logvar      # the encoder's output feeds both heads
+        self.encoder.backward(d.encoder, d.encoder_pre, grads, a.encoder, params)
 
     def forward_backward(self, a: SimpleNamespace, d: SimpleNamespace, objective: Objective, step: int) -> Any:
         """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
@@ -123,32 +123,36 @@ class VAE:
     def passes(self, batch: int, draws: int) -> tuple[SimpleNamespace, SimpleNamespace]:
         """Every buffer of a training step, with its shape: `a` the values, `d` their gradients.
 
-        The memory is made once, for the largest batch seen; a smaller batch gets views of it.  The decoder's output,
-        what the likelihood keeps of it and its gradient share one buffer: at training shape it is the largest, and
-        fits the processor's cache once but not three times.
+        The memory is made once, for the largest batch seen; a smaller batch gets views of it.  `_pre` is a matrix
+        product before bias and activation; its gradient takes its place, since no backward kernel looks back at it.
         """
         if (batch, draws) in self._passes:
             return self._passes[batch, draws]
-        B, K, D, Z = batch, draws, self.input_dim, self.latent_dim
-        x, z, dz = self._take("x", B, D), self._take("z", B, K, Z), self._take("dz", B, K, Z)
-        rows = self._take("output", B * K, self.output.shapes[self.output.b][0])
+        B, K, D, Z, P = batch, draws, self.input_dim, self.latent_dim, self.output.shapes[self.output.b][0]
+        x, z, dz, output, doutput = (self._take("x", B, D), self._take("z", B, K, Z), self._take("dz", B, K, Z),
+                                     self._take("output", B, K, P), self._take("doutput", B, K, P))
+        pre = {"encoder_pre": [self._take(f"encoder.{i} pre", B, H) for i, H in enumerate(self.hidden)],
+               "mu_pre": self._take("mu pre", B, Z), "logvar_pre": self._take("logvar pre", B, Z),
+               "decoder_pre": [self._take(f"decoder.{i} pre", B * K, H) for i, H in enumerate(self.decoder_hidden)],
+               "rows_pre": self._take("output pre", B * K, P)}
         a = SimpleNamespace(
             x=x, encoder=[x, *(self._take(f"encoder.{i}", B, H) for i, H in enumerate(self.hidden))],
             mu=self._take("mu", B, Z), logvar=self._take("logvar", B, Z), eps=self._take("eps", B, K, Z), z=z,
             kl=self._take("kl", B, Z), log_ratio=self._take("log_ratio", B, K),
             decoder=[z.reshape(B * K, Z),
                      *(self._take(f"decoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
-            rows=rows, output=rows.reshape(B, K, -1), nll=self._take("nll", B, K))
+            rows=output.reshape(B * K, P), output=output, kept=self._take("kept", B, K, P),
+            nll=self._take("nll", B, K), **pre)
         d = SimpleNamespace(
             encoder=[None, *(self._take(f"dencoder.{i}", B, H) for i, H in enumerate(self.hidden))],
-            logvar_head=self._take("dencoder by logvar", B, self.hidden[-1]) if self.hidden else None,
+            by_logvar=self._take("dencoder by logvar", B, self.hidden[-1]) if self.hidden else None,
             mu=self._take("dmu", B, Z), mu_kl=self._take("dmu by kl", B, Z),
             logvar=self._take("dlogvar", B, Z), logvar_kl=self._take("dlogvar by kl", B, Z),
             z=dz, z_kl=self._take("dz by kl", B, K, Z),
             kl=self._take("dkl", B, Z), log_ratio=self._take("dlog_ratio", B, K),
             decoder=[dz.reshape(B * K, Z),
                      *(self._take(f"ddecoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
-            rows=rows, output=a.output, nll=self._take("dnll", B, K))
+            rows=doutput.reshape(B * K, P), output=doutput, nll=self._take("dnll", B, K), **pre)
         self._passes[batch, draws] = a, d
         return a, d
 
@@ -192,9 +196,9 @@ class VAE:
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(x[block]), 1)
             a.x[...] = x[block]
-            self.encoder.forward(a.encoder, self.parameters)
-            self.mu.forward(mu[block], a.encoder[-1], self.parameters)
-            self.logvar.forward(logvar[block], a.encoder[-1], self.parameters)
+            self.encoder.forward(a.encoder, a.encoder_pre, self.parameters)
+            self.mu.forward(mu[block], a.mu_pre, a.encoder[-1], self.parameters)
+            self.logvar.forward(logvar[block], a.logvar_pre, a.encoder[-1], self.parameters)
         return mu, logvar
 
     def decode(self, z: Array) -> Array:
@@ -269,6 +273,6 @@ class VAE:
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(z[block]), 1)
             a.decoder[0][...] = z[block]
-            self.decoder.forward(a.decoder, self.parameters)
-            self.output.forward(output[block], a.decoder[-1], self.parameters)
+            self.decoder.forward(a.decoder, a.decoder_pre, self.parameters)
+            self.output.forward(output[block], a.rows_pre, a.decoder[-1], self.parameters)
         return output

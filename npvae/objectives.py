@@ -5,12 +5,12 @@ An objective is called as
     loss, dnll, dreg = objective(nll, reg, step)
 
 with nll (B, K), and reg either the analytic KL per dimension (B, Z) or, if `objective.sampled`, log q - log p (B, K).
-loss is in nats per image, a mean over the batch, and always minus a bound.  dnll and dreg are dloss/dnll and dloss/dreg;
-each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here knows of a
-network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
+loss is in nats per image, a mean over the batch, and always minus a bound.  dnll and dreg are dloss/dnll and
+dloss/dreg; each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here
+knows of a network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
 
-`beta`, the weight of the KL term, is a number or a function of the step; `bound()` is the objective of the same kind that
-a test set is measured with: a true bound, with beta = 1 and no free bits.
+`beta`, the weight of the KL term, is a number or a function of the step; `bound()` is the objective of the same kind
+that a test set is measured with: a true bound, with beta = 1 and no free bits.
 """
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ class LinearAnnealing:
 
 
 class CyclicalAnnealing:
-    """`cycles` times over: beta rises from 0 during the first `ratio` of a cycle, then stays (Fu et al. 2019, eq. 6)."""
+    """`cycles` times over: beta rises from 0 over the first `ratio` of a cycle, then stays (Fu et al. 2019, eq. 6)."""
 
     def __init__(self, total_steps: int, cycles: int = 4, ratio: float = 0.5, beta: float = 1.0) -> None:
         self.total_steps, self.cycles = integer("total_steps", total_steps, 1), integer("cycles", cycles, 1)
@@ -76,8 +76,8 @@ class ELBO:
 
 
 class FreeBits:
-    """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average over
-    the batch, without paying for them, and so is not switched off early (Kingma et al. 2016, equation 15)."""
+    """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average
+    over the batch, without paying for them, and so is not switched off early (Kingma et al. 2016, equation 15)."""
 
     sampled = False
 

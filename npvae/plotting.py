@@ -152,7 +152,8 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     Look for: the test loss still falling (train longer), or rising while the training loss falls
     (overfitting). The KL usually grows while the reconstruction improves: bits in the code pay for better
     pixels. A KL that falls to zero and stays there is posterior collapse. A beta that varies is drawn
-    dotted, with its own axis.
+    dotted, with its own axis; where it is not 1, the training loss is the objective with that beta, and only
+    the test loss is minus the bound.
     """
     from matplotlib.ticker import MaxNLocator
     if not history:

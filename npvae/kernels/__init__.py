@@ -12,7 +12,7 @@ The contract, for both twins:
 3. Outputs are written, never accumulated.  Where two paths meet, the caller adds, in a visible line.
 4. Nothing is returned, nothing is drawn at random.  The fused twin allocates nothing.
 5. `dX` is dLoss/dX and has the shape of X.
-6. An output may be the same array as an input where the docstring says so.
+6. An output shares no memory with an input: a loop that may overwrite what it has yet to read is not vectorised.
 7. The reference takes float32, float64 and complex128, and is analytic wherever the function is: it branches on
    `.real` and never calls abs or clip, so one complex step gives a derivative to machine precision.
 8. NaN goes in, NaN comes out: no kernel hides one.

@@ -8,8 +8,7 @@ The backward kernels share one derivation.  With a = pre + b and out = f(a),
     dpre[i, j] = dout[i, j] * f'(a[i, j])          each entry of out depends on one entry of a
     db[j]      = sum over i of dpre[i, j]          the same b[j] is added to every row
 
-and f' is always taken *from the output* (f'(a) written as a function of f(a)), so `pre` need not be kept: `out` may be
-the same array as `pre`, and `dpre` the same array as `dout`.
+and f' is always taken *from the output* (f'(a) written as a function of f(a)), so `pre` need not be kept.
 
 Comparisons are written so that NaN fails them on the side that keeps it: `a < 0` is False for NaN, and NaN stays.
 """

@@ -29,7 +29,7 @@ def bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> N
     with no logarithm of a probability left, so neither clipping nor an epsilon is needed however large l is.
     With e = exp(-|l|):  softplus(l) = max(l, 0) + log1p(e),  and  p = 1 / (1 + e) or e / (1 + e) by the sign of l.
 
-    mean (B, K, D) receives p: it is the picture to show, and the backward pass needs it.  May be `logits` itself.
+    mean (B, K, D) receives p: it is the picture to show, and the backward pass needs it.
     """
     negative = logits.real < 0
     e = np.exp(np.where(negative, logits, -logits))
@@ -42,8 +42,6 @@ def bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -
     """forward was  nll = sum_d softplus(l) - x l.   softplus'(l) = sigmoid(l) = mean, hence
 
         dlogits = dnll * (mean - x)
-
-    `dlogits` may be `mean` itself.
     """
     dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])
 
@@ -63,8 +61,6 @@ def gaussian_nll_backward(dmean: Array, dlogvar: Array, dnll: Array, mean: Array
 
         dmean   = dnll * (mean - x) exp(-logvar)
         dlogvar = sum_{b,k} dnll * 1/2 [ D - S exp(-logvar) ]       every nll depends on the one logvar
-
-    `dmean` may be `mean` itself.
     """
     residual = mean - x[:, None, :]
     precision = np.exp(-logvar)
@@ -99,7 +95,7 @@ def gaussian_pixel_nll_backward(doutput: Array, dnll: Array, output: Array, x: A
         dlogvar = dnll * 1/2 [ 1 - r^2 exp(-logvar) ]
         ds      = dlogvar * sigmoid(s - c)
 
-    doutput (B, K, 2 D) is [dmean, ds]; it may be `output` itself.
+    doutput (B, K, 2 D) is [dmean, ds].
     """
     pixels = x.shape[-1]
     residual = output[..., :pixels] - x[:, None, :]

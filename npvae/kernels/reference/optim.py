@@ -23,4 +23,4 @@ def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1:
     v[...] = beta2 * v + (1 - beta2) * g * g
     rate = lr / (1 - beta1 ** step)
     root = math.sqrt(1 - beta2 ** step)
-    theta -= rate * m / (np.sqrt(v) / root + eps)
+    np.subtract(theta, rate * m / (np.sqrt(v) / root + eps), out=theta)

@@ -1,0 +1,238 @@
+"""Every kernel, found by name: gradients against numerical ones, fused against reference, and the contract."""
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npvae.gradcheck import compare, numerical_gradient
+from npvae.kernels import fused, reference
+from strategies import seeds, sizes, spread
+
+SIZES = sizes("BKDHZ")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How to call x_forward: the shapes, in letters, of its outputs and inputs, in the order of its signature."""
+
+    outputs: dict[str, str]
+    inputs: dict[str, str]
+    constant: tuple[str, ...] = ()      # inputs without a gradient
+    draw: dict[str, Callable] = field(default_factory=dict)      # inputs that are not just spread over the reals
+
+
+def unit(rng, shape):
+    return rng.uniform(0.02, 0.98, shape)
+
+
+ACTIVATION = Pair({"out": "BH"}, {"pre": "BH", "b": "H"})
+PAIRS = {
+    **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), ACTIVATION),
+    "bernoulli_nll": Pair({"nll": "BK", "mean": "BKD"}, {"logits": "BKD", "x": "BD"}, ("x",), {"x": unit}),
+    "gaussian_nll": Pair({"nll": "BK"}, {"mean": "BKD", "x": "BD", "logvar": "1"}, ("x",), {"x": unit}),
+    "gaussian_pixel_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": unit}),
+    "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
+    "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
+    "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
+    "importance_bound": Pair({"bound": "B", "weights": "BK"}, {"log_w": "BK"}),
+}
+UNPAIRED = {"adam_update", "gather_rows", "gather_binarized"}
+
+
+def shape_of(letters, size):
+    return tuple(1 if letter == "1" else 2 * size["D"] if letter == "2" else size[letter] for letter in letters)
+
+
+def draw_inputs(pair, size, seed):
+    rng = np.random.default_rng(seed)
+    inputs = {name: pair.draw.get(name, spread)(rng, shape_of(letters, size)) for name, letters in pair.inputs.items()}
+    if pair is ACTIVATION:      # a = pre + b is what has to stay clear of the kink at zero
+        inputs["pre"] -= inputs["b"]
+    upstream = {name: rng.standard_normal(shape_of(letters, size)) for name, letters in pair.outputs.items()}
+    return inputs, upstream
+
+
+def run_forward(module, name, inputs, dtype=None):
+    """The outputs of a forward kernel, in arrays that held garbage."""
+    pair, forward = PAIRS[name], getattr(module, f"{name}_forward")
+    size = {letter: n for key, value in inputs.items() for letter, n in zip(pair.inputs[key], value.shape)}
+    first = next(iter(inputs.values()))
+    outputs = {key: np.full(shape_of(letters, size), 777, dtype or first.dtype)
+               for key, letters in pair.outputs.items()}
+    forward(*outputs.values(), *inputs.values())
+    return outputs
+
+
+def run_backward(module, name, inputs, outputs, upstream):
+    """The gradients a backward kernel writes; its arguments are found by their names."""
+    backward = getattr(module, f"{name}_backward")
+    values = {**inputs, **outputs}
+    names = list(inspect.signature(getattr(reference, f"{name}_backward")).parameters)
+    written = {arg: np.full_like(inputs[arg[1:]], 777) for arg in names if arg.startswith("d") and arg[1:] in inputs}
+    given_ = {arg: upstream[arg[1:]] for arg in names if arg.startswith("d") and arg[1:] in outputs}
+    backward(*({**values, **written, **given_}[arg] for arg in names))
+    return {arg[1:]: value for arg, value in written.items()}
+
+
+def direct_inputs(pair):
+    return [name for name in pair.inputs if name not in pair.constant]
+
+
+def test_every_kernel_is_here():
+    """Both twins, the same names in the same order with the same parameters, and nothing untested."""
+    names = {f"{name}_{way}" for name in PAIRS for way in ("forward", "backward")} | UNPAIRED
+    assert set(reference.__all__) == names
+    assert reference.__all__ == fused.__all__
+    for name in names:
+        plain, compiled = getattr(reference, name), getattr(fused, name).py_func
+        assert list(inspect.signature(plain).parameters) == list(inspect.signature(compiled).parameters), name
+        assert plain.__doc__, name
+
+
+def test_twin_sources_stand_in_the_same_order():
+    for module in (reference, fused):
+        for chapter in ("dense", "likelihoods", "latents", "objectives", "optim", "batches"):
+            source = inspect.getsource(inspect.getmodule(getattr(module, chapter)))
+            ours = [name for name in reference.__all__ if f"\ndef {name}(" in source]
+            assert ours == sorted(ours, key=lambda name: source.index(f"\ndef {name}(")), chapter
+            assert ours, chapter
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+@pytest.mark.parametrize("method", ["complex", "central"])
+@given(size=SIZES, seed=seeds)
+def test_backward_is_the_derivative_of_forward(name, module, method, size, seed):
+    """<upstream, outputs> differentiated numerically through the reference forward, entry by entry."""
+    pair = PAIRS[name]
+    inputs, upstream = draw_inputs(pair, size, seed)
+    main = next(iter(pair.outputs))      # `mean` and `weights` are by-products without an upstream gradient
+    analytic = run_backward(module, name, inputs, run_forward(module, name, inputs), upstream)
+    fixed = {key: inputs[key] for key in inputs if key not in analytic}
+
+    def loss(moved):
+        values = {key: {**fixed, **moved}[key] for key in inputs}
+        out = run_forward(reference, name, values, next(iter(moved.values())).dtype)[main]
+        return (upstream[main] * out).sum()
+
+    assert set(analytic) == set(direct_inputs(pair))
+    numeric = numerical_gradient(loss, {key: inputs[key] for key in analytic}, method)
+    report = compare(analytic, numeric, method)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 2e-5)])
+@given(size=SIZES, seed=seeds)
+def test_twins_are_equal(name, dtype, tolerance, size, seed):
+    """Fused forward and backward in float64 and float32 against the reference in float64."""
+    inputs, upstream = draw_inputs(PAIRS[name], size, seed)
+    exact = run_forward(reference, name, inputs)
+    exact_gradient = run_backward(reference, name, inputs, exact, upstream)
+    low = {key: value.astype(dtype) for key, value in inputs.items()}
+    outputs = run_forward(fused, name, low)
+    gradient = run_backward(fused, name, low, outputs, {key: value.astype(dtype) for key, value in upstream.items()})
+    for key, value in {**exact, **exact_gradient}.items():
+        ours = {**outputs, **gradient}[key]
+        assert ours.dtype == dtype
+        # sums of terms of both signs: the error is measured against what was summed
+        scale = max(np.abs(value).max(), np.sqrt(value.size))
+        assert np.abs(ours - value).max() <= tolerance * scale, key
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+def test_backward_is_linear_and_changes_no_input(name, module):
+    """Twice the upstream is twice the gradient, to the bit; zero gives zero; forward values stay as they are."""
+    size = dict(zip("BKDHZ", (4, 3, 7, 5, 6)))
+    inputs, upstream = draw_inputs(PAIRS[name], size, 1)
+    outputs = run_forward(module, name, inputs)
+    kept = {key: value.copy() for key, value in {**inputs, **outputs}.items()}
+    once = run_backward(module, name, inputs, outputs, upstream)
+    again = run_backward(module, name, inputs, outputs, upstream)
+    twice = run_backward(module, name, inputs, outputs, {key: 2 * value for key, value in upstream.items()})
+    none = run_backward(module, name, inputs, outputs, {key: 0 * value for key, value in upstream.items()})
+    for key in once:
+        assert np.array_equal(once[key], again[key]) and np.array_equal(2 * once[key], twice[key]), key
+        assert not none[key].any(), key
+    for key, value in {**inputs, **outputs}.items():
+        assert np.array_equal(value, kept[key]), key
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_goes_through(name, module, dtype):
+    """NaN in any entry of any input reaches the first output: no kernel hides it."""
+    size = dict(zip("BKDHZ", (4, 3, 7, 5, 6)))
+    clean, _ = draw_inputs(PAIRS[name], size, 3)
+    for key in clean:
+        for position in (0, -1):
+            inputs = {other: value.astype(dtype) for other, value in clean.items()}
+            inputs[key].flat[position] = np.nan
+            with np.errstate(invalid="ignore"):
+                outputs = run_forward(module, name, inputs)
+            assert np.isnan(next(iter(outputs.values()))).any(), (key, position)
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+@given(logit=st.floats(-1e4, 1e4), x=st.sampled_from([0.0, 0.25, 1.0]))
+def test_bernoulli_from_extreme_logits(module, logit, x):
+    """No overflow and no clipping: nll is exact for logits of any size, and so is the gradient's sign."""
+    nll, logits = np.empty((1, 1)), np.full((1, 1, 1), logit)
+    module.bernoulli_nll_forward(nll, logits, logits, np.full((1, 1), x))
+    expected = np.logaddexp(0, logit) - x * logit
+    assert nll[0, 0] == pytest.approx(expected, rel=1e-13, abs=1e-300 + 1e-15 * abs(logit))
+    assert 0 <= logits[0, 0, 0] <= 1
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+@given(shift=st.floats(-1e4, 1e4), seed=seeds)
+def test_importance_bound_is_shift_invariant(module, shift, seed):
+    """log mean exp(log_w + c) = c + log mean exp(log_w), also where exp(c) overflows; weights sum to one."""
+    log_w = np.random.default_rng(seed).normal(0, 3, (4, 7))
+    bound, weights, moved, same = np.empty(4), np.empty((4, 7)), np.empty(4), np.empty((4, 7))
+    module.importance_bound_forward(bound, weights, log_w)
+    module.importance_bound_forward(moved, same, log_w + shift)
+    assert np.allclose(moved, bound + shift, rtol=1e-12, atol=1e-10)
+    assert np.allclose(weights.sum(axis=1), 1, rtol=1e-12) and np.allclose(weights, same, rtol=1e-9)
+    assert np.allclose(bound, np.log(np.exp(log_w).mean(axis=1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gather(module, dtype):
+    """Bytes become x / 255 within one rounding, white exactly 1; floats stay; the binarized draw compares noise < p."""
+    rng = np.random.default_rng(4)
+    rows = rng.integers(0, 256, (11, 5), dtype=np.uint8)
+    rows[0], rows[1] = 255, 0
+    index = np.array([0, 1, 10, 3, 3])
+    x, noise = np.empty((5, 5), dtype), rng.random((5, 5)).astype(dtype)
+    module.gather_rows(x, rows, index, 1 / 255)
+    assert np.allclose(x, rows[index] / 255, rtol=2 * np.finfo(dtype).eps, atol=0)
+    assert (x[0] == 1).all() and (x[1] == 0).all()
+    probability = x.copy()
+    module.gather_binarized(x, rows, index, noise, 1 / 255)
+    assert np.array_equal(x, (noise < probability).astype(dtype))
+    noise[0], noise[1] = 0, 1 - np.finfo(dtype).epsneg      # the least and the largest a generator draws
+    module.gather_binarized(x[:2], rows, np.array([1, 0]), noise[:2], 1 / 255)
+    assert (x[0] == 0).all() and (x[1] == 1).all()
+    floats = rng.random((11, 5)).astype("float32")
+    module.gather_rows(x, floats, index, 1.0)
+    assert np.array_equal(x, floats[index].astype(dtype))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-14), ("float32", 2e-6)])
+@given(seed=seeds, step=st.integers(1, 10000), scale=st.floats(0.1, 1))
+def test_adam_twins(dtype, tolerance, seed, step, scale):
+    rng = np.random.default_rng(seed)
+    state = [rng.standard_normal(13), rng.standard_normal(13), rng.random(13), rng.standard_normal(13)]
+    exact, low = [a.copy() for a in state], [a.astype(dtype) for a in state]
+    reference.adam_update(*exact, 1e-3, 0.9, 0.999, 1e-8, scale, step)
+    fused.adam_update(*low, 1e-3, 0.9, 0.999, 1e-8, scale, step)
+    for a, b in zip(exact, low):
+        assert np.abs(a - b).max() <= tolerance * max(1, np.abs(a).max())
