@@ -55,9 +55,15 @@ def main() -> None:
 
 def report(args: argparse.Namespace, last: dict[str, float], pictures: list[Path]) -> None:
     """The final numbers, what to expect for comparison, and where the pictures are."""
-    print(f"\ntest set after epoch {last['epoch']}, sampled z, nats per image:  loss {last['test_loss']:.2f} = "
-          f"reconstruction {last['test_nll']:.2f} + KL {last['test_kl']:.2f};  "
+    print(f"\ntest set after epoch {last['epoch']}, sampled z, nats per image:  loss {last['test_loss']:.2f} "
+          f"(reconstruction {last['test_nll']:.2f}, KL {last['test_kl']:.2f});  "
           f"{last['active_units']} of {args.latent} latent dimensions in use")
+    if args.data_dir == "mnist" and args.likelihood == "bernoulli":
+        print("grey pixels as targets, so this is a cross-entropy and no likelihood; to compare, after 10 epochs:  "
+              "111.2 with the defaults, 105.6 with --hidden 400" if args.binarize == "none" else
+              "to compare, with --binarize dynamic --hidden 200,200 --latent 50 --activation tanh and 3,280 epochs, by "
+              "5,000 samples:  86.8 (VAE) and 84.8 (IWAE, K = 50), Burda et al. 2016")
+    print("pictures:", *pictures, sep="\n  ")
 
 
 if __name__ == "__main__":

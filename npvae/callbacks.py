@@ -87,21 +87,21 @@ class Progress(Callback):
     def on_step(self, run: "Run") -> None:
         if not self.file.isatty():
             return
+        size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
         if self.bar is None:
             remaining = len(run.train) * (run.epochs - run.epoch)
             self.bar = tqdm(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
-                            dynamic_ncols=True, initial=int(run.sums["images"]) - run.settings["batch_size"])
-        size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
+                            dynamic_ncols=True, initial=int(run.sums["images"]) - size)
         if self.bar.update(size):
             images = run.sums["images"]
             self.bar.set_description(f"epoch {run.epoch + 1}/{run.epochs}", refresh=False)
-            self.bar.set_postfix_str(f"loss {run.sums['loss'] / images:.2f} = nll {run.sums['nll'] / images:.2f} + "
-                                     f"kl {run.sums['kl'] / images:.2f}", refresh=False)
+            self.bar.set_postfix_str(f"loss {run.sums['loss'] / images:.2f} (nll {run.sums['nll'] / images:.2f}, "
+                                     f"kl {run.sums['kl'] / images:.2f})", refresh=False)
 
     def on_epoch(self, run: "Run") -> None:
         m = run.history[-1]
-        line = (f"epoch {m['epoch']:3.0f}/{run.epochs}  train {m['train_loss']:7.2f}  test {m['test_loss']:7.2f} = nll "
-                f"{m['test_nll']:6.2f} + kl {m['test_kl']:5.2f}  active {m['active_units']:2.0f}  "
+        line = (f"epoch {m['epoch']:3.0f}/{run.epochs}  train {m['train_loss']:7.2f}  test {m['test_loss']:7.2f} (nll "
+                f"{m['test_nll']:6.2f}, kl {m['test_kl']:5.2f})  active {m['active_units']:2.0f}  "
                 f"{m['images_per_second']:8,.0f} img/s  {m['seconds']:5.1f} s")
         if self.bar is not None:
             self.bar.write(line, file=self.file)

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -143,11 +144,14 @@ def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[
 def _adopt(args: argparse.Namespace, given: dict[str, Any], config: Path) -> None:
     """Take the settings of the run to resume.  Raises UsageError that names those given otherwise."""
     try:
-        theirs = json.loads(config.read_text())["settings"]
+        theirs = dict(json.loads(config.read_text())["settings"])
     except OSError:
         raise UsageError(f"--resume: {config} cannot be read; is there a run in --out {args.out}?") from None
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"--resume: {config} is not the config.json of a run") from None
+    if theirs.keys() != settings(args).keys():
+        names = ", ".join(sorted(theirs.keys() ^ settings(args).keys()))
+        raise UsageError(f"--resume: {config} is of another program or version: they differ in {names}")
     tied = theirs["lr_schedule"] != "constant" or theirs["cyclical"]
     free = _FREE if tied else (*_FREE, "epochs")
     ours = settings(argparse.Namespace(**{**vars(args), **given}))
@@ -221,7 +225,7 @@ def exit_code(main: Callable[[], None]) -> int:
     except NonFiniteError as error:
         print(f"{name}: {error}; the last good checkpoint is kept", file=sys.stderr)
         return 1
-    except (UsageError, CheckpointError, data.DataError, ValueError, TypeError) as error:
+    except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
@@ -229,7 +233,10 @@ def exit_code(main: Callable[[], None]) -> int:
 
 def resume_command(args: argparse.Namespace) -> str:
     """The command that goes on with this run."""
-    return shlex.join([Path(sys.executable).name, sys.argv[0], "--out", str(args.out), "--resume"])
+    python = Path(sys.executable).name
+    if shutil.which(python) != sys.executable:
+        python = sys.executable
+    return shlex.join([python, sys.argv[0], "--out", str(args.out), "--resume"])
 
 
 def checkpoint_to_resume(args: argparse.Namespace) -> Path | None:

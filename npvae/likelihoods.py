@@ -17,7 +17,7 @@ import numpy as np
 
 from .kernels.reference.likelihoods import LOGVAR_FLOOR
 from .params import Array, Block, Shapes
-from .validate import choice, real
+from .validate import choice, real, shown
 
 
 class Bernoulli:
@@ -34,8 +34,8 @@ class Bernoulli:
         """Raises ValueError unless every pixel lies in [0, 1]."""
         low, high = x.min(), x.max()
         if not (low >= 0 and high <= 1):
-            raise ValueError(f"{name} must lie in [0, 1] for the Bernoulli likelihood, found values from {low:g} to "
-                             f"{high:g}; bytes are divided by 255")
+            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}; bytes are divided by 255"
+            raise ValueError(f"{name} must lie in [0, 1] for the Bernoulli likelihood, found {found}")
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""
@@ -143,7 +143,7 @@ class GaussianPixel:
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ p(x|z) (rows, D)."""
         mean = self.mean(kernels, output)
-        logvar = LOGVAR_FLOOR + np.logaddexp(0, output[:, mean.shape[1]:] - LOGVAR_FLOOR)
+        logvar = LOGVAR_FLOOR + np.logaddexp(0, output[:, mean.shape[1]:].real - LOGVAR_FLOOR)
         return (mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape)).astype(output.dtype)
 
 
@@ -156,8 +156,11 @@ LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
 
 
 def find(likelihood: str | Likelihood) -> Likelihood:
-    """The likelihood of that name, or the object itself.  Raises ValueError with the list of known names."""
+    """The likelihood of that name, or the object itself.  Raises ValueError or TypeError with the known names."""
     if not isinstance(likelihood, str):
+        if isinstance(likelihood, type) or not hasattr(likelihood, "output_dim"):
+            raise TypeError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, or an object like those of "
+                            f"npvae.likelihoods, got {shown(likelihood)}")
         return likelihood
     name, colon, sigma = likelihood.partition(":")
     if not colon or name not in ("gaussian", "gaussian-learned"):
@@ -165,4 +168,4 @@ def find(likelihood: str | Likelihood) -> Likelihood:
     try:
         return Gaussian(float(sigma), learned=name == "gaussian-learned")
     except ValueError:
-        raise ValueError(f"likelihood {likelihood!r}: sigma must be a finite number more than 0") from None
+        raise ValueError(f"likelihood {shown(likelihood)}: sigma must be a finite number more than 0") from None

@@ -20,7 +20,7 @@ from .latents import DiagonalGaussian
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
 from .params import Array, Block
-from .validate import choice, integer, matrix, widths
+from .validate import choice, generator, integer, matrix, numbers_of, shown, widths
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
@@ -177,13 +177,16 @@ class VAE:
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
         x = self._images(x, "x")
-        eps = np.asarray(eps)
+        eps = numbers_of("eps", eps)
         if eps.ndim != 3 or eps.shape[::2] != (len(x), self.latent_dim) or not eps.shape[1]:
             raise ValueError(f"eps must have shape (B, K, Z) = ({len(x)}, K, {self.latent_dim}) with K at least 1, "
                              f"got {eps.shape}")
         if eps.dtype.kind not in "fiu" or not np.isfinite(eps).all():
             raise ValueError("eps must hold finite real numbers")
         integer("step", step, 0)
+        if isinstance(objective, type) or not hasattr(objective, "sampled"):
+            raise TypeError(f"objective must be an object like those of npvae.objectives, such as ELBO(), got "
+                            f"{shown(objective)}")
         a, d = self.passes(len(x), eps.shape[1])
         a.x[...], a.eps[...] = x, eps
         return self.forward_backward(a, d, objective, step), self.gradients
@@ -203,32 +206,38 @@ class VAE:
 
     def decode(self, z: Array) -> Array:
         """E[x|z] (B, D), the mean image, z (B, Z)."""
-        return self.likelihood.mean(self.kernels, self._decoder_output(z))
+        return self._mean(matrix("z", z, self.latent_dim))
 
     def reconstruct(self, x: Array, rng: np.random.Generator) -> Array:
         """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
+        generator("rng", rng)
         mu, logvar = self.encode(x)
-        return self.decode(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape))
+        return self._mean(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape))
 
     def sample(self, n: int, rng: np.random.Generator, mean: bool = True) -> Array:
         """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z)."""
-        output = self._decoder_output(rng.standard_normal((integer("n", n, 1), self.latent_dim)))
+        shape = integer("n", n, 1), self.latent_dim
+        output = self._decoder_output(generator("rng", rng).standard_normal(shape))
         if mean:
             return self.likelihood.mean(self.kernels, output)
         return self.likelihood.draw(self.kernels, output, self.parameters, rng)
 
     def elbo(self, x: Array, rng: np.random.Generator) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
-        return evaluate.elbo(self, self._images(x, "x"), rng)
+        return evaluate.elbo(self, self._images(x, "x"), generator("rng", rng))
 
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000) -> Array:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
         tight for many samples."""
-        return evaluate.log_likelihood(self, self._images(x, "x"), rng, integer("n_samples", n_samples, 1))
+        return evaluate.log_likelihood(self, self._images(x, "x"), generator("rng", rng),
+                                       integer("n_samples", n_samples, 1))
 
     def start_at(self, mean: Array) -> None:
         """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
-        mean = self._images(np.asarray(mean)[None], "mean")[0]
+        mean = numbers_of("mean", mean)
+        if mean.shape != (self.input_dim,):
+            raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
+        mean = self._images(mean[None], "mean")[0]
         self.parameters[self.output.b][...] = self.likelihood.bias_at(mean)
 
     def config(self) -> dict[str, Any]:
@@ -266,8 +275,10 @@ class VAE:
         self.likelihood.check(x, name)
         return x
 
+    def _mean(self, z: Array) -> Array:
+        return self.likelihood.mean(self.kernels, self._decoder_output(z))
+
     def _decoder_output(self, z: Array) -> Array:
-        z = matrix("z", z, self.latent_dim)
         output = np.empty((len(z), self.output.shapes[self.output.b][0]), self.dtype)
         for start in range(0, len(z), _BLOCK):
             block = slice(start, start + _BLOCK)

@@ -24,10 +24,10 @@ from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
-from .validate import choice, integer, matrix
+from .validate import choice, integer, matrix, shown
 
 _SHUFFLE, _NOISE, _BINARIZE, _BINARIZE_ONCE, _EVALUATE = range(5)      # the random streams
-_BLOCK = 500      # test images at a time
+_BLOCK = 500      # decoder rows (test images times draws) at a time
 
 Metrics = dict[str, float]
 
@@ -55,10 +55,15 @@ class Rows:
                 raise TypeError(f"{name} must be uint8 (0 to 255) or float, got {x.dtype}")
             for start in range(0, len(x), 10000):
                 vae.likelihood.check(x[start:start + 10000], name)
+            if binarize == "dynamic" and not (x.min() >= 0 and x.max() <= 1):
+                raise ValueError(f"{name} must lie in [0, 1] to be binarized, found values from {x.min():g} to "
+                                 f"{x.max():g}")
+            if x.dtype not in (np.float32, np.float64):      # float16, byte-swapped and the like have no fused kernel
+                x = x.astype(vae.dtype)
         self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
-        self._noise = np.empty(0, vae.dtype)
+        self._noise = np.empty(0, np.float32)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -69,9 +74,9 @@ class Rows:
             kernels.gather_rows(x, self.array, index, self.scale)
             return
         if self._noise.size < x.size:
-            self._noise = np.empty(x.size, x.dtype)
+            self._noise = np.empty(x.size, np.float32)
         noise = self._noise[:x.size].reshape(x.shape)
-        rng.random(out=noise, dtype=noise.dtype.type)
+        rng.random(out=noise, dtype=np.float32)
         kernels.gather_binarized(x, self.array, index, noise, self.scale)
 
 
@@ -123,7 +128,7 @@ class Run:
     def restore(self, path: str | Path) -> None:
         """Go on from a checkpoint.  Raises CheckpointError that names what differs, before anything is changed."""
         arrays, manifest = checkpoint.read(path)
-        if "training" not in manifest or {"parameters", "m", "v"} - set(arrays):
+        if "training" not in manifest:
             raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
         ours = {**self.vae.config(), **self.settings}
         theirs = {**manifest["vae"], **manifest["settings"]}
@@ -133,6 +138,13 @@ class Run:
             raise checkpoint.CheckpointError(f"{path}: belongs to a run with other settings: {'; '.join(differing)}")
         m, v = self.optimizer.prepare(self.vae.parameters)
         state = manifest["training"]
+        for name in ("parameters", "m", "v"):
+            if name not in arrays or (arrays[name].shape, arrays[name].dtype) != (m.flat.shape, m.flat.dtype):
+                raise checkpoint.CheckpointError(f"{path}: holds no {name} of {m.flat.dtype} {m.flat.shape}, as this "
+                                                 "model needs")
+        if state["epoch"] > self.epochs:
+            raise checkpoint.CheckpointError(f"{path}: has done {state['epoch']} epochs; epochs must be at least that, "
+                                             f"got {self.epochs}")
         self.vae.parameters.flat[...], m.flat[...], v.flat[...] = arrays["parameters"], arrays["m"], arrays["v"]
         self.epoch, self.batch, self.optimizer.t = state["epoch"], state["batch"], state["t"]
         self.history, self.sums = state["history"], state["sums"]
@@ -156,34 +168,53 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     resume : a checkpoint of the same run to go on from
 
     Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
-    alone), learning_rate, beta, train_loss (the objective), train_nll, train_kl, test_loss (minus the bound, always with
-    beta = 1 and sampled z), test_nll, test_kl, active_units.
+    alone), learning_rate, beta, train_loss (the objective), train_nll, train_kl, test_loss (minus the bound, always
+    with beta = 1 and sampled z), test_nll, test_kl, active_units.
 
     Raises ValueError or TypeError before training for arguments that do not fit, CheckpointError for `resume`,
     NonFiniteError at the step where NaN or infinity appears, KeyboardInterrupt after the step that Ctrl-C ended.
     """
-    integer("epochs", epochs, 1)
-    integer("seed", seed, 0)
+    optimizer = Adam() if optimizer is None else optimizer
+    _check_objects(optimizer, objective, callbacks)
+    epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
+    batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
+    choice("the model's dtype", vae.dtype, ("float32", "float64"))
     train = Rows("x_train", x_train, vae, binarize, seed, _BINARIZE_ONCE)
     test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, _BINARIZE_ONCE)
-    if integer("batch_size", batch_size, 1) > len(train):
+    if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
-    settings = {"batch_size": batch_size, "n_samples": integer("n_samples", n_samples, 1), "binarize": binarize,
-                "seed": seed, "images": len(train), "data_crc32": zlib.crc32(train.array.data)}
-    run = Run(vae, optimizer if optimizer is not None else Adam(), objective, train, test, settings, epochs)
+    settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
+                "images": len(train), "data_crc32": zlib.crc32(train.array.data)}
+    run = Run(vae, optimizer, objective, train, test, settings, epochs)
     run.begin_epoch()
+    run.optimizer.prepare(vae.parameters)
     if resume is not None:
         run.restore(resume)
+    _train(run, callbacks)
+    return run.history
+
+
+def _check_objects(optimizer: Any, objective: Any, callbacks: Sequence[Any]) -> None:
+    """Refuse a class in place of an object, and whatever else cannot play its part.  Raises TypeError."""
+    for name, value, method, example in (("optimizer", optimizer, "prepare", "Adam()"),
+                                         ("objective", objective, "sampled", "ELBO()"),
+                                         *(("callbacks", one, "on_start", "EarlyStopping()") for one in callbacks)):
+        if isinstance(value, type) or not hasattr(value, method):
+            raise TypeError(f"{name} needs objects such as {example}, got {shown(value)}")
+
+
+def _train(run: Run, callbacks: Sequence[Callback]) -> None:
+    """The epochs that are left."""
     with _ctrl_c_ends_the_step(run):
         for callback in callbacks:
             callback.on_start(run)
         try:
-            while run.epoch < epochs and not run.stop:
-                _train_epoch(run, callbacks)
+            with np.errstate(over="ignore", invalid="ignore"):      # every step is checked for NaN and infinity
+                while run.epoch < run.epochs and not run.stop:
+                    _train_epoch(run, callbacks)
         finally:
             for callback in callbacks:
                 callback.on_end(run)
-    return run.history
 
 
 def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
@@ -200,10 +231,9 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     metrics = _evaluate(run)
     seconds = before + time.perf_counter() - began
     images, trained = run.sums["images"], run.sums["seconds"]
-    last = run.step - 1
     run.history.append({
         "epoch": run.epoch + 1, "step": run.step, "seconds": seconds, "images_per_second": images / trained,
-        "learning_rate": run.optimizer.lr(last), "beta": run.objective.beta(last),
+        "learning_rate": float(run.optimizer.lr(run.optimizer.t - 1)), "beta": float(run.objective.beta(run.step - 1)),
         **{f"train_{name}": run.sums[name] / images for name in ("loss", "nll", "kl")}, **metrics})
     run.epoch += 1
     run.begin_epoch()
@@ -217,11 +247,10 @@ def train_step(run: Run, index: Array) -> None:
     vae, draws = run.vae, run.settings["n_samples"]
     a, d = vae.passes(len(index), draws)
     run.train.gather(a.x, index, vae.kernels, run.draws)
-    run.noise.standard_normal(out=a.eps, dtype=a.eps.dtype.type)
+    evaluate.draw_noise(a.eps, run.noise)
     loss = vae.forward_backward(a, d, run.objective, run.step)
-    if not (math.isfinite(loss) and math.isfinite(vae.gradients.norm())):
-        raise NonFiniteError(f"step {run.step}: {_first_nonfinite(vae, a) or 'the loss'} holds NaN or infinity; "
-                             f"the loss is {loss}")
+    if not all(map(math.isfinite, (loss, vae.gradients.norm(), vae.parameters.norm()))):
+        raise _nonfinite_error(run, loss, _first_nonfinite(vae, a))
     run.optimizer.step(vae.parameters, vae.gradients, vae.kernels)
     run.batch += 1
     for name, value in (("images", len(index)), ("loss", loss * len(index)), ("nll", a.nll.sum() / draws),
@@ -240,12 +269,14 @@ def _evaluate(run: Run) -> Metrics:
     rng = stream(run.settings["seed"], _EVALUATE, 0)
     total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}
     mu = np.empty((len(run.test), vae.latent_dim), vae.dtype)
-    for block in _blocks(len(run.test)):
+    for block in _blocks(len(run.test), max(1, _BLOCK // draws)):
         a, _ = vae.passes(len(block), draws)
         run.test.gather(a.x, block, vae.kernels, rng)
-        rng.standard_normal(out=a.eps, dtype=a.eps.dtype.type)
+        evaluate.draw_noise(a.eps, rng)
         vae.forward(a, objective.sampled)
         loss, _, _ = objective(a.nll, a.log_ratio if objective.sampled else a.kl, run.step)
+        if not (math.isfinite(loss) and math.isfinite(vae.parameters.norm())):
+            raise _nonfinite_error(run, loss, _first_nonfinite(vae, a), "on the test set, ")
         mu[block] = a.mu
         for name, value in (("loss", loss * len(block)), ("nll", a.nll.sum() / draws),
                             ("kl", _kl_sum(a, objective.sampled))):
@@ -254,9 +285,14 @@ def _evaluate(run: Run) -> Metrics:
             "active_units": evaluate.count_active(mu)}
 
 
-def _blocks(rows: int) -> Iterator[Array]:
-    for start in range(0, rows, _BLOCK):
-        yield np.arange(start, min(start + _BLOCK, rows))
+def _blocks(rows: int, size: int) -> Iterator[Array]:
+    for start in range(0, rows, size):
+        yield np.arange(start, min(start + size, rows))
+
+
+def _nonfinite_error(run: Run, loss: float, tensor: str | None, where: str = "") -> NonFiniteError:
+    tensor = tensor or ("the norm of gradient or parameters" if math.isfinite(loss) else "the loss")
+    return NonFiniteError(f"step {run.step}: {where}{tensor} holds NaN or infinity; the loss is {loss}")
 
 
 def _first_nonfinite(vae: VAE, a: SimpleNamespace | None = None) -> str | None:
@@ -266,7 +302,7 @@ def _first_nonfinite(vae: VAE, a: SimpleNamespace | None = None) -> str | None:
         tensors += [("x", a.x), *((f"activation encoder.{i}", h) for i, h in enumerate(a.encoder[1:])),
                     ("activation mu", a.mu), ("activation logvar", a.logvar), ("activation z", a.z),
                     *((f"activation decoder.{i}", h) for i, h in enumerate(a.decoder[1:])),
-                    ("activation output", a.rows), ("nll", a.nll)]
+                    ("activation output", a.rows), ("nll", a.nll), ("kl", a.kl), ("log q - log p", a.log_ratio)]
     tensors += [(f"gradient of {name}", value) for name, value in vae.gradients.items()]
     return next((name for name, value in tensors if not np.isfinite(value).all()), None)
 

@@ -4,17 +4,23 @@ Not part of the lesson: skip it on a first reading.  Each function returns the v
 """
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
+def shown(value: Any) -> str:
+    """`value` as it is written, on one line and cut short: an array would take many."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 def integer(name: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`.  Raises TypeError or ValueError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer of at least {least}, got {value!r}")
+        raise TypeError(f"{name} must be an integer of at least {least}, got {shown(value)}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
@@ -24,30 +30,45 @@ def real(name: str, value: Any, least: float, strict: bool = False) -> float:
     """`value` as a finite float, at least `least` (more than it if `strict`).  Raises TypeError or ValueError."""
     bound = f"{'more than' if strict else 'at least'} {least:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number {bound}, got {value!r}")
+        raise TypeError(f"{name} must be a number {bound}, got {shown(value)}")
     if not math.isfinite(value) or value < least or (strict and value == least):
         raise ValueError(f"{name} must be a finite number {bound}, got {value}")
     return float(value)
 
 
 def widths(name: str, value: Any) -> tuple[int, ...]:
-    """Layer widths: an iterable of positive integers, possibly empty.  Raises TypeError or ValueError."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of layer widths such as (400, 200), got {value!r}")
+    """Layer widths: a sequence of positive integers, possibly empty.  Raises TypeError or ValueError."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        raise TypeError(f"{name} must be a sequence of layer widths such as (400, 200), got {shown(value)}")
     return tuple(integer(f"{name}[{i}]", width, 1) for i, width in enumerate(value))
 
 
 def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     """`value`, if it is one of `allowed`.  Raises ValueError with the list."""
     names = list(allowed)
-    if value not in names:
-        raise ValueError(f"{name} must be one of {', '.join(names)}, got {value!r}")
-    return str(value)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name} must be one of {', '.join(names)}, got {shown(value)}")
+    return value
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """`value`, if it is a random generator.  Raises TypeError."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(f"{name} must be a numpy.random.Generator, as default_rng(0) makes one, got {shown(value)}")
+    return value
+
+
+def numbers_of(name: str, value: Any) -> NDArray[Any]:
+    """`value` as an array.  Raises ValueError for a nested list that is none."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an array of numbers, got rows of different lengths") from None
 
 
 def matrix(name: str, value: Any, columns: int) -> NDArray[Any]:
     """`value` as a real array of shape (rows, columns), rows >= 1.  Raises TypeError or ValueError."""
-    array = np.asarray(value)
+    array = numbers_of(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got an array of {array.dtype}")
     if array.ndim != 2 or array.shape[1] != columns or not len(array):

@@ -1,0 +1,320 @@
+"""Checkpoints: read back exactly as written, or refused in one line that names the file; never half written."""
+import hashlib
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from npvae import VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
+from npvae import checkpoint
+from npvae.likelihoods import LIKELIHOODS
+
+RNG = np.random.default_rng(5)
+X, X_TEST = RNG.random((9, 6)), RNG.random((4, 6))
+GOOD = {"format": "npvae checkpoint", "version": 1}
+
+
+def small(**changes):
+    return VAE(**{"input_dim": 6, "hidden": (3,), "latent_dim": 2, "kernels": "numpy", **changes})
+
+
+def member(array, allow_pickle=False):
+    """An array as the bytes of a .npy file."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.asarray(array), allow_pickle=allow_pickle)
+    return stream.getvalue()
+
+
+def seal(path, members):
+    """Write a file as the docstring of npvae.checkpoint describes it, with a digest that fits, whatever it holds."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        archive.comment = b"?" * 64
+    body = stream.getvalue()[:-64]
+    path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+
+
+def refusal(call, path, *says):
+    """The message of the CheckpointError that call raises: one line that begins with the file."""
+    with pytest.raises(CheckpointError) as caught:
+        call()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    for text in says:
+        assert text in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A model's checkpoint: its path, its bytes and a scratch path beside it."""
+    path = tmp_path_factory.mktemp("checkpoint") / "model.npz"
+    small().save(path)
+    return path, path.read_bytes(), path.with_name("altered.npz")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The checkpoint of a training run of one epoch."""
+    path = tmp_path_factory.mktemp("run") / "checkpoint.npz"
+    fit(small(), X, X_TEST, 1, 4, callbacks=[Checkpoint(path)])
+    return path
+
+
+# ---- What is written is what is read
+
+@given(st.data())
+def test_round_trip(tmp_path_factory, data):
+    dtypes = st.sampled_from(["<f4", "<f8", "u1", "<i8"])
+    shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    arrays = {name: (100 * rng.random(data.draw(shapes))).astype(data.draw(dtypes)) for name in ("a", "b.W", "c/d")}
+    manifest = data.draw(st.dictionaries(
+        st.text(max_size=4).filter(lambda key: key not in GOOD),
+        st.integers(-2**140, 2**140) | st.floats(allow_nan=False) | st.text() | st.none(), max_size=3))
+    path = tmp_path_factory.mktemp("round") / "c.npz"
+    checkpoint.write(path, arrays, manifest)
+    read, head = checkpoint.read(path)
+    assert head == {**GOOD, **manifest}
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        assert read[name].dtype == array.dtype and read[name].shape == array.shape
+        assert read[name].tobytes() == array.tobytes()
+
+
+def test_numpy_opens_it(written):
+    path, _, _ = written
+    with np.load(path) as archive:
+        assert np.array_equal(archive["parameters"], small().parameters.flat)
+        assert json.loads(archive["manifest.json"])["vae"]["hidden"] == [3]
+
+
+@pytest.mark.parametrize("decoder_hidden", [None, (), (5, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("likelihood", [*LIKELIHOODS, "gaussian:0.37", "gaussian-learned:0.61"])
+def test_model_round_trip(tmp_path, likelihood, dtype, decoder_hidden):
+    vae = small(likelihood=likelihood, dtype=dtype, decoder_hidden=decoder_hidden, activation="tanh", seed=3)
+    vae.parameters.flat[...] += RNG.normal(0, 0.1, vae.parameters.flat.shape)
+    vae.save(tmp_path / "m.npz")
+    loaded = VAE.load(tmp_path / "m.npz", kernels="numpy")
+    assert loaded.config() == vae.config()
+    assert loaded.parameters.shapes == vae.parameters.shapes
+    assert loaded.parameters.flat.dtype == dtype
+    assert loaded.parameters.flat.tobytes() == vae.parameters.flat.tobytes()
+    bounds = [model.elbo(X, np.random.default_rng(1)) for model in (vae, loaded)]
+    assert np.array_equal(*bounds)
+
+
+def test_model_of_a_run_and_other_kernels(run):
+    arrays, _ = checkpoint.read(run)
+    for kernels in ("numba", "numpy"):
+        assert np.array_equal(VAE.load(run, kernels).parameters.flat, arrays["parameters"])
+
+
+def test_own_likelihood_is_handed_in(tmp_path):
+    own = Gaussian(0.4)
+    own.name = "my own"
+    path = tmp_path / "own.npz"
+    small(likelihood=own).save(path)
+    refusal(lambda: VAE.load(path), path, "'my own'", "bernoulli, gaussian")
+    assert VAE.load(path, likelihood=own).likelihood is own
+
+
+# ---- Damage
+
+@settings(max_examples=300)
+@given(st.data())
+def test_every_flipped_bit_is_refused(written, data):
+    _, content, path = written
+    altered = bytearray(content)
+    altered[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(altered)
+    refusal(lambda: checkpoint.read(path), path)
+
+
+def test_every_flipped_bit_of_the_digest_is_refused(written):
+    _, content, path = written
+    for position in range(len(content) - 64, len(content)):
+        for bit in range(8):      # bit 5 makes a small letter a capital: the same number in hexadecimal
+            altered = bytearray(content)
+            altered[position] ^= 1 << bit
+            path.write_bytes(altered)
+            refusal(lambda: checkpoint.read(path), path)
+
+
+def test_every_truncation_is_refused(written):
+    _, content, path = written
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        refusal(lambda: checkpoint.read(path), path)
+
+
+@pytest.mark.parametrize("call", ["VAE.load", "fit"])
+@pytest.mark.parametrize("alter", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: b"", lambda c: b"<html>" * 99])
+def test_damage_is_refused_wherever_it_is_read(written, alter, call):
+    _, content, path = written
+    path.write_bytes(alter(content))
+    refusal((lambda: VAE.load(path)) if call == "VAE.load" else lambda: fit(small(), X, X_TEST, 1, 4, resume=path),
+            path, "not a checkpoint of npvae")
+
+
+def test_a_plain_npz_is_refused(tmp_path):
+    path = tmp_path / "plain.npz"
+    np.savez(path, parameters=np.zeros(4))
+    refusal(lambda: checkpoint.read(path), path, "not a checkpoint of npvae")
+
+
+@pytest.mark.parametrize("name", ["nothing.npz", "."])
+def test_what_cannot_be_read_is_refused(tmp_path, name):
+    refusal(lambda: checkpoint.read(tmp_path / name), tmp_path / name, "cannot be read")
+
+
+# ---- A digest that fits, content that does not
+
+LONG_HEADER = member(np.zeros(2)).replace(b"(2,), }" + b" " * 13, b"(20000000000000,), }")
+CRAFTED = {
+    "newer version": ({"manifest.json": json.dumps({**GOOD, "version": 2})}, ("version 2", "up to 1", "newer npvae")),
+    "other format": ({"manifest.json": json.dumps({**GOOD, "format": "soup"})}, ("not a checkpoint of npvae",)),
+    "no format": ({"manifest.json": json.dumps({"version": 1})}, ("not a checkpoint of npvae",)),
+    "no version": ({"manifest.json": json.dumps({"format": "npvae checkpoint"})}, ("not a checkpoint", "version")),
+    "a list": ({"manifest.json": "[1, 2]"}, ("not a checkpoint of npvae",)),
+    "no JSON": ({"manifest.json": "\xff{"}, ("not a checkpoint of npvae",)),
+    "deep JSON": ({"manifest.json": "[" * 200_000}, ("not a checkpoint of npvae",)),
+    "no manifest": ({"parameters.npy": member(np.zeros(3))}, ("not a checkpoint of npvae", "manifest.json")),
+    "object array": ({"manifest.json": json.dumps(GOOD),
+                      "parameters.npy": member(np.array([{}, []], dtype=object), allow_pickle=True)},
+                     ("not a checkpoint of npvae", "Object arrays")),
+    "raw pickle": ({"manifest.json": json.dumps(GOOD), "parameters.npy": b"\x80\x04N."}, ("not a checkpoint",)),
+    "short array": ({"manifest.json": json.dumps(GOOD), "parameters.npy": member(np.zeros(9))[:-1]},
+                    ("not a checkpoint of npvae",)),
+    "160 terabytes": ({"manifest.json": json.dumps(GOOD), "parameters.npy": LONG_HEADER},
+                      ("not a checkpoint of npvae",))}
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_crafted_files_are_refused(tmp_path, case):
+    members, says = CRAFTED[case]
+    path = tmp_path / "crafted.npz"
+    seal(path, members)
+    refusal(lambda: checkpoint.read(path), path, *says)
+
+
+def test_a_file_sealed_here_is_accepted(tmp_path):
+    """So that the refusals above are for their content."""
+    seal(tmp_path / "c.npz", {"manifest.json": json.dumps(GOOD), "a.npy": member(np.arange(3))})
+    arrays, manifest = checkpoint.read(tmp_path / "c.npz")
+    assert manifest == GOOD and arrays["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("config, parameters, says", [
+    ({}, np.zeros(31, "f4"), ("holds 31 parameters of float32", "70 of float32")),
+    ({}, np.zeros(70), ("holds 70 parameters of float64", "70 of float32")),
+    ({"hidden": [4]}, np.zeros(70, "f4"), ("holds 70 parameters of float32", "81 of float32")),
+    ({"activation": "swish"}, np.zeros(70, "f4"), ("activation must be one of", "relu", "'swish'")),
+    ({"likelihood": "poisson"}, np.zeros(70, "f4"), ("likelihood must be one of", "bernoulli", "'poisson'")),
+    ({"latent_dim": 0}, np.zeros(70, "f4"), ("latent_dim", "at least 1")),
+    ({"flavour": 1}, np.zeros(70, "f4"), ("flavour",))])
+def test_model_that_does_not_fit_its_settings(tmp_path, config, parameters, says):
+    path = tmp_path / "m.npz"
+    checkpoint.write(path, {"parameters": parameters}, {"vae": {**small().config(), **config}})
+    refusal(lambda: VAE.load(path), path, *says)
+
+
+# ---- Resuming with something else
+
+@pytest.mark.parametrize("model, training, says", [
+    ({"hidden": (4,), "decoder_hidden": (3,)}, {}, "hidden is [4] here and [3] there"),
+    ({"decoder_hidden": (5,)}, {}, "decoder_hidden is [5] here and [3] there"),
+    ({"latent_dim": 3}, {}, "latent_dim is 3 here and 2 there"),
+    ({"activation": "tanh"}, {}, "activation is 'tanh' here and 'relu' there"),
+    ({"likelihood": "gaussian"}, {}, "likelihood is 'gaussian:0.1' here and 'bernoulli' there"),
+    ({"dtype": "float64"}, {}, "dtype is 'float64' here and 'float32' there"),
+    ({}, {"batch_size": 3}, "batch_size is 3 here and 4 there"),
+    ({}, {"n_samples": 2}, "n_samples is 2 here and 1 there"),
+    ({}, {"binarize": "dynamic"}, "binarize is 'dynamic' here and 'none' there"),
+    ({}, {"seed": 1}, "seed is 1 here and 0 there"),
+    ({}, {"x_train": X[:8]}, "images is 8 here and 9 there"),
+    ({}, {"x_train": X[::-1]}, "data_crc32 is")])
+def test_resume_names_what_differs(run, model, training, says):
+    vae, optimizer = small(**model, seed=4), Adam()
+    before = vae.parameters.flat.copy()
+    call = {"x_train": X, "x_test": X_TEST, "epochs": 2, "batch_size": 4, "optimizer": optimizer, **training}
+    message = refusal(lambda: fit(vae, **call, resume=run), run, "other settings", says)
+    changed = {*model, *training} - {"decoder_hidden" if "hidden" in model else "", "x_train"}
+    assert message.count(" here and ") == (len(changed) if changed else 1 + (len(call["x_train"]) != len(X)))
+    assert np.array_equal(vae.parameters.flat, before) and optimizer.t == 0
+
+
+def test_resume_needs_a_run(written):
+    path, _, _ = written
+    refusal(lambda: fit(small(), X, X_TEST, 1, 4, resume=path), path, "no training run to resume")
+
+
+def test_resume_needs_arrays_that_fit(run, tmp_path):
+    arrays, manifest = checkpoint.read(run)
+    path = tmp_path / "c.npz"
+    for broken in ({"m": arrays["m"][:1]}, {"v": arrays["v"].astype("f8")}, {"parameters": arrays["m"][:, None]}):
+        checkpoint.write(path, {**arrays, **broken}, manifest)
+        refusal(lambda: fit(small(), X, X_TEST, 2, 4, resume=path), path, f"holds no {next(iter(broken))} of float32")
+
+
+def test_resume_to_fewer_epochs_is_refused(tmp_path):
+    path = tmp_path / "c.npz"
+    fit(small(), X, X_TEST, 2, 4, callbacks=[Checkpoint(path)])
+    refusal(lambda: fit(small(), X, X_TEST, 1, 4, resume=path), path, "2 epochs", "got 1")
+
+
+# ---- Entirely or not at all
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("where", ["fsync", "replace", "chmod"])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch, where, error):
+    path = tmp_path / "c.npz"
+    checkpoint.write_atomically(path, b"old")
+
+    def fail(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, where, fail)
+        with pytest.raises(type(error)):
+            checkpoint.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.npz"]
+
+
+def test_the_file_is_complete_before_it_takes_its_place(tmp_path, monkeypatch):
+    """At the moment of the rename all bytes lie in a file of the same folder, and the old file is untouched."""
+    path, seen, replace = tmp_path / "c.npz", [], os.replace
+    path.write_bytes(b"old")
+
+    def watch(source, target):
+        with open(source, "rb") as file:
+            seen.append((os.path.dirname(source), file.read(), path.read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    checkpoint.write_atomically(path, b"new" * 99_999)
+    assert seen == [(str(tmp_path), b"new" * 99_999, b"old")]
+    assert path.read_bytes() == b"new" * 99_999
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    mask = os.umask(0o027)
+    try:
+        checkpoint.write_atomically(tmp_path / "c", b"")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "c").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_missing_folder_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.write_atomically(tmp_path / "no" / "c.npz", b"")
+    assert not list(tmp_path.iterdir())

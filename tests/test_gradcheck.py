@@ -1,0 +1,255 @@
+"""The tester, tested: right gradients pass, and each planted slip is caught, at any scale of the loss."""
+import doctest
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npvae import gradcheck
+from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, compare, numerical_gradient
+from strategies import seeds
+
+METHODS = pytest.mark.parametrize("method", TOLERANCES)
+SCALES = pytest.mark.parametrize("scale", [1, 1e-4, 1e-6, 1e8, 1e-200, 1e200])
+
+
+# --- right gradients pass ---
+
+def quadratic(p):
+    return (p["w"] ** 2).sum(), {"w": 2 * p["w"]}
+
+
+def scalar(p):
+    return p["s"] ** 3, {"s": 3 * p["s"] ** 2}
+
+
+def exponential(p):
+    return np.exp(p["w"]).sum(), {"w": np.exp(p["w"])}
+
+
+def trace(p):
+    return np.trace(p["a"] @ p["c"]), {"a": p["c"].T, "c": p["a"].T}
+
+
+def softmax(p):
+    e = np.exp(p["w"])
+    return np.log(e.sum()), {"w": e / e.sum()}
+
+
+def cube(p):
+    return (p["t"] ** 2).sum() * p["t"][0, 1, 2], {"t": 2 * p["t"] * p["t"][0, 1, 2] + unit_at(
+        p["t"].shape, (0, 1, 2)) * (p["t"] ** 2).sum()}
+
+
+def unit_at(shape, index):
+    unit = np.zeros(shape)
+    unit[index] = 1
+    return unit
+
+
+SHAPES = {quadratic: {"w": (5,)}, scalar: {"s": ()}, exponential: {"w": (2, 3)}, trace: {"a": (3, 4), "c": (4, 3)},
+          softmax: {"w": (6,)}, cube: {"t": (2, 3, 4)}}
+
+
+@METHODS
+@SCALES
+@pytest.mark.parametrize("function", SHAPES)
+@given(seed=seeds)
+def test_right_gradients_pass(function, method, scale, seed):
+    rng = np.random.default_rng(seed)
+    at = {name: rng.uniform(0.5, 1.5, shape) for name, shape in SHAPES[function].items()}
+    gradients = {name: scale * value for name, value in function(at)[1].items()}
+    report = check_gradients(lambda p: scale * function(p)[0], gradients, at, method)
+    assert report.ok and not any(tensor.vacuous for tensor in report.tensors), report
+    assert all(tensor.error <= TOLERANCES[method] / 10 for tensor in report.tensors), report    # with room to spare
+
+
+# --- planted slips are caught ---
+
+B, N = 3, 4      # W is square on purpose: shapes do not give a transposition away
+X = np.random.default_rng(0).standard_normal((B, N))
+
+
+def network(p):
+    """Two layers that share the square matrix W:  mean over rows of sum tanh(tanh(x W + b) W)^2 / 2."""
+    h = np.tanh(X @ p["W"] + p["b"])
+    y = np.tanh(h @ p["W"])
+    return 0.5 * (y * y).sum() / B
+
+
+def network_gradients(p, both_paths=True):
+    h = np.tanh(X @ p["W"] + p["b"])
+    y = np.tanh(h @ p["W"])
+    outer = y * (1 - y * y) / B
+    inner = (outer @ p["W"].T) * (1 - h * h)
+    return {"W": X.T @ inner + (h.T @ outer if both_paths else 0), "b": inner.sum(axis=0)}
+
+
+def changed(name, change):
+    """A slip in one tensor of the right gradients."""
+    return lambda p: {**network_gradients(p), name: change(network_gradients(p)[name])}
+
+
+def put(index, change):
+    def changed_entry(value):
+        value = value.copy()
+        value[index] = change(value[index])
+        return value
+    return changed_entry
+
+
+SLIPS = {
+    "sign": changed("W", np.negative), "factor 2": changed("W", lambda g: 2 * g),
+    "factor 1/2": changed("b", lambda g: g / 2), "sum for mean": changed("W", lambda g: B * g),
+    "mean twice": changed("b", lambda g: g / B), "transposed": changed("W", np.transpose),
+    "one row zero": changed("W", put(2, np.zeros_like)),
+    "one column zero": changed("W", put(np.s_[:, 1], np.zeros_like)),
+    "all zero": changed("b", np.zeros_like), "rolled": changed("b", lambda g: np.roll(g, 1)),
+    "reversed": changed("W", lambda g: g[::-1]), "absolute value": changed("W", np.abs),
+    "clipped": changed("W", lambda g: np.clip(g, -np.abs(g).max() / 2, np.abs(g).max() / 2)),
+    "one entry off by 1e-6": changed("W", put((1, 3), lambda g: g * (1 + 1e-6) if abs(g) > 0 else 1)),
+    "one sign": changed("W", put((2, 1), np.negative)), "one entry NaN": changed("W", put((0, 3), lambda g: np.nan)),
+    "one entry infinite": changed("b", put(1, lambda g: np.inf)), "all NaN": changed("b", lambda g: g * np.nan),
+    "a constant": changed("b", lambda g: g + 1e-5 * np.abs(g).max()),
+    "mean of the rows": changed("b", lambda g: 0 * g + g.mean()),
+    "forgotten path": lambda p: network_gradients(p, both_paths=False),
+    "another point": lambda p: network_gradients({name: value * 1.001 for name, value in p.items()}),
+}
+
+
+def example():
+    rng = np.random.default_rng(1)
+    return {"W": rng.normal(0, 0.7, (N, N)), "b": rng.normal(0, 0.7, N)}
+
+
+@METHODS
+@SCALES
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_planted_slip_is_caught(slip, scale, method):
+    """A tolerance in absolute terms would let all of these pass once the loss is small."""
+    at = example()
+    right = {name: scale * value for name, value in network_gradients(at).items()}
+    wrong = {name: scale * value for name, value in SLIPS[slip](at).items()}
+    assert check_gradients(lambda p: scale * network(p), right, at, method).ok
+    assert not check_gradients(lambda p: scale * network(p), wrong, at, method).ok
+
+
+def test_what_only_the_complex_step_sees():
+    """An error of 1e-10 is beyond a central difference, and float32 rounding near its limit; float16 is not."""
+    at = example()
+    for change in (lambda g: g * (1 + 1e-10), lambda g: g.astype(np.float32)):
+        gradients = {name: change(value) for name, value in network_gradients(at).items()}
+        assert not check_gradients(network, gradients, at, "complex").ok
+        assert check_gradients(network, gradients, at, "central", tolerance=1e-6).ok
+    slight = {name: value * (1 + 1e-10) for name, value in network_gradients(at).items()}
+    assert check_gradients(network, slight, at, "central").ok
+    half = {name: value.astype(np.float16) for name, value in network_gradients(at).items()}
+    assert not check_gradients(network, half, at, "central").ok
+
+
+@METHODS
+@given(name=st.sampled_from(["W", "b"]), position=st.integers(0, N * N - 1), size=st.sampled_from([-3, 0.01, np.nan]))
+def test_the_report_names_tensor_and_index(method, name, position, size):
+    """`size` is in units of the tensor's RMS."""
+    at = example()
+    gradients = network_gradients(at)
+    index = np.unravel_index(position % at[name].size, at[name].shape)
+    gradients[name][index] += size * np.sqrt(np.mean(gradients[name] ** 2))
+    report = check_gradients(network, gradients, at, method)
+    assert not report.ok and report.worst.name == name and report.worst.index == tuple(map(int, index))
+    assert np.array_equal(report.worst.analytic, gradients[name][index], equal_nan=True)
+    assert report.worst.numeric == pytest.approx(network_gradients(at)[name][index], rel=1e-6, abs=1e-9)
+    lines = str(report).splitlines()
+    assert len(lines) == 3 and lines[0].startswith(f"gradients WRONG ({method} differences")
+    assert [line[:2] for line in lines[1:]] == ["* " if name == tensor else "  " for tensor in ("W", "b")]
+    assert f"* {name} " in str(report) and f"{list(report.worst.index)}" in str(report)
+
+
+def test_nan_and_infinity_in_the_numbers_are_found_where_they_are():
+    for bad in (np.nan, np.inf, -np.inf):
+        for analytic, numeric in (([1.0, bad, 2.0], [1.0, 1.0, 2.0]), ([1.1, 1.0, 2.0], [1.0, bad, 2.0]),
+                                  ([1.0, bad, 2.0], [1.0, bad, 2.0])):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                report = compare({"w": np.array(analytic)}, {"w": np.array(numeric)})
+            assert not report.ok and report.worst.index == (1,) and report.worst.error == np.inf
+
+
+def test_a_gradient_that_nothing_tested_is_flagged():
+    at = {"used": np.array([1.0, 2.0]), "unused": np.array([3.0])}
+    gradients = {"used": 2 * at["used"], "unused": np.zeros(1)}
+    report = check_gradients(lambda p: (p["used"] ** 2).sum(), gradients, at)
+    assert report.ok and [tensor.vacuous for tensor in report.tensors] == [False, True]
+    assert "unused" in str(report) and "tests nothing" in str(report).splitlines()[2]
+    gradients["unused"] += 1e-300
+    assert not check_gradients(lambda p: (p["used"] ** 2).sum(), gradients, at).ok
+
+
+@METHODS
+def test_parameters_are_not_touched(method):
+    """The loss is given copies, one entry moved at a time and put back."""
+    at, seen = example(), []
+    kept = {name: value.copy() for name, value in at.items()}
+
+    def loss(p):
+        seen.append({name: value.copy() for name, value in p.items()})
+        assert not any(np.shares_memory(p[name], at[name]) for name in at)
+        return network(p)
+    numerical_gradient(loss, at, method)
+    assert all(np.array_equal(at[name], kept[name]) and at[name].dtype == float for name in at)
+    assert len(seen) == (1 if method == "complex" else 2) * (N * N + N)
+    for p in seen:
+        assert sum((p[name] != kept[name]).sum() for name in kept) == 1
+
+
+@pytest.mark.parametrize("theta", [0.0, 1.0, -1e6, 1e-9])
+def test_the_step_of_central_differences_follows_the_parameter(theta):
+    steps = []
+
+    def loss(p):
+        steps.append(abs(p["w"].item() - theta))
+        return p["w"].item()
+    numerical_gradient(loss, {"w": np.array(theta)}, "central")
+    assert np.allclose(steps, CENTRAL_STEP * max(1, abs(theta)), rtol=1e-3)
+
+
+# --- bad arguments ---
+
+def square(p):
+    return (p["w"] ** 2).sum()
+
+
+W = {"w": np.array([1.0, 2.0])}
+
+
+@pytest.mark.parametrize("call, error, says", [
+    (lambda: check_gradients(square, W, {"w": W["w"].astype(np.float32)}), TypeError, "w must be float64, got float32"),
+    (lambda: check_gradients(square, W, {"w": np.array([1, 2])}), TypeError, "w must be float64, got int64"),
+    (lambda: numerical_gradient(square, W, "forward"), ValueError, "one of complex, central, got 'forward'"),
+    (lambda: compare(W, W, "forward"), ValueError, "method must be one of complex, central, got 'forward'"),
+    (lambda: compare({"v": W["w"]}, W), ValueError, "gradients name ['v'], parameters ['w']"),
+    (lambda: compare({}, W), ValueError, "gradients name [], parameters ['w']"),
+    (lambda: compare({**W, "v": W["w"]}, W), ValueError, "gradients name ['v', 'w'], parameters ['w']"),
+    (lambda: compare({"w": W["w"][:, None]}, W), ValueError, "gradient of w has shape (2, 1), the parameter (2,)"),
+    (lambda: compare({"w": np.array(2.0)}, W), ValueError, "gradient of w has shape (), the parameter (2,)"),
+    (lambda: compare({"w": 2 * W["w"] + 1j}, W), TypeError, "w must hold real numbers, got complex128"),
+    (lambda: compare({"w": ["2", "4"]}, W), TypeError, "w must hold real numbers, got <U1"),
+    (lambda: check_gradients(square, {}, {}), ValueError, "parameters must hold at least one array"),
+    (lambda: check_gradients(square, {"w": []}, {"w": np.zeros(0)}), ValueError, "w has shape (0,): it is empty"),
+    (lambda: check_gradients(lambda p: p["w"] ** 2, W, W), ValueError, "one number, got ndarray of shape (2,)"),
+    (lambda: check_gradients(lambda p: None, W, W), ValueError, "loss must return one number, got NoneType")])
+def test_bad_arguments_are_named(call, error, says):
+    with pytest.raises(error) as caught:
+        call()
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_example_in_the_docstring_runs():
+    tests = [test for test in doctest.DocTestFinder().find(gradcheck, "gradcheck") if test.examples]
+    runner = doctest.DocTestRunner()
+    for test in tests:
+        runner.run(test)
+    assert runner.tries >= 2 and runner.failures == 0
+    assert any(test.name == "gradcheck.check_gradients" for test in tests)

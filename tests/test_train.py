@@ -1,0 +1,350 @@
+"""fit: every row once per epoch, metrics that mean what they say, NaN stopped at once, nothing allocated in a step."""
+import io
+import json
+import math
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from threadpoolctl import threadpool_limits
+
+from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CheckpointError, EarlyStopping, FreeBits,
+                   LinearAnnealing, MetricsLog, NonFiniteError, Progress, StepLR, fit)
+from npvae import checkpoint
+from npvae.train import Rows, Run, train_step
+
+RNG = np.random.default_rng(8)
+X, X_TEST = RNG.random((11, 6)), RNG.random((5, 6))
+KEYS = ["epoch", "step", "seconds", "images_per_second", "learning_rate", "beta", "train_loss", "train_nll", "train_kl",
+        "test_loss", "test_nll", "test_kl", "active_units"]
+
+
+def small(**changes):
+    return VAE(**{"input_dim": 6, "hidden": (4,), "latent_dim": 2, "kernels": "numpy", **changes})
+
+
+class At(Callback):
+    """Calls action(run) once, after step number `step`."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step(self, run):
+        if run.step == self.step:
+            self.action(run)
+
+
+class Spy(Callback):
+    """The run, and the rows of every training batch."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_start(self, run):
+        self.run, gather = run, run.train.gather
+
+        def watched(x, index, kernels, rng):
+            self.batches.append((run.epoch, index.copy()))
+            gather(x, index, kernels, rng)
+
+        run.train.gather = watched
+
+
+# ---- Batches
+
+@given(rows=st.integers(1, 25), data=st.data(), epochs=st.integers(1, 3))
+def test_each_epoch_sees_every_row_once(rows, data, epochs):
+    size = data.draw(st.integers(1, rows))
+    spy = Spy()
+    fit(small(), RNG.random((rows, 6)), X_TEST, epochs, size, callbacks=[spy])
+    for epoch in range(epochs):
+        indices = [index for number, index in spy.batches if number == epoch]
+        assert [len(index) for index in indices] == rows // size * [size] + [rows % size] * (rows % size > 0)
+        assert sorted(np.concatenate(indices)) == list(range(rows))
+
+
+def test_the_order_depends_on_epoch_and_seed_alone():
+    def orders(seed, **settings):
+        spy = Spy()
+        fit(small(), np.tile(X, (9, 1)), X_TEST, 2, 99, seed=seed, callbacks=[spy], **settings)
+        return [tuple(index) for _, index in spy.batches]
+
+    first, second = orders(0)
+    assert first != second and first != tuple(range(99))
+    assert orders(1)[0] not in (first, second)
+    assert orders(0, objective=IWAE(), n_samples=3, binarize="dynamic") == [first, second]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_the_data_set_is_not_copied(dtype, binarize):
+    x, spy = (X * 255 if dtype == np.uint8 else X).astype(dtype), Spy()
+    x.flags.writeable = False
+    fit(small(), x, X_TEST, 1, 4, binarize=binarize, callbacks=[spy])
+    assert np.shares_memory(spy.run.train.array, x)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype", ["f2", ">f4", ">f8", "f4", "f8", "u1"])
+def test_what_the_model_sees(dtype, kernels):
+    """Floats of any kind as they are, bytes divided by 255."""
+    x, vae, seen = (X * 255 if dtype == "u1" else X).astype(dtype), small(kernels=kernels), []
+    fit(vae, x, x, 1, 11, callbacks=[At(1, lambda run: seen.append(vae.passes(11, 1)[0].x.copy()))])
+    expected = x / 255 if dtype == "u1" else x
+    assert np.allclose(np.sort(seen[0], axis=0), np.sort(expected.astype("f8"), axis=0), rtol=1e-6, atol=0)
+
+
+def test_binarizations():
+    """Dynamic draws differ from epoch to epoch, static and threshold ones do not; all are zeros and ones."""
+    vae, grey = small(), np.tile(X, (5, 1))
+    for binarize in ("threshold", "static", "dynamic"):
+        seen = []
+
+        def keep(run):
+            index = np.argsort(spy.batches[-1][1])
+            seen.append(vae.passes(55, 1)[0].x[index])
+
+        spy = Spy()
+        fit(vae, grey, X_TEST, 2, 55, binarize=binarize, callbacks=[spy, At(1, keep), At(2, keep)])
+        assert set(np.unique(seen)) == {0, 1}
+        assert np.array_equal(*seen) == (binarize != "dynamic")
+        assert np.array_equal(seen[0], grey >= 0.5) == (binarize == "threshold")
+
+
+# ---- Metrics
+
+class Recorder(ELBO):
+    """The ELBO with a beta; keeps what each image contributed."""
+
+    def __init__(self, beta):
+        super().__init__(beta)
+        self.nll, self.kl = [], []
+
+    def __call__(self, nll, reg, step):
+        self.nll.extend(nll.mean(axis=1))
+        self.kl.extend(reg.sum(axis=1))
+        return super().__call__(nll, reg, step)
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_training_metrics_are_means_over_images(draws):
+    """11 images in batches of 4: the last batch counts by its 3 images, not as much as the others."""
+    objective = Recorder(0.5)
+    optimizer = Adam(StepLR(0.1, [3], factor=0.5))
+    history = fit(small(dtype="float64"), X, X_TEST, 2, 4, optimizer, objective, draws)
+    for epoch, metrics in enumerate(history):
+        images = slice(11 * epoch, 11 * epoch + 11)
+        nll, kl = np.mean(objective.nll[images]), np.mean(objective.kl[images])
+        assert metrics["train_nll"] == pytest.approx(nll, rel=1e-12)
+        assert metrics["train_kl"] == pytest.approx(kl, rel=1e-12)
+        assert metrics["train_loss"] == pytest.approx(nll + 0.5 * kl, rel=1e-12)
+        assert (metrics["epoch"], metrics["step"]) == (epoch + 1, 3 * epoch + 3)
+    assert [metrics["learning_rate"] for metrics in history] == [0.1, 0.05]
+    assert [metrics["beta"] for metrics in history] == [0.5, 0.5]
+
+
+def test_the_learning_rate_is_the_one_that_was_used():
+    """Also where the optimizer had taken steps before."""
+    vae, optimizer = small(), Adam(StepLR(0.1, [3, 7], factor=0.5))
+    rates = [metrics["learning_rate"] for _ in range(2) for metrics in fit(vae, X, X_TEST, 2, 6, optimizer)]
+    assert rates == [0.1, 0.05, 0.05, 0.025]
+
+
+@pytest.mark.parametrize("objective, draws", [
+    (ELBO(), 1), (ELBO(0.2, sampled=True), 2), (FreeBits(0.5), 1), (IWAE(), 3), (ELBO(LinearAnnealing(4)), 1)])
+def test_keys_values_and_the_history(tmp_path, objective, draws):
+    spy = Spy()
+    history = fit(small(), X, X_TEST, 3, 4, objective=objective, n_samples=draws,
+                  callbacks=[spy, MetricsLog(tmp_path / "metrics.jsonl")])
+    assert history is spy.run.history and len(history) == 3
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == history
+    for metrics in history:
+        assert list(metrics) == KEYS
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert metrics["images_per_second"] > 0 and metrics["seconds"] > 0
+        assert metrics["images_per_second"] >= 11 / metrics["seconds"]      # evaluation is not counted
+        assert metrics["active_units"] in (0, 1, 2)
+        total = metrics["test_nll"] + metrics["test_kl"]      # beta is 1 and nothing is free, whatever training has
+        assert metrics["test_loss"] == pytest.approx(total, rel=1e-5) or draws == 3 and metrics["test_loss"] < total
+        assert metrics["beta"] == objective.beta(metrics["step"] - 1)
+
+
+def test_numbers_of_numpy_can_be_saved(tmp_path):
+    """JSON knows no int64 or float32: they are made plain before training, not missed after an epoch."""
+    one = np.int64(1)
+    fit(small(), X, X_TEST, one, 4 * one, Adam(lambda step: np.float32(1e-3)), ELBO(lambda step: np.float32(1)), one,
+        seed=one, callbacks=[Checkpoint(tmp_path / "c.npz"), MetricsLog(tmp_path / "metrics.jsonl")])
+    assert checkpoint.read(tmp_path / "c.npz")[1]["settings"]["seed"] == 1
+
+
+def test_evaluation_draws_z():
+    """A linear Gaussian decoder, where E[nll] is known, and at z = mu is lower by tr(W S W^T) / 2 sigma^2."""
+    vae = VAE(6, (), 2, likelihood="gaussian:0.5", dtype="float64", kernels="numpy", seed=3)
+    p, x = vae.parameters, np.random.default_rng(1).normal(size=(3000, 6))
+    p["logvar.W"][...] *= 0.1
+    p["logvar.b"][...] = 0.3
+    metrics = fit(vae, X, x, 1, 11, Adam(1e-300))[0]
+    residual = x - (x @ p["mu.W"] + p["mu.b"]) @ p["output.W"] - p["output.b"]
+    logvar = x @ p["logvar.W"] + p["logvar.b"]
+    spread = np.exp(logvar) @ (p["output.W"] ** 2).sum(axis=1)
+    at_mu = 3 * math.log(2 * math.pi * 0.25) + (residual ** 2).sum(axis=1) / 0.5
+    expected = at_mu + spread / 0.5
+    gram = p["output.W"] @ p["output.W"].T      # Var |r - u|^2 = 4 r' C r + 2 tr C^2 for u ~ N(0, C)
+    linear = (np.exp(logvar) * (residual @ p["output.W"].T) ** 2).sum(axis=1)
+    square = np.einsum("bj,jk,bk->b", np.exp(logvar), gram ** 2, np.exp(logvar))
+    error = math.sqrt((4 * linear + 2 * square).sum()) / 0.5 / 3000
+    assert abs(metrics["test_nll"] - expected.mean()) < 5 * error
+    assert expected.mean() - at_mu.mean() > 20 * error
+    kl = 0.5 * ((x @ p["mu.W"] + p["mu.b"]) ** 2 + np.exp(logvar) - logvar - 1).sum(axis=1)
+    assert metrics["test_kl"] == pytest.approx(kl.mean(), rel=1e-12)
+
+
+# ---- Callbacks
+
+class Log(Callback):
+    def __init__(self, name, log):
+        for event in ("on_start", "on_step", "on_epoch", "on_interrupt", "on_end"):
+            setattr(self, event, lambda run, event=event: log.append((name, event, run.step)))
+
+
+def test_callbacks_are_called_in_order():
+    log = []
+    fit(small(), X, X_TEST, 2, 6, callbacks=[Log("a", log), Log("b", log)])
+    occasions = [("on_start", 0), ("on_step", 1), ("on_step", 2), ("on_epoch", 2), ("on_step", 3), ("on_step", 4),
+                 ("on_epoch", 4), ("on_end", 4)]
+    assert log == [(name, event, step) for event, step in occasions for name in "ab"]
+
+
+def test_on_end_is_called_after_an_error():
+    log = []
+    with pytest.raises(ZeroDivisionError):
+        fit(small(), X, X_TEST, 2, 6, callbacks=[Log("a", log), At(2, lambda run: 1 / 0)])
+    assert log[-2:] == [("a", "on_step", 2), ("a", "on_end", 2)]
+
+
+@pytest.mark.parametrize("patience, losses, epochs", [
+    (1, [5, 4, 4, 3], 3), (2, [5, 4, 4.5, 4.2, 3], 4), (2, [5, 4, 4.5, 3, 3.5, 3.2, 2], 6), (3, [5, 4, 3, 2, 1], 5)])
+def test_early_stopping(patience, losses, epochs):
+    """Stops `patience` epochs after the best; equal is no improvement.  A run that had stopped does not go on."""
+    class Script(Callback):
+        def on_epoch(self, run):
+            run.history[-1]["test_loss"] = losses[run.epoch - 1]
+
+    history = fit(small(), X, X_TEST, len(losses), 11, callbacks=[Script(), EarlyStopping(patience)])
+    assert len(history) == epochs
+    again = SimpleNamespace(history=history, stop=False)
+    EarlyStopping(patience).on_start(again)
+    assert again.stop == (epochs < len(losses))
+    with pytest.raises(ValueError, match="patience must be at least 1"):
+        EarlyStopping(0)
+
+
+class Screen(io.StringIO):
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+def test_progress():
+    plain, terminal = Screen(False), Screen(True)
+    fit(small(), X, X_TEST, 2, 4, callbacks=[Progress(plain), Progress(terminal)])
+    lines = plain.getvalue().splitlines()
+    assert [line[:11] for line in lines] == ["epoch   1/2", "epoch   2/2"] and "\r" not in plain.getvalue()
+    for line in lines:
+        assert line in terminal.getvalue()
+    assert "\r" in terminal.getvalue() and "img/s" in terminal.getvalue() and "0.00/22.0" in terminal.getvalue()
+
+
+# ---- Arguments
+
+@pytest.mark.parametrize("changes, error, says", [
+    ({"x_train": X[0]}, ValueError, "x_train must have shape"), ({"x_train": X[:, :5]}, ValueError, "x_train .*6"),
+    ({"x_test": X[:0]}, ValueError, "x_test must have shape"), ({"x_test": X[:, :, None]}, ValueError, "x_test"),
+    ({"x_train": X.astype(int)}, TypeError, "x_train must be uint8 .* or float, got int64"),
+    ({"x_test": X > 0.5}, TypeError, "x_test must be uint8"), ({"x_train": X.astype(str)}, TypeError, "x_train"),
+    ({"x_train": X + 1}, ValueError, r"x_train must lie in \[0, 1\]"),
+    ({"x_test": -X}, ValueError, r"x_test must lie in \[0, 1\]"),
+    ({"x_test": np.where(X > 0.9, np.nan, X)}, ValueError, "x_test must lie .* (nan|NaN)"),
+    ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"), ({"epochs": 1.5}, TypeError, "epochs"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1"), ({"batch_size": 2.0}, TypeError, "batch_size"),
+    ({"batch_size": 12}, ValueError, "batch_size must be at most the number of training images, 11, got 12"),
+    ({"n_samples": 0}, ValueError, "n_samples must be at least 1"), ({"n_samples": True}, TypeError, "n_samples"),
+    ({"seed": -1}, ValueError, "seed must be at least 0"), ({"seed": None}, TypeError, "seed must be an integer"),
+    ({"optimizer": 1e-3}, TypeError, r"optimizer needs objects such as Adam\(\), got 0.001"),
+    ({"objective": IWAE}, TypeError, "objective needs objects"), ({"more": [Progress]}, TypeError, "callbacks needs"),
+    ({"binarize": "grey"}, ValueError, "binarize must be one of none, threshold, static, dynamic, got 'grey'"),
+    ({"resume": "nowhere.npz"}, CheckpointError, "nowhere.npz: cannot be read"),
+    ({"vae": small(dtype="complex128")}, ValueError, "dtype must be one of float32, float64"),
+    ({"vae": small(likelihood="gaussian"), "x_train": X + 1, "binarize": "dynamic"}, ValueError, r"x_train .*\[0, 1\]"),
+    ({"vae": small(hidden=(5,))}, ValueError, "this optimizer has taken steps on other parameters")])
+def test_arguments_are_refused_before_anything_changes(changes, error, says):
+    vae, optimizer, log = changes.get("vae", small()), Adam(), []
+    optimizer.prepare(small().parameters)
+    before = vae.parameters.flat.copy()
+    call = {"vae": vae, "x_train": X, "x_test": X_TEST, "epochs": 1, "batch_size": 4, "optimizer": optimizer, **changes}
+    callbacks = [Log("a", log), *call.pop("more", [])]
+    with pytest.raises(error, match=says) as caught:
+        fit(**call, callbacks=callbacks)
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(vae.parameters.flat, before) and optimizer.t == 0 and not log
+
+
+# ---- NaN and infinity
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("name", list(small(likelihood="gaussian-learned").parameters))
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_nan_in_a_parameter_stops_the_next_step(tmp_path, name, value, kernels):
+    vae, path, log = small(likelihood="gaussian-learned", kernels=kernels), tmp_path / "c.npz", []
+    plant = At(5, lambda run: run.vae.parameters[name].flat.__setitem__(-1, value))
+    with pytest.raises(NonFiniteError, match=f"^step 5: parameter {name} holds NaN or infinity") as caught:
+        fit(vae, X, X_TEST, 3, 4, callbacks=[Checkpoint(path), plant, Log("a", log)])
+    assert "\n" not in str(caught.value) and log[-2:] == [("a", "on_step", 5), ("a", "on_end", 5)]
+    assert checkpoint.read(path)[1]["training"]["epoch"] == 1
+    assert np.isfinite(VAE.load(path, kernels).parameters.flat).all()
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("lr", [1e20, 1e38, 1e300])
+def test_a_huge_learning_rate(tmp_path, lr, steps, kernels):
+    """Step 4 explodes.  The next pass, in training or in the evaluation at the end of the epoch, says so."""
+    path, optimizer = tmp_path / "c.npz", Adam(lambda step: lr if step == 4 * steps - 1 else 1e-3)
+    with pytest.raises(NonFiniteError, match=rf"^step {4 * steps}: .*(parameter|activation|nll|kl).* holds NaN"):
+        fit(small(kernels=kernels), X, X_TEST, 9, 11 if steps == 1 else 4, optimizer, callbacks=[Checkpoint(path)])
+    assert checkpoint.read(path)[1]["training"]["epoch"] == 3
+    assert np.isfinite(VAE.load(path, kernels).elbo(X, RNG)).all()
+
+
+def test_save_refuses_what_is_not_finite(tmp_path):
+    path = tmp_path / "c.npz"
+    with pytest.raises(NonFiniteError, match="^step 4: v holds NaN"):
+        fit(small(), X, X_TEST, 3, 6, callbacks=[
+            Checkpoint(path), At(3, lambda run: run.optimizer.v.flat.__setitem__(0, np.inf))])      # a step of 0
+    assert checkpoint.read(path)[1]["training"]["epoch"] == 1
+
+
+# ---- Memory
+
+@pytest.mark.parametrize("objective, draws, binarize", [
+    (ELBO(), 1, "none"), (ELBO(), 1, "dynamic"), (IWAE(), 5, "none"), (FreeBits(0.1), 1, "none")])
+def test_a_step_allocates_nothing(objective, draws, binarize):
+    x = RNG.integers(0, 256, (500, 784), dtype=np.uint8)
+    vae, order = VAE(784, (128,), 20), RNG.permutation(500)
+    rows = Rows("x_train", x, vae, binarize, 0, 0)
+    run = Run(vae, Adam(), objective, rows, rows, {"n_samples": draws, "batch_size": 128, "seed": 0}, epochs=1)
+    run.begin_epoch()
+    batches = [order[start:start + 128] for start in range(0, 500, 128)]      # the last has 116
+    with threadpool_limits(1, user_api="blas"):      # two threads on one busy core wait for each other
+        for step in range(4):
+            train_step(run, batches[step])
+        tracemalloc.start()
+        try:
+            for step in range(100):
+                train_step(run, batches[step % 4])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 64 * 1024
