@@ -15,8 +15,8 @@ Reading order, a few minutes each but the first:
     evaluate.py          what a trained model is worth
     plotting.py          pictures
 
-and beside the lesson: data.py (MNIST, IDX files, arrays), callbacks.py, checkpoint.py, cli.py, validate.py, and
-kernels/fused/, the reference's compiled twins.
+and beside the lesson: data.py (MNIST, IDX files, arrays), callbacks.py, checkpoint.py, figures.py (how the pictures are
+drawn), cli.py, validate.py, and kernels/fused/, the reference's compiled twins.
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.

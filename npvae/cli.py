@@ -22,6 +22,7 @@ from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS, find
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
 from .optim import Adam, ConstantLR, CosineLR, StepLR
+from .plotting import PICTURES
 from .train import NonFiniteError, Run
 
 OBJECTIVES = ("elbo", "iwae")
@@ -171,7 +172,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 class RunFolder(Callback):
     """Makes the output folder and writes config.json when training starts: all input has been checked by then, and
-    nothing has been computed.  A run that is replaced loses its numbers and its checkpoint here."""
+    nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -184,7 +185,7 @@ class RunFolder(Callback):
             write_atomically(out / CONFIG, json.dumps({"settings": settings(self.args), "versions": versions},
                                                       indent=1).encode())
             if self.args.overwrite:
-                for name in (METRICS, CHECKPOINT):
+                for name in (METRICS, CHECKPOINT, *PICTURES):
                     (out / name).unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
@@ -223,7 +224,7 @@ def exit_code(main: Callable[[], None]) -> int:
         print(f"\n{name}: {stop}" if str(stop) else f"\n{name}: stopped", file=sys.stderr)
         return 130
     except NonFiniteError as error:
-        print(f"{name}: {error}; the last good checkpoint is kept", file=sys.stderr)
+        print(f"{name}: {error}; a checkpoint from before is kept", file=sys.stderr)
         return 1
     except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)

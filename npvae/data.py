@@ -1,6 +1,4 @@
-"""Images in, arrays out: IDX files, MNIST, .npy and .npz, and binarization.
-
-Reading order: before `train`. Stands on NumPy and the standard library alone and knows nothing of models.
+"""Images in, arrays out: IDX files, MNIST, .npy and .npz, binarization. Beside the lesson; NumPy alone.
 
 Every loader ends in an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 0..255 or
 float32 of any range. Whatever is wrong with a file becomes a `DataError` of one line that names the file.
@@ -9,7 +7,6 @@ The IDX format (LeCun, Cortes and Burges, the MNIST page): two zero bytes, one b
 uint8), one for the number of dimensions, each dimension as a big-endian uint32, then the values in C order.
 The file is over exactly where the header says, and `read_idx` accepts nothing else.
 """
-from __future__ import annotations
 
 import gzip
 import hashlib
@@ -299,14 +296,12 @@ def _as_labels(path: Path, key: str, labels: np.ndarray | None, count: int) -> n
 
 
 def load(source: str | Path | None = None) -> ImageData:
-    """None or the string "mnist": the embedded MNIST. A folder: its IDX files. A .npy or .npz: its arrays.
+    """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files. A .npy or .npz: its arrays.
 
-    A folder that is itself called mnist is reached as "./mnist". Raises DataError for anything else.
+    Raises DataError for anything else.
     """
     allowed = "mnist, a folder of IDX files, a .npy and a .npz file are allowed"
-    if source is not None and not isinstance(source, (str, Path)):
-        _fail("source", f"is of type {type(source).__name__}; {allowed}")
-    if source is None or source == "mnist":
+    if source is None or isinstance(source, str) and source == "mnist":
         return _load_idx(_EMBEDDED, "mnist")
     path = Path(source)
     if path.is_dir():

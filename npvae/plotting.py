@@ -244,6 +244,11 @@ def principal_components(mu: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 # ---- All of them
 
+#: the files that save_pictures may write; manifold.png where Z = 2, traversals.png otherwise
+PICTURES = tuple(f"{name}.png" for name in ("reconstructions", "samples", "learning_curves", "manifold", "traversals",
+                                            "interpolation", "latent_scatter", "kl_per_dimension"))
+
+
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
                   rng: np.random.Generator) -> list[Path]:

@@ -33,8 +33,8 @@ ALLOWED = {
     "callbacks": {"checkpoint", "validate"},
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},
     "plotting": {"checkpoint", "figures"},
-    "cli": {"kernels", "layers", "likelihoods", "objectives", "optim", "checkpoint", "callbacks", "data", "train",
-            "validate"},
+    "cli": {"kernels", "layers", "likelihoods", "objectives", "optim", "checkpoint", "callbacks", "data",
+            "plotting", "train", "validate"},
     "": {"checkpoint", "callbacks", "data", "evaluate", "gradcheck", "likelihoods", "model", "objectives", "optim",
          "train"}}
 

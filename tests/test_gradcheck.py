@@ -177,6 +177,19 @@ def test_nan_and_infinity_in_the_numbers_are_found_where_they_are():
             assert not report.ok and report.worst.index == (1,) and report.worst.error == np.inf
 
 
+def test_the_scale_of_an_entry_is_its_tensors():
+    """Rounding in an entry small beside its neighbours is forgiven, an error is not; other tensors do not count."""
+    numeric = {"w": np.array([3.0, 0.0, 1e-9, 4.0]), "small": np.array([1e-9])}
+    rounded = {"w": numeric["w"] + [0, 1e-14, -1e-13, 0], "small": numeric["small"]}
+    assert compare(rounded, numeric).ok and not compare(rounded, numeric, tolerance=1e-15).ok
+    assert compare(rounded, numeric).worst.error == pytest.approx(1e-13 / 2.5, rel=1e-3)     # RMS of 3, 0, 0, 4
+    for name, index in (("w", 1), ("w", 2), ("small", 0)):
+        wrong = {key: value.copy() for key, value in numeric.items()}
+        wrong[name][index] += 1e-10
+        report = compare(wrong, numeric)
+        assert not report.ok and (report.worst.name, report.worst.index) == (name, (index,))
+
+
 def test_a_gradient_that_nothing_tested_is_flagged():
     at = {"used": np.array([1.0, 2.0]), "unused": np.array([3.0])}
     gradients = {"used": 2 * at["used"], "unused": np.zeros(1)}

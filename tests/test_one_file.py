@@ -3,7 +3,6 @@ import ast
 import gzip
 import importlib.util
 import math
-import os
 import re
 import struct
 import subprocess
@@ -285,8 +284,7 @@ def write_folder(folder, train=None):
 
 def run(*arguments):
     command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def assert_one_line(result, *fragments):
