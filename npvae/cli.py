@@ -237,7 +237,8 @@ def resume_command(args: argparse.Namespace) -> str:
     python = Path(sys.executable).name
     if shutil.which(python) != sys.executable:
         python = sys.executable
-    return shlex.join([python, sys.argv[0], "--out", str(args.out), "--resume"])
+    threads = ["--threads", str(args.threads)] if args.threads else []
+    return shlex.join([python, sys.argv[0], "--out", str(args.out), *threads, "--resume"])
 
 
 def checkpoint_to_resume(args: argparse.Namespace) -> Path | None:

@@ -133,8 +133,8 @@ def test_ctrl_c_ends_the_step_and_saves_in_the_middle(tmp_path):
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
     class Twice(Callback):
         def on_step(self, run):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             raise AssertionError("the second signal was swallowed")
 
     with pytest.raises(KeyboardInterrupt):
