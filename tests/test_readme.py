@@ -1,0 +1,34 @@
+"""The README's commands and its five lines are what the programs take and do."""
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npvae import cli
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_five_lines_run(monkeypatch):
+    """As printed, but on the first 2,000 images and for one epoch."""
+    block = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+    assert "epochs=10" in block and len(block.splitlines()) <= 6
+    scope = {}
+    exec(block.replace("epochs=10", "epochs=1").replace("fit(vae, x_train, x_test",
+                                                        "fit(vae, x_train[:2000], x_test[:100]"), scope)
+    assert scope["digits"].shape == (100, 784) and np.isfinite(scope["digits"]).all()
+
+
+@pytest.mark.parametrize("row", [row for row in TEXT.splitlines() if row.startswith("| `--")])
+def test_every_row_of_the_table_is_a_command(row, tmp_path):
+    flags = shlex.split(re.match(r"\| `([^`]*)`", row).group(1))
+    args = cli.parse(cli.training_parser(), [*flags, "--out", str(tmp_path)])
+    assert args.epochs in (10, 30)
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert len(links) > 10 and all((ROOT / link).exists() for link in links)
