@@ -1,73 +1,37 @@
 """Are the gradients right?  Numerical derivatives of any loss, and a report that names the worst entry of each tensor.
 
-Stands on NumPy alone and knows nothing of VAEs: use it on any project.
+Stands on NumPy alone (with `report.py` beside it) and knows nothing of VAEs: use it on any project.
 
-    complex     Im f(theta + i h) / h,  h = 1e-30                  exact to rounding: nothing is subtracted, so h can be
-                (Squire and Trapp 1998)                            tiny.  f must take complex numbers and be analytic
-    central     (f(theta + h) - f(theta - h)) / 2h                 error some eps^(2/3) at the best h, which is
+    complex       Im f(theta + i h) / h,  h = 1e-30                exact to rounding: nothing is subtracted, so h can be
+                  (Squire and Trapp 1998)                          tiny.  f must take complex numbers and be analytic
+    central       (f(theta + h) - f(theta - h)) / 2h               error some eps^(2/3) at the best h, which is
                                                                    h = eps^(1/3) times the size of theta
+    directional   the derivative along random +-1 vectors v,       a few evaluations for a tensor of any size: for large
+                  against the sum of gradient * v                  models.  By complex or by central differences
 
 The rule: an entry's error is |analytic - numeric| / max(|numeric|, rms of the tensor's numeric gradient).  The floor by
 the RMS forgives rounding in entries that are small beside their neighbours.  There is *no absolute tolerance*: with
 one, a checker goes blind when the loss is scaled down, and lets wrong gradients pass.
 """
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .report import Report, TensorReport, diagnose
+
 Array = NDArray[Any]
+Loss = Callable[[dict[str, Array]], Any]
 
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = float(np.finfo(np.float64).eps ** (1 / 3))
-TOLERANCES = {"complex": 1e-12, "central": 1e-7}
+TOLERANCES = {"complex": 1e-12, "central": 1e-7, "directional": 1e-12, "directional central": 1e-7}
+_KINK = 1e-3      # one-sided slopes that differ by more of the gradient's size have a kink between them
 
 
-@dataclass(frozen=True)
-class TensorReport:
-    """One tensor: its largest error, where it is, and the two values there."""
-
-    name: str
-    error: float
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    vacuous: bool      # the numeric gradient is zero throughout: nothing was tested
-
-    def __str__(self) -> str:
-        note = "   numeric gradient is zero throughout: tests nothing" if self.vacuous else ""
-        return (f"{self.name:20s} error {self.error:8.1e} at {str(list(self.index)):12s} "
-                f"analytic {self.analytic: .12e}  numeric {self.numeric: .12e}{note}")
-
-
-@dataclass(frozen=True)
-class Report:
-    """All tensors, against one tolerance."""
-
-    method: str
-    tolerance: float
-    tensors: tuple[TensorReport, ...]
-
-    @property
-    def ok(self) -> bool:
-        return all(tensor.error <= self.tolerance for tensor in self.tensors)
-
-    @property
-    def worst(self) -> TensorReport:
-        return max(self.tensors, key=lambda tensor: tensor.error)
-
-    def __str__(self) -> str:
-        verdict = "right" if self.ok else "WRONG"
-        lines = [f"gradients {verdict} ({self.method} differences, tolerance {self.tolerance:g})"]
-        lines += [f"{'  ' if tensor.error <= self.tolerance else '* '}{tensor}" for tensor in self.tensors]
-        return "\n".join(lines)
-
-
-def numerical_gradient(loss: Callable[[dict[str, Array]], Any], parameters: Mapping[str, Array],
-                       method: str = "complex") -> dict[str, Array]:
-    """d loss / d parameters, one entry at a time.
+def numerical_gradient(loss: Loss, parameters: Mapping[str, Array], method: str = "complex") -> dict[str, Array]:
+    """d loss / d parameters, one entry at a time, by "complex" or "central" differences.
 
     loss takes a dict of arrays (complex128 for method "complex", float64 otherwise) and returns a number; it must be a
     deterministic function.  The arrays it is given are copies: `parameters` is not touched.
@@ -75,38 +39,59 @@ def numerical_gradient(loss: Callable[[dict[str, Array]], Any], parameters: Mapp
     Raises ValueError for an unknown method, for no parameters, an empty one, or a loss that is not one number, and
     TypeError for parameters in less than float64: rounding in float32 hides errors below 1e-3.
     """
-    _known(method)
+    return {name: slopes for name, (slopes, _) in _by_entry(loss, parameters, method).items()}
+
+
+def _by_entry(loss: Loss, parameters: Mapping[str, Array], method: str) -> dict[str, tuple[Array, Array]]:
+    """For each tensor: its slopes, and (central differences) by how much the slopes on the two sides differ."""
+    if method not in ("complex", "central"):
+        raise ValueError(f"method must be one of complex, central, got {method!r}")
+    work = _working_copies(parameters, method)
+    middle = _number(loss(work)).real if method == "central" else 0.0
+    found = {name: (np.zeros(array.shape), np.zeros(array.shape)) for name, array in work.items()}
+    for name, array in work.items():
+        for index in np.ndindex(array.shape):
+            size = CENTRAL_STEP * max(1.0, abs(array[index]))
+            found[name][0][index], found[name][1][index] = _slope(loss, work, array, index, 1.0, size, middle, method)
+    return found
+
+
+def _slope(loss: Loss, work: dict[str, Array], array: Array, place: Any, direction: Any, size: float, middle: float,
+           method: str) -> tuple[float, float]:
+    """The derivative of the loss when array[place] moves along `direction`, and the jump between its two sides."""
+    kept = array[place].copy()
+    try:
+        if "central" not in method:
+            array[place] = kept + 1j * COMPLEX_STEP * direction
+            return _number(loss(work)).imag / COMPLEX_STEP, 0.0
+        high = kept + size * direction
+        low = kept - (high - kept)
+        width = np.vdot(high - low, direction) / np.vdot(direction, direction)      # as it came out after rounding
+        array[place] = high
+        upper = _number(loss(work)).real
+        array[place] = low
+        lower = _number(loss(work)).real
+        return (upper - lower) / width, abs(upper - 2 * middle + lower) / (0.5 * width)
+    finally:
+        array[place] = kept
+
+
+def _working_copies(parameters: Mapping[str, Array], method: str) -> dict[str, Array]:
     if not parameters:
         raise ValueError("parameters must hold at least one array: with none, nothing is checked")
     for name, value in parameters.items():
-        if np.asarray(value).dtype != np.float64:
-            raise TypeError(f"{name} must be float64, got {np.asarray(value).dtype}: lower precision cannot be checked")
+        _require_float64(name, value)
         if not np.size(value):
             raise ValueError(f"{name} has shape {np.shape(value)}: it is empty, there is nothing to check")
-    work = {name: np.array(value, dtype=complex if method == "complex" else float)
-            for name, value in parameters.items()}
-    gradients = {name: np.zeros(np.shape(value)) for name, value in parameters.items()}
-    for name, array in work.items():
-        for index in np.ndindex(array.shape):
-            kept = array[index]
-            if method == "complex":
-                array[index] = kept + 1j * COMPLEX_STEP
-                slope = _number(loss(work)).imag / COMPLEX_STEP
-            else:
-                high = kept + CENTRAL_STEP * max(1.0, abs(kept))
-                low = kept - (high - kept)
-                array[index] = high
-                upper = _number(loss(work)).real
-                array[index] = low
-                slope = (upper - _number(loss(work)).real) / (high - low)
-            array[index] = kept
-            gradients[name][index] = slope
-    return gradients
+    dtype = float if "central" in method else complex
+    return {name: np.array(value, dtype=dtype) for name, value in parameters.items()}
 
 
-def _known(method: str) -> None:
-    if method not in TOLERANCES:
-        raise ValueError(f"method must be one of {', '.join(TOLERANCES)}, got {method!r}")
+def _require_float64(name: str, value: Any) -> None:
+    dtype = np.asarray(value).dtype
+    if dtype != np.float64:
+        reason = ": rounding in lower precision hides errors below 1e-3" if dtype in (np.float32, np.float16) else ""
+        raise TypeError(f"{name} must be float64, got {dtype}{reason}")
 
 
 def _number(loss: Any) -> Any:
@@ -116,23 +101,42 @@ def _number(loss: Any) -> Any:
 
 
 def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method: str = "complex",
-            tolerance: float | None = None) -> Report:
+            tolerance: float | None = None, counts: Mapping[str, float] | None = None,
+            others: Mapping[str, Array] | None = None, jumps: Mapping[str, Array] | None = None) -> Report:
     """Hold analytic against numeric gradients, tensor by tensor.  NaN or infinity on either side is an infinite error.
 
-    Raises ValueError where names or shapes differ or the method is unknown, TypeError for what is not real numbers.
+    counts : numbers that a wrong gradient may be off by, by name, such as {"B": 128}, for the diagnosis
+    others : further arrays that a wrong gradient may turn out to be, by name, for the diagnosis
+    jumps : by how much the slopes on the two sides of each entry differ, to count kinks
+
+    Raises ValueError where names or shapes differ or the method is unknown, TypeError for gradients not in float64.
     """
-    _known(method)
-    if set(analytic) != set(numeric):
-        raise ValueError(f"gradients name {sorted(analytic)}, parameters {sorted(numeric)}")
-    return Report(method, TOLERANCES[method] if tolerance is None else tolerance,
-                  tuple(_compare(name, np.asarray(analytic[name]), numeric[name]) for name in numeric))
+    tolerance = _tolerance(method, tolerance)
+    _check_names(analytic, numeric)
+    return Report(method, tolerance, tuple(
+        _compare(name, np.asarray(analytic[name]), numeric[name], tolerance, counts or {},
+                 {**{f"the gradient of {other}": value for other, value in numeric.items() if other != name},
+                  **(others or {})}, None if jumps is None else jumps[name]) for name in numeric))
 
 
-def _compare(name: str, analytic: Array, numeric: Array) -> TensorReport:
-    if analytic.shape != numeric.shape:
-        raise ValueError(f"the gradient of {name} has shape {analytic.shape}, the parameter {numeric.shape}")
-    if analytic.dtype.kind not in "fiu":
-        raise TypeError(f"the gradient of {name} must hold real numbers, got {analytic.dtype}")
+def _tolerance(method: str, tolerance: float | None) -> float:
+    if method not in TOLERANCES:
+        raise ValueError(f"method must be one of {', '.join(TOLERANCES)}, got {method!r}")
+    return TOLERANCES[method] if tolerance is None else tolerance
+
+
+def _check_names(analytic: Mapping[str, Array], parameters: Mapping[str, Array]) -> None:
+    if set(analytic) != set(parameters):
+        raise ValueError(f"gradients name {sorted(analytic)}, parameters {sorted(parameters)}")
+    for name, value in analytic.items():
+        if np.shape(value) != np.shape(parameters[name]):
+            raise ValueError(f"the gradient of {name} has shape {np.shape(value)}, the parameter "
+                             f"{np.shape(parameters[name])}")
+        _require_float64(f"the gradient of {name}", value)
+
+
+def _compare(name: str, analytic: Array, numeric: Array, tolerance: float, counts: Mapping[str, float],
+             others: Mapping[str, Array], jumps: Array | None) -> TensorReport:
     finite = np.where(np.isfinite(numeric), numeric, 0)
     largest = np.max(np.abs(finite))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -140,18 +144,175 @@ def _compare(name: str, analytic: Array, numeric: Array) -> TensorReport:
         floor = largest * np.sqrt(np.mean(np.square(finite / largest))) if largest else largest
         difference = np.abs(analytic - numeric)
         error = np.where(difference == 0, 0.0, difference / np.maximum(np.abs(numeric), floor))
+        norm_error = np.linalg.norm(difference / floor) / np.sqrt(numeric.size) if floor else np.max(error)
     error = np.where(np.isnan(error), np.inf, error)
     index = np.unravel_index(int(np.argmax(error)), error.shape)
+    kinks = 0 if jumps is None else int(np.sum(jumps > _KINK * np.maximum(np.abs(numeric), floor)))
     return TensorReport(name, float(error[index]), tuple(int(i) for i in index), float(analytic[index]),
-                        float(numeric[index]), vacuous=not np.any(numeric))
+                        float(numeric[index]), vacuous=not np.any(numeric), kinks=kinks,
+                        norm_error=float(np.inf if np.isnan(norm_error) else norm_error),
+                        diagnosis=diagnose(name, analytic, numeric, others, counts) if error[index] > tolerance else "")
 
 
-def check_gradients(loss: Callable[[dict[str, Array]], Any], gradients: Mapping[str, Array],
-                    parameters: Mapping[str, Array], method: str = "complex", tolerance: float | None = None) -> Report:
-    """Hold `gradients` (name -> array) against numerical derivatives of `loss` at `parameters`, entry by entry.
+def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapping[str, Array],
+                    method: str = "complex", tolerance: float | None = None,
+                    counts: Mapping[str, float] | None = None, directions: int = 32,
+                    rng: np.random.Generator | None = None) -> Report:
+    """Hold `gradients` (name -> array) against numerical derivatives of `loss` at `parameters`, tensor by tensor.
+
+    Parameters
+    ----------
+    loss : takes a dict of arrays and returns a number; complex numbers included for "complex" and "directional"
+    gradients, parameters : name -> float64 array, the same names and shapes
+    method : "complex" or "central", entry by entry; "directional" (complex) or "directional central", along
+        `directions` random +-1 vectors per tensor, drawn from `rng` (default: a fixed seed)
+    tolerance : of the relative error; None takes that of the method, see TOLERANCES
+    counts : numbers that a wrong gradient may be off by, such as {"B": 128}, for the diagnosis
 
     >>> theta = {"w": np.array([1.0, 2.0])}
     >>> print(check_gradients(lambda p: (p["w"] ** 2).sum(), {"w": 2 * theta["w"]}, theta).ok)
     True
+
+    Raises ValueError or TypeError for arguments that do not fit; float32 is refused.
     """
-    return compare(gradients, numerical_gradient(loss, parameters, method), method, tolerance)
+    limit = _tolerance(method, tolerance)
+    _check_names(gradients, parameters)
+    if method.startswith("directional"):
+        rng = np.random.default_rng(0) if rng is None else rng
+        return _check_directions(loss, gradients, parameters, method, limit, directions, rng)
+    found = _by_entry(loss, parameters, method)
+    return compare(gradients, {name: slopes for name, (slopes, _) in found.items()}, method, limit, counts,
+                   jumps={name: jumps for name, (_, jumps) in found.items()})
+
+
+def _check_directions(loss: Loss, gradients: Mapping[str, Array], parameters: Mapping[str, Array], method: str,
+                      tolerance: float, directions: int, rng: np.random.Generator) -> Report:
+    """The derivative along v is the sum of gradient * v; over random signs v its mean square is |gradient|^2, so the
+    rule's floor by the RMS measures each error against the norm of the whole tensor."""
+    work, reports = _working_copies(parameters, method), []
+    for name, array in work.items():
+        size = CENTRAL_STEP * max(1.0, float(np.abs(parameters[name]).max()))
+        analytic, numeric = np.zeros(directions), np.zeros(directions)
+        for k in range(directions):
+            signs = rng.choice([-1.0, 1.0], array.shape)
+            analytic[k] = np.sum(gradients[name] * signs)
+            numeric[k], _ = _slope(loss, work, array, ..., signs, size, 0.0, method)
+        reports.append(_compare(name, analytic, numeric, tolerance, {}, {}, None))
+    return Report(method, tolerance, tuple(reports))
+
+
+def check_pair(forward: Callable[..., Array], backward: Callable[..., Mapping[str, Array]],
+               inputs: Mapping[str, Array], constants: Sequence[str] = (), method: str = "complex",
+               tolerance: float | None = None, rng: np.random.Generator | None = None) -> Report:
+    """Check a layer: is `backward` the derivative of `forward`, and a well-behaved function?
+
+    Parameters
+    ----------
+    forward : called as forward(**inputs), returns one array
+    backward : called as backward(dout, **inputs), dout shaped like forward's result; returns name -> gradient for
+        every input but the `constants`
+    inputs : name -> float64 array, values away from kinks
+    rng : draws the upstream gradient (default: a fixed seed)
+
+    Beside the derivative: forward and backward give the same bits when run twice; backward is linear in the upstream
+    gradient and gives zero for zero; no argument is changed; no result shares memory with an argument or with an
+    earlier result; read-only, Fortran-ordered and strided inputs give the same.  What is broken stands in the
+    report's `violations`.
+
+    Raises ValueError or TypeError for arguments that do not fit; float32 is refused.
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    inputs = {name: np.array(value) for name, value in inputs.items()}
+    moving = {name: value for name, value in inputs.items() if name not in constants}
+    _working_copies(moving, method)
+    out = np.array(forward(**_copies(inputs)))
+    upstream = rng.standard_normal(out.shape)
+    gradients = {name: np.array(value) for name, value in backward(upstream.copy(), **_copies(inputs)).items()}
+
+    def loss(moved: dict[str, Array]) -> Any:
+        return np.sum(upstream * forward(**{**inputs, **moved}))
+
+    _check_names(gradients, moving)
+    counts = {f"axis {axis} of {name}": float(length) for name, value in inputs.items()
+              for axis, length in enumerate(value.shape)}
+    found = _by_entry(loss, moving, method)
+    report = compare(gradients, {name: slopes for name, (slopes, _) in found.items()}, method, tolerance, counts,
+                     {"the upstream gradient": upstream}, {name: jumps for name, (_, jumps) in found.items()})
+    broken = tuple(_broken_rules(forward, backward, inputs, upstream, out, gradients, rng))
+    return Report(report.method, report.tolerance, report.tensors, broken)
+
+
+def _copies(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: value.copy() for name, value in inputs.items()}
+
+
+def _broken_rules(forward: Callable[..., Array], backward: Callable[..., Mapping[str, Array]],
+                  inputs: Mapping[str, Array], upstream: Array, out: Array, gradients: Mapping[str, Array],
+                  rng: np.random.Generator) -> Iterator[str]:
+    """A line for each rule of `check_pair` that does not hold."""
+    arguments, dout = _copies(inputs), upstream.copy()
+    first = backward(dout, **arguments)
+    second = backward(dout, **arguments)
+    results = {f"the gradient of {name}": value for name, value in first.items()}
+    if not np.array_equal(forward(**arguments), out, equal_nan=True):
+        yield "forward run twice gives two results"
+    if not _equal(second, gradients):
+        yield "backward run twice gives two results: does it add to what was there, or draw at random?"
+    for name, value in {**arguments, "dout": dout}.items():
+        if not np.array_equal(value, upstream if name == "dout" else inputs[name], equal_nan=True):
+            yield f"{name} is changed by the call"
+        for result, array in results.items():
+            if np.shares_memory(array, value):
+                yield f"{result} shares memory with the argument {name}"
+    for name in first:
+        if np.shares_memory(first[name], second[name]):
+            yield f"the gradient of {name} shares memory with that of the next call, which overwrites it"
+    if any(np.any(value) for value in backward(0 * upstream, **_copies(inputs)).values()):
+        yield "backward of a zero upstream gradient is not zero"
+    other = rng.standard_normal(upstream.shape)
+    apart = [backward(one, **_copies(inputs)) for one in (upstream.copy(), other.copy())]
+    apart = [{name: np.array(value) for name, value in part.items()} for part in apart]
+    together = backward(2 * upstream - other, **_copies(inputs))
+    if not all(_near(together[name], 2 * apart[0][name] - apart[1][name]) for name in gradients):
+        yield "backward is not linear in the upstream gradient"
+    yield from _broken_layouts(forward, backward, inputs, upstream, out, gradients)
+
+
+def _broken_layouts(forward: Callable[..., Array], backward: Callable[..., Mapping[str, Array]],
+                    inputs: Mapping[str, Array], upstream: Array, out: Array, gradients: Mapping[str, Array]
+                    ) -> Iterator[str]:
+    """Inputs that cannot be written, lie by columns, or lie apart in memory must work and change nothing."""
+    for kind, layout in (("read-only", _read_only), ("Fortran-ordered", np.asfortranarray), ("strided", _strided)):
+        laid = {name: layout(value) for name, value in inputs.items()}
+        try:
+            same = _near(np.asarray(forward(**laid)), out)
+            again = backward(layout(upstream), **laid)
+            same = same and all(_near(np.asarray(again[name]), gradients[name]) for name in gradients)
+        except Exception as error:      # whatever the layer raises is the finding
+            yield f"{kind} inputs: {type(error).__name__}: {' '.join(str(error).split())}"
+            continue
+        if not same:
+            yield f"{kind} inputs give another result"
+
+
+def _read_only(value: Array) -> Array:
+    value = value.copy()
+    value.flags.writeable = False
+    return value
+
+
+def _strided(value: Array) -> Array:
+    """The same numbers, every second entry of a larger array along each axis."""
+    wide = np.full(tuple(2 * length for length in value.shape), np.nan if value.dtype.kind == "f" else 0, value.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in value.shape)]
+    view[...] = value
+    return view
+
+
+def _equal(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    return all(np.array_equal(a[name], b[name], equal_nan=True) for name in b)
+
+
+def _near(a: Array, b: Array) -> bool:
+    """Equal up to the rounding of sums taken in another order."""
+    return a.shape == b.shape and bool(np.all(np.abs(a - b) <= 1e-10 * max(np.abs(b).max(), np.abs(a).max())))

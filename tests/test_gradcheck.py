@@ -11,7 +11,7 @@ from npvae import gradcheck
 from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, compare, numerical_gradient
 from strategies import seeds
 
-METHODS = pytest.mark.parametrize("method", TOLERANCES)
+METHODS = pytest.mark.parametrize("method", ["complex", "central"])
 SCALES = pytest.mark.parametrize("scale", [1, 1e-4, 1e-6, 1e8, 1e-200, 1e200])
 
 
@@ -137,16 +137,11 @@ def test_a_planted_slip_is_caught(slip, scale, method):
 
 
 def test_what_only_the_complex_step_sees():
-    """An error of 1e-10 is beyond a central difference, and float32 rounding near its limit; float16 is not."""
+    """An error of 1e-10 is beyond a central difference."""
     at = example()
-    for change in (lambda g: g * (1 + 1e-10), lambda g: g.astype(np.float32)):
-        gradients = {name: change(value) for name, value in network_gradients(at).items()}
-        assert not check_gradients(network, gradients, at, "complex").ok
-        assert check_gradients(network, gradients, at, "central", tolerance=1e-6).ok
     slight = {name: value * (1 + 1e-10) for name, value in network_gradients(at).items()}
+    assert not check_gradients(network, slight, at, "complex").ok
     assert check_gradients(network, slight, at, "central").ok
-    half = {name: value.astype(np.float16) for name, value in network_gradients(at).items()}
-    assert not check_gradients(network, half, at, "central").ok
 
 
 @METHODS
@@ -161,7 +156,8 @@ def test_the_report_names_tensor_and_index(method, name, position, size):
     assert not report.ok and report.worst.name == name and report.worst.index == tuple(map(int, index))
     assert np.array_equal(report.worst.analytic, gradients[name][index], equal_nan=True)
     assert report.worst.numeric == pytest.approx(network_gradients(at)[name][index], rel=1e-6, abs=1e-9)
-    lines = str(report).splitlines()
+    assert np.isnan(size) or report.worst.diagnosis == f"only the entry {list(report.worst.index)} is wrong"
+    lines = [line for line in str(report).splitlines() if "looks like" not in line]
     assert len(lines) == 3 and lines[0].startswith(f"gradients WRONG ({method} differences")
     assert [line[:2] for line in lines[1:]] == ["* " if name == tensor else "  " for tensor in ("W", "b")]
     assert f"* {name} " in str(report) and f"{list(report.worst.index)}" in str(report)
@@ -195,7 +191,7 @@ def test_a_gradient_that_nothing_tested_is_flagged():
     gradients = {"used": 2 * at["used"], "unused": np.zeros(1)}
     report = check_gradients(lambda p: (p["used"] ** 2).sum(), gradients, at)
     assert report.ok and [tensor.vacuous for tensor in report.tensors] == [False, True]
-    assert "unused" in str(report) and "tests nothing" in str(report).splitlines()[2]
+    assert "unused" in str(report) and "tests nothing" in str(report).splitlines()[3] and report.vacuous == ("unused",)
     gradients["unused"] += 1e-300
     assert not check_gradients(lambda p: (p["used"] ** 2).sum(), gradients, at).ok
 
@@ -212,6 +208,8 @@ def test_parameters_are_not_touched(method):
         return network(p)
     numerical_gradient(loss, at, method)
     assert all(np.array_equal(at[name], kept[name]) and at[name].dtype == float for name in at)
+    if method == "central":
+        seen.pop(0)      # the loss in the middle, to see kinks
     assert len(seen) == (1 if method == "complex" else 2) * (N * N + N)
     for p in seen:
         assert sum((p[name] != kept[name]).sum() for name in kept) == 1
@@ -225,7 +223,7 @@ def test_the_step_of_central_differences_follows_the_parameter(theta):
         steps.append(abs(p["w"].item() - theta))
         return p["w"].item()
     numerical_gradient(loss, {"w": np.array(theta)}, "central")
-    assert np.allclose(steps, CENTRAL_STEP * max(1, abs(theta)), rtol=1e-3)
+    assert steps.pop(0) == 0 and np.allclose(steps, CENTRAL_STEP * max(1, abs(theta)), rtol=1e-3)
 
 
 # --- bad arguments ---
@@ -239,16 +237,17 @@ W = {"w": np.array([1.0, 2.0])}
 
 @pytest.mark.parametrize("call, error, says", [
     (lambda: check_gradients(square, W, {"w": W["w"].astype(np.float32)}), TypeError, "w must be float64, got float32"),
+    (lambda: check_gradients(square, {"w": W["w"].astype(np.float32)}, W), TypeError, "hides errors below 1e-3"),
     (lambda: check_gradients(square, W, {"w": np.array([1, 2])}), TypeError, "w must be float64, got int64"),
     (lambda: numerical_gradient(square, W, "forward"), ValueError, "one of complex, central, got 'forward'"),
-    (lambda: compare(W, W, "forward"), ValueError, "method must be one of complex, central, got 'forward'"),
+    (lambda: compare(W, W, "forward"), ValueError, "complex, central, directional, directional central, got 'forward'"),
     (lambda: compare({"v": W["w"]}, W), ValueError, "gradients name ['v'], parameters ['w']"),
     (lambda: compare({}, W), ValueError, "gradients name [], parameters ['w']"),
     (lambda: compare({**W, "v": W["w"]}, W), ValueError, "gradients name ['v', 'w'], parameters ['w']"),
     (lambda: compare({"w": W["w"][:, None]}, W), ValueError, "gradient of w has shape (2, 1), the parameter (2,)"),
     (lambda: compare({"w": np.array(2.0)}, W), ValueError, "gradient of w has shape (), the parameter (2,)"),
-    (lambda: compare({"w": 2 * W["w"] + 1j}, W), TypeError, "w must hold real numbers, got complex128"),
-    (lambda: compare({"w": ["2", "4"]}, W), TypeError, "w must hold real numbers, got <U1"),
+    (lambda: compare({"w": 2 * W["w"] + 1j}, W), TypeError, "w must be float64, got complex128"),
+    (lambda: compare({"w": ["2", "4"]}, W), TypeError, "w must be float64, got <U1"),
     (lambda: check_gradients(square, {}, {}), ValueError, "parameters must hold at least one array"),
     (lambda: check_gradients(square, {"w": []}, {"w": np.zeros(0)}), ValueError, "w has shape (0,): it is empty"),
     (lambda: check_gradients(lambda p: p["w"] ** 2, W, W), ValueError, "one number, got ndarray of shape (2,)"),
