@@ -200,7 +200,7 @@ def _is_scaled_along_an_axis(analytic: Array, numeric: Array, others: Mapping[st
         factor = np.sum(numeric * analytic, axis=rest, keepdims=True) / np.where(power > 0, power, 1)
         if analytic.shape[axis] < analytic.size and _same(analytic, factor * numeric):
             yield (f"off by a factor of its own for each index of axis {axis}, from {factor.min():.4g} to "
-                   f"{factor.max():.4g}: the derivative of an activation, or a scale, is missing or of the wrong layer?")
+                   f"{factor.max():.4g}: is the derivative of an activation, or a scale, missing or of a wrong layer?")
 
 
 def _is_off_by_a_constant(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
