@@ -22,14 +22,14 @@ STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def _cache_folder() -> str | None:
-    """The first folder that can be written, or None.  Its name holds a hash of all fused sources.
+    """The first folder that can be written, or None.  Its name holds a hash of the sources of all kernels.
 
-    Numba's own key sees the file of the kernel only.  A kernel whose helper in `elementary.py` has changed would be
-    loaded as it was before; with the hash it is compiled anew.
+    Numba's own key sees the file of the kernel only.  A kernel whose helper in `elementary.py` has changed, or a
+    constant that it takes from the reference, would be loaded as it was before; with the hash it is compiled anew.
     """
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted(here.glob("*.py")):
+    for source in sorted(here.parent.rglob("*.py")):
         digest.update(source.read_bytes())
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     bases = [numba.config.CACHE_DIR] if numba.config.CACHE_DIR else [here / "__pycache__", Path(home, "npvae")]
