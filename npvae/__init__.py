@@ -10,7 +10,9 @@ Reading order, a few minutes each but the first:
     objectives.py        ELBO, beta, annealing, free bits, IWAE
     model.py             VAE: forward, and backward as its mirror image
     optim.py             Adam and learning-rate schedules
-    gradcheck.py         is a gradient right?  for any project
+    gradcheck.py         is a gradient right?  for any project; report.py names the likely slip,
+                         rules.py holds what a layer must keep besides
+    testing.py           Hypothesis strategies and assert_gradients, for a layer of your own
     train.py             fit: batches, epochs, exact resume
     evaluate.py          what a trained model is worth
     plotting.py          pictures

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_CLOSE = 1e-6      # relative: patterns are judged on wrong gradients, well above rounding
+_CLOSE = 1e-6      # relative: numbers nearer than this fit a pattern
+_EXPLAINED = 0.01      # and of the error a pattern may leave this much: else a slight error fits every near-symmetry
 
 
 @dataclass(frozen=True)
@@ -63,152 +64,177 @@ class Report:
         return tuple(tensor.name for tensor in self.tensors if tensor.vacuous)
 
     def __str__(self) -> str:
-        verdict = "right" if self.ok else "WRONG"
-        lines = [f"gradients {verdict} ({self.method} differences, tolerance {self.tolerance:g})"]
+        verdict = "right" if all(tensor.error <= self.tolerance for tensor in self.tensors) else "WRONG"
+        rules = ", rules BROKEN" if self.violations else ""
+        lines = [f"gradients {verdict}{rules} ({self.method} differences, tolerance {self.tolerance:g})"]
         lines += [f"{'  ' if tensor.error <= self.tolerance else '* '}{tensor}" for tensor in self.tensors]
         return "\n".join(lines + [f"* {violation}" for violation in self.violations])
 
 
-def diagnose(name: str, analytic: Array, numeric: Array, others: Mapping[str, Array],
-             counts: Mapping[str, float]) -> str:
+@dataclass(frozen=True)
+class _Case:
+    """A wrong gradient beside the right one, in units in which the larger of the two has largest entry 1."""
+
+    analytic: Array
+    numeric: Array
+    wrong: Array      # where the rule calls an entry wrong
+    others: Mapping[str, Array]
+    counts: Mapping[str, float]
+
+    def fits(self, a: Array, b: Array) -> bool:
+        """Are a and b, arrays or their products, the same up to rounding, and by far nearer than analytic and numeric?
+        Two zeros are not called the same."""
+        if a.shape != b.shape:
+            return False
+        scale = max(np.abs(a).max(), np.abs(b).max())
+        error = np.abs(self.analytic - self.numeric).max()
+        return bool(0 < scale < np.inf and np.abs(a - b).max() <= min(_CLOSE * scale, _EXPLAINED * error))
+
+
+def diagnose(analytic: Array, numeric: Array, wrong: Array, others: Mapping[str, Array], counts: Mapping[str, float],
+             along_directions: bool) -> str:
     """The likely slip behind a wrong `analytic`, in a few words; empty where no pattern fits.
 
+    wrong : bool, the entries that are off by more than the tolerance
     others : arrays the wrong gradient may turn out to be, by name: numeric gradients of the other tensors, the
         upstream gradient
     counts : numbers a gradient may be off by, by name, such as {"B": 128}
+    along_directions : the values are derivatives along random directions, and no place means anything
     """
     if not np.isfinite(analytic).all():
-        return f"NaN or infinity in {np.sum(~np.isfinite(analytic))} of {analytic.size} entries"
+        what = "directions" if along_directions else "entries"
+        return f"NaN or infinity in {np.sum(~np.isfinite(analytic))} of {analytic.size} {what}"
     if not np.isfinite(numeric).all():
         return "the loss itself is NaN or infinite near these parameters"
-    size = max(np.abs(analytic).max(), np.abs(numeric).max())      # so that no square vanishes or overflows
-    analytic, numeric = analytic / size, numeric / size
-    others = {other: value / size for other, value in others.items()}
-    for pattern in (_is_zero, _is_constant_ratio, _is_transposed, _is_shifted, _is_another, _is_applied_twice,
-                    _is_in_one_place, _is_masked, _is_scaled_along_an_axis, _is_off_by_a_constant):
-        found = next(pattern(analytic, numeric, others, counts), "")
-        if found:
-            return found
-    return ""
-
-
-def _same(a: Array, b: Array) -> bool:
-    """Equal up to rounding, in units of the larger; two zeros are not called equal."""
-    scale = max(np.abs(a).max(), np.abs(b).max())
-    return a.shape == b.shape and scale > 0 and bool(np.abs(a - b).max() <= _CLOSE * scale)
-
-
-def _wrong(analytic: Array, numeric: Array) -> Array:
-    return np.abs(analytic - numeric) > _CLOSE * np.abs(numeric).max()
-
-
-def _is_zero(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-             ) -> Iterator[str]:
+    if not wrong.any():
+        return ""
     if not analytic.any():
-        yield "zero throughout: a path from here to the loss is missing, or the gradient was never written"
-    elif not numeric.any():
-        yield "the loss does not depend on this tensor, and the gradient is not zero"
+        return "zero throughout: a path from here to the loss is missing, or the gradient was never written"
+    if not numeric.any():
+        return ("not zero, and the loss does not depend on this tensor (or the complex step is lost in an abs or a "
+                "real part: then take method='central')")
+    patterns = [_is_constant_ratio]
+    if not along_directions:
+        patterns += [_is_transposed, _is_shifted, _is_in_one_place, _is_masked, _is_another, _is_applied_twice,
+                     _is_scaled_along_an_axis, _is_off_by_a_constant]
+    with np.errstate(all="ignore"):      # what overflows or vanishes beside the other fits no pattern
+        size = max(np.abs(analytic).max(), np.abs(numeric).max())
+        case = _Case(analytic / size, numeric / size, wrong, {name: value / size for name, value in others.items()},
+                     counts)
+        if not (case.analytic.any() and case.numeric.any()):
+            return ""
+        return next((found for pattern in patterns for found in pattern(case)), "")
 
 
-def _is_constant_ratio(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                       ) -> Iterator[str]:
-    ratio = float(np.vdot(numeric, analytic) / np.vdot(numeric, numeric))
-    if not _same(analytic, ratio * numeric):
+def _is_constant_ratio(case: _Case) -> Iterator[str]:
+    unit = case.numeric / np.abs(case.numeric).max()      # the square of a small number would vanish
+    ratio = float(np.vdot(unit, case.analytic) / np.vdot(unit, unit) / np.abs(case.numeric).max())
+    if not (np.isfinite(ratio) and ratio and case.fits(case.analytic, ratio * case.numeric)):
         return
-    sign = "the sign is wrong and it is " if ratio < 0 else ""
-    size = abs(ratio)
-    if abs(size - 1) <= _CLOSE:
+    size, sign = abs(ratio), "the sign is wrong and it is " if ratio < 0 else ""
+    if ratio < 0 and _near(size, 1):
         yield "the sign is wrong"
-    for label, count in counts.items():
-        if count not in (1, 2) and abs(size / count - 1) <= _CLOSE:
-            yield f"{sign}{label} = {count:g} times too large: is a mean over {label} missing?"
-        if count not in (1, 2) and abs(size * count - 1) <= _CLOSE:
-            yield f"{sign}{label} = {count:g} times too small: a mean over {label} too many, or a sum taken as a mean?"
+    counts = {label: count for label, count in case.counts.items() if count not in (1, 2)}
+    times = [(label, count) for label, count in counts.items() if _near(size, count)]
+    parts = [(label, count) for label, count in counts.items() if _near(size * count, 1)]
+    for found, word, hint in ((times, "large", "is a mean over {} missing?"),
+                              (parts, "small", "a mean over {} too many, or a sum taken as a mean?")):
+        if found:
+            labels = " or ".join(label for label, _ in found)
+            yield f"{sign}{labels} = {found[0][1]:g} times too {word}: {hint.format(labels)}"
     names = {2.0: "twice", 0.5: "half", 4.0: "four times", 0.25: "a quarter of", 3.0: "three times"}
-    known = next((word for value, word in names.items() if abs(size / value - 1) <= _CLOSE), None)
     hints = {2.0: ": added twice, or a factor 1/2 forgotten?", 0.5: ": a factor 2 forgotten, or 1/2 applied twice?"}
-    hint = next((text for value, text in hints.items() if abs(size / value - 1) <= _CLOSE), "")
-    yield f"{sign}{known or f'{size:.9g} times'} what it should be, throughout{hint}"
+    for value, name in names.items():
+        if _near(size, value):
+            yield f"{sign}{name} what it should be, throughout{hints.get(value, '')}"
+    if np.count_nonzero(case.numeric) > 1:      # any two numbers have a ratio
+        factor = f"1 {size - 1:+.3g}" if _near(size, 1) else f"{size:.7g}"
+        yield f"{sign}{factor} times what it should be, throughout"
 
 
-def _is_transposed(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                   ) -> Iterator[str]:
-    if analytic.ndim == 2 and analytic.shape[0] == analytic.shape[1] and _same(analytic.T, numeric):
-        yield "transposed"
-    if analytic.ndim == 2 and _same(analytic.reshape(analytic.shape[::-1]).T, numeric):
-        yield "transposed in memory: the right numbers, laid out by columns"
+def _near(a: float, b: float) -> bool:
+    return abs(a / b - 1) <= _CLOSE
 
 
-def _is_shifted(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                ) -> Iterator[str]:
-    for axis, length in enumerate(analytic.shape):
+def _is_transposed(case: _Case) -> Iterator[str]:
+    if case.analytic.ndim == 2:
+        if case.fits(case.analytic.T, case.numeric):
+            yield "transposed"
+        if case.fits(case.analytic.reshape(case.analytic.shape[::-1]).T, case.numeric):
+            yield "transposed in memory: the right numbers, laid out by columns"
+
+
+def _is_shifted(case: _Case) -> Iterator[str]:
+    for axis, length in enumerate(case.analytic.shape):
         for step in (1, -1):
-            if length > 2 and _same(np.roll(analytic, step, axis), numeric):
+            if length > 2 and case.fits(np.roll(case.analytic, step, axis), case.numeric):
                 yield f"shifted by one along axis {axis}: an index is off by one"
-        if length > 1 and _same(np.flip(analytic, axis), numeric):
+        if length > 1 and case.fits(np.flip(case.analytic, axis), case.numeric):
             yield f"in reverse order along axis {axis}"
 
 
-def _is_another(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                ) -> Iterator[str]:
-    for other, value in others.items():
-        if _same(analytic, value):
-            yield f"equal to {other}"
-    for other, value in others.items():
-        if value.shape == analytic.shape and _same(analytic - numeric, value):
+def _is_in_one_place(case: _Case) -> Iterator[str]:
+    shape = case.analytic.shape
+    if case.wrong.size > 1 and case.wrong.sum() == 1:
+        yield f"only the entry {[int(i[0]) for i in np.nonzero(case.wrong)]} is wrong"
+    for axis, length in enumerate(shape):
+        rows = np.unique(np.nonzero(case.wrong)[axis])
+        if length > 1 and len(rows) == 1:
+            place = f"{('row', 'column')[axis]} {rows[0]}" if len(shape) == 2 else f"index {rows[0]} of axis {axis}"
+            zero = "" if np.take(case.analytic, rows[0], axis).any() else ", and it is zero"
+            yield f"only {place} is wrong{zero}"
+
+
+def _is_masked(case: _Case) -> Iterator[str]:
+    wrong, place = case.wrong, f"in {case.wrong.sum()} of {case.wrong.size} entries, right elsewhere"
+    zero = np.abs(case.numeric) <= _CLOSE * np.abs(case.numeric).max()
+    if not case.analytic[wrong].any():
+        yield f"zero where it should not be, {place}: a wrong mask?"
+    if zero[wrong].all():
+        yield f"not zero where it should be, {place}: a mask is missing?"
+    if zero.any() and np.array_equal(zero, case.analytic != 0):
+        yield "zero where it should not be, and nowhere else: is a mask inverted?"
+
+
+def _is_another(case: _Case) -> Iterator[str]:
+    for other, value in case.others.items():
+        if case.fits(case.analytic, value):
+            upstream = other == "the upstream gradient"
+            yield f"equal to {other}{': is the derivative of the layer itself missing?' if upstream else ''}"
+    for other, value in case.others.items():
+        if case.fits(case.analytic - case.numeric, value):
             yield f"too large by {other}: added where it does not belong?"
-        if value.shape == analytic.shape and _same(numeric - analytic, value):
+        if case.fits(case.numeric - case.analytic, value):
             yield f"{other} is missing from the sum"
 
 
-def _is_applied_twice(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                      ) -> Iterator[str]:
+def _is_applied_twice(case: _Case) -> Iterator[str]:
     """numeric = upstream f', analytic = upstream f' f':  analytic * upstream = numeric^2."""
-    upstream = others.get("the upstream gradient")
-    if upstream is not None and _same(analytic * upstream, numeric * numeric):
+    upstream = case.others.get("the upstream gradient")
+    if upstream is None or upstream.shape != case.analytic.shape:
+        return
+    if case.fits(case.analytic * upstream, case.numeric * case.numeric):
         yield "the derivative of the activation is applied twice"
 
 
-def _is_in_one_place(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                     ) -> Iterator[str]:
-    wrong = _wrong(analytic, numeric)
-    if analytic.size > 1 and wrong.sum() == 1:
-        yield f"only the entry {[int(i[0]) for i in np.nonzero(wrong)]} is wrong"
-    for axis, length in enumerate(analytic.shape):
-        rows = np.unique(np.nonzero(wrong)[axis])
-        if length > 1 and len(rows) == 1 and analytic.ndim > 1:
-            row = np.take(analytic, rows[0], axis)
-            kind = {0: "row", 1: "column"}.get(axis, f"slice of axis {axis}") if analytic.ndim == 2 else f"axis {axis},"
-            yield f"only {kind} {rows[0]} is wrong{'' if row.any() else ', and it is zero'}"
-
-
-def _is_masked(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-               ) -> Iterator[str]:
-    wrong, total = _wrong(analytic, numeric), analytic.size
-    if wrong.any() and not analytic[wrong].any():
-        yield f"zero where it should not be, in {wrong.sum()} of {total} entries, right elsewhere: a wrong mask?"
-    if wrong.any() and not np.any(np.abs(numeric[wrong]) > _CLOSE * np.abs(numeric).max()):
-        yield f"not zero where it should be, in {wrong.sum()} of {total} entries, right elsewhere: a mask is missing?"
-
-
-def _is_scaled_along_an_axis(analytic: Array, numeric: Array, others: Mapping[str, Array],
-                             counts: Mapping[str, float]) -> Iterator[str]:
+def _is_scaled_along_an_axis(case: _Case) -> Iterator[str]:
     """analytic = c numeric with one factor c for each index of an axis: a factor that belongs there is missing."""
+    analytic, numeric = case.analytic, case.numeric
     for axis in range(analytic.ndim if analytic.ndim > 1 else 0):
         rest = tuple(other for other in range(analytic.ndim) if other != axis)
         power = np.sum(numeric * numeric, axis=rest, keepdims=True)
-        factor = np.sum(numeric * analytic, axis=rest, keepdims=True) / np.where(power > 0, power, 1)
-        if analytic.shape[axis] < analytic.size and _same(analytic, factor * numeric):
+        factor = np.where(power > 0, np.sum(numeric * analytic, axis=rest, keepdims=True) / power, 1)
+        entries = np.count_nonzero(numeric, axis=rest)[case.wrong.any(axis=rest)]
+        if entries.min() > 1 and case.fits(analytic, factor * numeric):      # any two numbers have a ratio
             yield (f"off by a factor of its own for each index of axis {axis}, from {factor.min():.4g} to "
-                   f"{factor.max():.4g}: is the derivative of an activation, or a scale, missing or of a wrong layer?")
+                   f"{factor.max():.4g}: is the derivative of an activation, or a scale, missing or another layer's?")
 
 
-def _is_off_by_a_constant(analytic: Array, numeric: Array, others: Mapping[str, Array], counts: Mapping[str, float]
-                          ) -> Iterator[str]:
+def _is_off_by_a_constant(case: _Case) -> Iterator[str]:
     """A term that every entry along an axis shares, as from the derivative of a mean or of a normaliser."""
-    difference = analytic - numeric
-    for axis, length in enumerate(analytic.shape):
+    difference = case.analytic - case.numeric
+    for axis, length in enumerate(difference.shape):
         shared = np.broadcast_to(difference.mean(axis=axis, keepdims=True), difference.shape)
-        if length > 1 and _same(difference, shared):
+        if length > 1 and case.fits(difference, shared):
             yield (f"off by the same amount all along axis {axis}: the derivative of a sum or mean over it is missing, "
                    "or one too many?")

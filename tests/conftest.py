@@ -7,13 +7,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
-# No deadline: the first call of a fused kernel compiles it.  The CI profile draws the same examples every time.
-settings.register_profile("dev", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True,
-                          suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ci" if os.environ.get("CI") else "dev")
+from npvae.testing import register_profiles  # noqa: E402
+
+register_profiles()
+settings.load_profile("npvae-ci" if os.environ.get("CI") else "npvae")
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ _FUSED = {
 ALLOWED = {
     **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED),
     "kernels": {"kernels.reference", "kernels.fused"},
-    "validate": set(), "gradcheck": set(), "data": set(), "figures": set(), "params": set(), "latents": set(),
+    "validate": set(), "report": set(), "rules": set(), "gradcheck": {"report", "rules"}, "data": set(),
+    "figures": set(), "params": set(), "latents": set(),
     "layers": {"params", "validate"},
     "likelihoods": {"kernels.reference.likelihoods", "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
@@ -30,6 +31,7 @@ ALLOWED = {
     "evaluate": {"params", "validate"},
     "model": {"kernels", "latents", "layers", "likelihoods", "objectives", "params", "checkpoint", "evaluate",
               "validate"},
+    "testing": {"gradcheck", "layers", "likelihoods", "model"},
     "callbacks": {"checkpoint", "validate"},
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},
     "plotting": {"checkpoint", "figures"},
@@ -40,6 +42,7 @@ ALLOWED = {
 
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"}, "callbacks": {"tqdm"},
+               "testing": {"hypothesis"},
                "figures": {"matplotlib"}, "plotting": {"matplotlib"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
 

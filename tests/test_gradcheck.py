@@ -210,7 +210,8 @@ def test_parameters_are_not_touched(method):
     assert all(np.array_equal(at[name], kept[name]) and at[name].dtype == float for name in at)
     if method == "central":
         seen.pop(0)      # the loss in the middle, to see kinks
-    assert len(seen) == (1 if method == "complex" else 2) * (N * N + N)
+    assert method == "central" or len(seen) == N * N + N
+    assert method == "complex" or len(seen) >= 2 * (N * N + N)      # and more where curvature could be a kink
     for p in seen:
         assert sum((p[name] != kept[name]).sum() for name in kept) == 1
 
