@@ -51,18 +51,25 @@ def near_a_kink(vae, x, eps, objective):
     return any((np.abs(distance) < 20 * CENTRAL_STEP).any() for distance in distances)
 
 
-def check(method, objective, draws, seed, size=4, kernels="numpy", **config):
-    """Every named tensor of one model, one objective, against numerical derivatives through the reference."""
+def check_in_full(method, objective, draws, seed, size=4, kernels="numpy", **config):
+    """Every named tensor of one model, one objective, against numerical derivatives through the reference: the report,
+    the numeric gradients, the loss."""
     vae, analytic = twins(seed, kernels, **config)
     x, eps = batch(vae, size, draws, seed)
     while method == "central" and near_a_kink(vae, x, eps, objective):
         seed += 1
         x, eps = batch(vae, size, draws, seed)
-    gradients = {name: value.copy() for name, value in vae.loss_and_gradients(x, eps, objective, STEP)[1].items()}
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, STEP)
+    gradients = {name: value.copy() for name, value in gradients.items()}
     parameters = {name: value.copy() for name, value in vae.parameters.items()}
     model = analytic if method == "complex" else vae
     numeric = numerical_gradient(loss_in(model, x, eps, objective), parameters, method)
-    return compare(gradients, numeric, method)
+    return compare(gradients, numeric, method), numeric, loss
+
+
+def check(*arguments, **config):
+    """The report alone."""
+    return check_in_full(*arguments, **config)[0]
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
