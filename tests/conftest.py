@@ -7,12 +7,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from npvae.testing import register_profiles  # noqa: E402
 
 register_profiles()
-settings.load_profile("npvae-ci" if os.environ.get("CI") else "npvae")
+# Under a mutant (`mutation.py`) it only matters whether a test fails, not on how small an example.
+settings.register_profile("mutation", deadline=None, max_examples=8, derandomize=True, database=None,
+                          phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False,
+                          suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("NPVAE_TEST_PROFILE") or ("npvae-ci" if os.environ.get("CI") else "npvae"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,184 @@
+"""What mutation testing (`mutation.py`) found no test for: values at kinks and extremes, defaults, the edges of blocks.
+
+Values are held against definitions written with `math`, one number at a time, so the reference kernels are judged
+without their twins.
+"""
+import inspect
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
+from npvae.kernels import fused, reference
+from npvae.params import Block
+from strategies import seeds
+from test_kernels import PAIRS, draw_inputs, run_forward
+
+MODULES = pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+
+
+# --- activations, at their kink and far from it ---
+
+def softplus(a):
+    return max(a, 0.0) + math.log1p(math.exp(-abs(a)))
+
+
+ACTIVATIONS = {      # name: (f, f')
+    "identity": (lambda a: a, lambda a: 1.0),
+    "relu": (lambda a: max(a, 0.0), lambda a: float(a > 0)),
+    "leaky_relu": (lambda a: a if a > 0 else 0.01 * a, lambda a: 1.0 if a > 0 else 0.01),
+    "elu": (lambda a: a if a > 0 else math.expm1(a), lambda a: 1.0 if a > 0 else math.exp(a)),
+    "tanh": (math.tanh, lambda a: 1 - math.tanh(a) ** 2),
+    "sigmoid": (lambda a: math.exp(-softplus(-a)), lambda a: math.exp(-softplus(-a) - softplus(a))),
+    "softplus": (softplus, lambda a: math.exp(-softplus(-a)))}
+POINTS = np.array([[-1000.0], [-40.0], [-2.5], [-0.5], [-1e-9], [0.0], [1e-9], [0.5], [2.5], [40.0], [1000.0]])
+
+
+@MODULES
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_at_chosen_points(module, name):
+    """Also at 0, where rectifiers take the derivative from the left, and where exp would overflow."""
+    f, derivative = ACTIVATIONS[name]
+    pre, b = POINTS + [0, 3, -3], np.array([0.0, -3.0, 3.0])      # the kink lies at pre = -b, not at pre = 0
+    a, dout = pre + b, np.random.default_rng(0).standard_normal(pre.shape)
+    out, dpre, db = np.full(a.shape, 777.0), np.full(a.shape, 777.0), np.full(3, 777.0)
+    getattr(module, f"{name}_forward")(out, pre, b)
+    assert np.allclose(out, np.vectorize(f)(a), rtol=1e-14, atol=1e-300)
+    getattr(module, f"{name}_backward")(dpre, db, dout, out)
+    expected = dout * np.vectorize(derivative)(a)
+    assert np.allclose(dpre, expected, rtol=1e-13, atol=3e-16)
+    assert np.allclose(db, expected.sum(axis=0), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@given(seed=seeds)
+def test_conjugate_in_conjugate_out(name, seed):
+    """The reference branches on the real part alone: f(conj a) = conj f(a), to the bit, on a kink too."""
+    inputs, _ = draw_inputs(PAIRS[name], dict(zip("BKDHZ", (4, 3, 7, 5, 6))), seed)
+    rng = np.random.default_rng(seed)
+    inputs = {key: value + 0.7j * rng.standard_normal(value.shape) for key, value in inputs.items()}
+    for value in inputs.values():
+        value.real.flat[::3] = 0
+    there = run_forward(reference, name, inputs)
+    back = run_forward(reference, name, {key: value.conj() for key, value in inputs.items()})
+    assert all(np.array_equal(back[key], there[key].conj()) for key in there)
+
+
+# --- likelihoods and bounds, far out ---
+
+@MODULES
+@pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
+def test_bernoulli_at_chosen_logits(module, x):
+    logits, x = POINTS[:, :, None], np.full((len(POINTS), 1), x)
+    nll, mean, dlogits = np.full((len(POINTS), 1), 777.0), -POINTS[:, :, None], np.full(logits.shape, 777.0)
+    module.bernoulli_nll_forward(nll, mean, logits, x)
+    expected, p = np.vectorize(softplus)(POINTS) - x * POINTS, np.exp(-np.vectorize(softplus)(-POINTS))
+    assert np.allclose(nll, expected, rtol=1e-14, atol=1e-14) and np.allclose(mean[:, 0], p, rtol=1e-14, atol=1e-300)
+    module.bernoulli_nll_backward(dlogits, np.full(nll.shape, 3.0), mean, x)
+    assert np.allclose(dlogits[:, 0], 3 * (p - x), rtol=1e-13, atol=1e-300)
+
+
+@MODULES
+@pytest.mark.parametrize("residual", [-1.5, 0.0, 0.25])
+def test_gaussian_pixels_at_chosen_scales(module, residual):
+    """sigma from its floor of 0.05 to exp(500); both sides of the bend at s = log 0.05^2."""
+    floor = 2 * math.log(0.05)
+    s, x = POINTS + floor, np.full((len(POINTS), 1), 0.5)
+    output = np.stack([x + residual, s], axis=2)
+    nll, doutput = np.full(s.shape, 777.0), np.full(output.shape, 777.0)
+    module.gaussian_pixel_nll_forward(nll, output, x)
+    logvar = floor + np.vectorize(softplus)(s - floor)
+    precision, slope = np.exp(-logvar), np.exp(-np.vectorize(softplus)(floor - s))
+    expected = 0.5 * (residual ** 2 * precision + logvar + math.log(2 * math.pi))
+    assert np.allclose(nll, expected, rtol=1e-13, atol=1e-13)
+    module.gaussian_pixel_nll_backward(doutput, np.full(nll.shape, 3.0), output, x)
+    assert np.allclose(doutput[:, 0, :1], 3 * residual * precision, rtol=1e-12, atol=1e-300)
+    assert np.allclose(doutput[:, 0, 1:], 1.5 * (1 - residual ** 2 * precision) * slope, rtol=1e-12, atol=1e-300)
+
+
+@MODULES
+def test_importance_weights_of_very_different_size(module):
+    """The shift is the largest log w of its own row: with any other exp would overflow."""
+    log_w = np.array([[0.0, -2000.0, 5.0, 4.0], [-3000.0, 0.5, 0.25, -0.5], [1e4, 1e4 + 1, -1e4, 1e4]])
+    bound, weights = np.full(3, 777.0), -log_w
+    module.importance_bound_forward(bound, weights, log_w)
+    for b, row in enumerate(log_w):
+        shifted = [math.exp(value - max(row)) for value in row]
+        assert bound[b] == pytest.approx(max(row) + math.log(sum(shifted) / 4), rel=1e-14)
+        assert weights[b] == pytest.approx([value / sum(shifted) for value in shifted], rel=1e-14, abs=1e-300)
+
+
+# --- defaults that a user sees ---
+
+@pytest.mark.parametrize("made, defaults", [
+    (Adam, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_norm": None}), (StepLR, {"factor": 0.1}),
+    (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}),
+    (ELBO, {"beta": 1.0, "sampled": False}), (IWAE, {"beta": 1.0}), (FreeBits, {"beta": 1.0}),
+    (Gaussian, {"sigma": 0.1, "learned": False}), (VAE.sample, {"mean": True}),
+    (VAE.log_likelihood, {"n_samples": 5000})])
+def test_defaults(made, defaults):
+    parameters = inspect.signature(made).parameters.values()
+    assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
+
+
+# --- objectives ---
+
+@pytest.mark.parametrize("step", [1e-30j, -1e-30j])
+def test_free_bits_exactly_used_up_are_not_paid_for(step):
+    """At the kink itself the derivative 0 is taken, from whichever side the complex step comes."""
+    reg = np.array([[0.25, 2.0], [0.75, 1.0]]) + step
+    loss, _, dreg = FreeBits(0.5, 3.0)(np.zeros((2, 1), complex), reg, 0)
+    assert loss == 3 * (0.5 + 1.5 + step) and dreg.tolist() == [0, 1.5]
+
+
+def test_sampled_is_made_a_plain_truth_value():
+    assert ELBO(sampled=np.bool_(True)).sampled is True and ELBO(sampled=0).sampled is False
+
+
+# --- the optimizer ---
+
+def test_moments_have_the_type_of_the_parameters_not_of_the_gradients():
+    parameters, gradients = Block({"a": (3,)}, "float64"), Block({"a": (3,)}, "float32")
+    optimizer = Adam()
+    optimizer.step(parameters, gradients)
+    assert optimizer.m.flat.dtype == optimizer.v.flat.dtype == np.float64
+
+
+# --- messages ---
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: Adam(beta1=1, beta2=1), "beta1 must"), (lambda: VAE(hidden=(0,)), "hidden[0] must"),
+    (lambda: VAE(decoder_hidden=(0,)), "decoder_hidden[0] must")])
+def test_the_first_wrong_argument_is_named_first(make, says):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert str(caught.value).startswith(says)
+
+
+# --- the buffers of a pass ---
+
+def test_passes_are_made_once_for_each_batch_and_number_of_draws():
+    vae = VAE(5, (4,), 3, kernels="numpy")
+    vae.passes(6, 6)      # the largest: nothing below needs new memory
+    made = {key: vae.passes(*key) for key in ((4, 1), (1, 4), (4, 4), (1, 1))}
+    for (batch, draws), (a, d) in made.items():
+        assert a.x.shape == (batch, 5) and a.z.shape == d.z.shape == (batch, draws, 3)
+        assert vae.passes(batch, draws)[0] is a and vae.passes(batch, draws)[1] is d
+
+
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 7)])
+def test_buffers_share_no_memory(hidden):
+    """A kernel may not write into what it reads.  Only views of x, z and output stand in a pass twice, by design, and
+    a matrix product and its gradient share one buffer."""
+    a, d = VAE(5, hidden, 3, kernels="numpy").passes(6, 2)
+    flat = [(f"{letter}.{name}", array) for letter, values in (("a", a), ("d", d))
+            for name, value in vars(values).items()
+            for array in (value if isinstance(value, list) else [value])
+            if array is not None and not (letter == "d" and name.endswith("_pre"))]
+    shared = {(one, other) for i, (one, array) in enumerate(flat) for other, another in flat[i + 1:]
+              if np.shares_memory(array, another)}
+    assert shared == {("a.x", "a.encoder"), ("a.z", "a.decoder"), ("d.z", "d.decoder"), ("a.rows", "a.output"),
+                      ("d.rows", "d.output")}
+    assert len(flat) == 28 + 6 * len(hidden) + bool(hidden)

@@ -1,0 +1,243 @@
+"""The mutation harness on toy modules; and, with `pytest -m slow`, the whole study."""
+import ast
+import functools
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import mutation
+from equivalent_mutants import EQUIVALENT
+from mutation_operators import mutants
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the harness forks")
+TESTS = Path(__file__).resolve().parent
+
+SOURCE = '''"""A module."""
+import math
+
+Array = list
+RATE = 0.5
+
+
+def f(a: float, b: float = 2) -> float:
+    """A function."""
+    if a < b:
+        raise ValueError(f"{a} is less than {b - 1}")
+    return a - b
+'''
+CHANGES = {
+    "module: constant: RATE = 0.5": ["RATE = 1.5", "RATE = 1.0", "RATE = 0.25", "RATE = -0.5"],
+    "f: constant: b=2": ["b=3", "b=1", "b=-2"],
+    "f: comparison: if a < b:": ["if a <= b:", "if a > b:"],
+    "f: condition: if a < b:": ["if not a < b:", "if True:", "if False:"],
+    "f: name: if a < b:": ["if b < b:", "if a < a:"],
+    "f: arithmetic: return a - b": ["return a + b", "return a * b", "return a", "return b", "return b - a"],
+    "f: sign: return a - b": ["return -(a - b)"],
+    "f: name: return a - b": ["return b - b", "return a - a"]}
+
+
+generate = functools.cache(lambda module: mutation.generate(mutation.ROOT, module))
+
+
+# --- what is generated ---
+
+def test_exactly_these_mutants_of_a_module():
+    """And none in docstrings, annotations, imports, type aliases, messages."""
+    expected = {f"{before} -> {after}" for before, changes in CHANGES.items() for after in changes}
+    assert {mutant.name for mutant in mutants(SOURCE)} == expected
+
+
+def test_each_mutant_differs_in_the_one_place_that_its_name_says():
+    for mutant in mutants(SOURCE):
+        before, after = mutant.name.split(": ", 2)[2].split(" -> ")
+        before, after = (f"b: float={text[2:]}" if text.startswith("b=") else text for text in (before, after))
+        expected = ast.unparse(ast.parse(SOURCE)).replace(before, after)
+        assert ast.unparse(ast.parse(mutant.source)) == expected != ast.unparse(ast.parse(SOURCE)), mutant.name
+
+
+def changes(operator, line, leave_out=frozenset()):
+    """What an operator makes of one line."""
+    source = f"def f(x: Array, z: Array, n: int, mu: Array, logvar: Array, a: Any, flag: bool):\n    {line}\n"
+    return [mutant.source.splitlines()[1].strip() for mutant in mutants(source, leave_out)
+            if mutant.name.split(": ")[1] == operator]
+
+
+@pytest.mark.parametrize("operator, line, expected", [
+    ("arithmetic", "return 2 ** n", ["return 2 * n", "return 2 / n", "return 2", "return n", "return n ** 2"]),
+    ("arithmetic", "x += z", ["x -= z", "x *= z"]),
+    ("sign", "return -n", ["return n"]), ("sign", "y = np.exp(n)", ["y = -np.exp(n)", "y = np.exp(-n)"]),
+    ("sign", "y = np.isfinite(x)", []), ("sign", "return np.empty(n)", []),
+    ("comparison", "return a <= n", ["return a < n", "return a >= n"]),
+    ("comparison", "return a is not None", ["return a is None"]),
+    ("comparison", "return 0 < a == n", ["return 0 <= a == n", "return 0 > a == n", "return 0 < a != n"]),
+    ("condition", "return a and n", ["return a or n", "return n", "return a"]),
+    ("condition", "return 1 if flag else 2",
+     ["return 1", "return 2", "return 1 if not flag else 2", "return 1 if True else 2", "return 1 if False else 2"]),
+    ("condition", "return np.where(a, x, z)", ["return x", "return z"]),
+    ("condition", "return not a", ["return a"]),
+    ("constant", "return 0", ["return 1", "return -1"]), ("constant", "return True", ["return False"]),
+    ("constant", "return 3", ["return 4", "return 2", "return -3"]), ("constant", "return 'text'", []),
+    ("constant", "np.sum(x, axis=1)", ["np.sum(x, axis=2)", "np.sum(x, axis=0)"]),
+    ("function", "return np.exp(n)", ["return np.expm1(n)", "return n"]),
+    ("function", "return np.log1p(n)", ["return np.log(n)", "return n"]),
+    ("function", "return np.argmax(x)", ["return np.argmin(x)"]), ("function", "return x.copy()", ["return x"]),
+    ("function", "return min(a, n)", ["return max(a, n)", "return a", "return n"]),
+    ("function", "return list(reversed(x))", ["return list(x)"]),
+    ("argument", "f(x, z, n)", ["f(z, x, n)", "f(x, n, z)"]), ("argument", "f(x, x)", []),
+    ("argument", "np.sum(x, axis=0, out=z)", ["np.sum(x, out=z)", "np.sum(x, axis=0)"]),
+    ("argument", "return g('a', n), g('b', n)", ["return (g('b', n), g('b', n))", "return (g('a', n), g('a', n))"]),
+    ("order", "return x[:, None]", ["return x[None, :]"]), ("order", "return {1: x, 2: z}", ["return {1: z, 2: x}"]),
+    ("order", "a, b = n, x", ["a, b = (x, n)"]),
+    ("index", "return x[:n]", ["return x[n:]", "return x[:]", "return x[:n + 1]", "return x[:n - 1]"]),
+    ("index", "return x[::2]", ["return x[:]"]),
+    ("index", "return x[n + 1]", ["return x[n + 1 + 1]", "return x[n + 1 - 1]"]),
+    ("index", "return range(n)", ["return range(n + 1)", "return range(n - 1)"]),
+    ("name", "return x.T", ["return x", "return z.T"]), ("name", "return mu", ["return logvar", "return z"]),
+    ("name", "return a.mu + a.logvar", ["return a.logvar + a.logvar", "return a.mu + a.mu"]),
+    ("name", "return a.mu", []), ("name", "return len(x)", []),
+    ("statement", "x[...] = z", ["pass"]), ("statement", "f(x)", ["pass"]), ("statement", "y = x", []),
+    ("statement", "x += z", ["x = z", "pass"])])
+def test_what_each_operator_makes(operator, line, expected):
+    assert changes(operator, line) == expected
+
+
+@pytest.mark.parametrize("line", ["raise ValueError(n + 1)", "y = f'{n + 1}'", "y: Array[1]", "import numpy",
+                                  "return isinstance(x, n)", "'a text'", "return None"])
+def test_what_is_left_out(line):
+    assert list(mutants(f"def f(n):\n    {line}\n")) == []
+
+
+def test_functions_to_leave_out():
+    source = "class A:\n    def f(self):\n        return 1\n\n    def g(self):\n        return 1\n"
+    assert {mutant.name.split(":")[0] for mutant in mutants(source, frozenset({"A.f"}))} == {"A.g"}
+
+
+@pytest.mark.parametrize("module", mutation.TARGETS)
+def test_no_two_mutants_are_alike_and_none_is_the_original(module):
+    source = mutation.file_of(mutation.ROOT, module).read_text(encoding="utf-8")
+    made = generate(module)
+    for attribute in ("name", "source"):
+        assert max(Counter(getattr(mutant, attribute) for mutant in made).values()) == 1
+    assert len(made) >= 20 and source not in {mutant.source for mutant in made}
+    for mutant in made[::10]:
+        compile(mutant.source, module, "exec")
+
+
+def test_every_explained_mutant_exists():
+    """An entry whose code has changed is to be removed; each has a reason."""
+    made = {f"{mutation.short(module)}.{mutant.name}" for module in mutation.TARGETS
+            for mutant in generate(module)}
+    assert set(EQUIVALENT) <= made, set(EQUIVALENT) - made
+    assert all(len(reason.split()) >= 4 for reason in EQUIVALENT.values())
+
+
+# --- what is judged ---
+
+TOY = '''def double(n):
+    return 2 * n
+
+
+def decide(n):
+    return not n
+'''
+LOOP = """def wait(forever=False):
+    while forever:
+        pass
+"""
+RUN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import mutation, pytest
+suite = mutation.Suite(Path(sys.argv[2]), ("test_toy",), seconds=2)
+good = mutation.study({"toy.numbers_": suite}, {}, processes=2, verbose=True)
+print("good" if good else "not good")
+"""
+NEVER = "import toy.numbers_\n\ndef test_nothing():\n    pass\n"
+ALWAYS = '''import toy.numbers_
+
+def test_it_is_the_original():
+    assert toy.numbers_.__loader__.source == open(toy.numbers_.__file__).read()
+'''
+DOUBLE = "from toy.numbers_ import double\n\ndef test_double():\n    assert [double(3), double(-1)] == [6, -2]\n"
+WAIT = "from toy.numbers_ import wait\n\ndef test_wait():\n    wait()\n"
+
+
+def judged(folder, tests, module=TOY):
+    """What the study prints about the toy, under these tests, in a process of its own."""
+    for path, text in (("toy/__init__.py", ""), ("toy/numbers_.py", module), ("tests/test_toy.py", tests)):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text)
+    command = [sys.executable, "-c", RUN, str(TESTS), str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run.stdout, run.stderr, run.returncode
+
+
+def row(killed, total, endless=0):
+    return f"| all | {total} | {killed} ({killed / total:.1%}) | {endless} | 0 | {total - killed} |\n"
+
+
+def of_toy(function):
+    return [f"numbers_.{mutant.name}" for mutant in mutants(TOY) if mutant.name.startswith(function)]
+
+
+def test_tests_that_never_fail_kill_nothing(tmp_path):
+    out, _, _ = judged(tmp_path, NEVER)
+    total = len(of_toy(""))
+    assert total == 9 and row(0, total) in out and "\nnot good\n" in out
+    assert all(f"survived, unexplained: {name}\n" in out for name in of_toy(""))
+
+
+def test_a_test_that_fails_on_any_change_kills_all(tmp_path):
+    out, _, _ = judged(tmp_path, ALWAYS)
+    assert row(9, 9) in out and "\ngood\n" in out and "survived" not in out.split("| module |")[0]
+    assert out.count("AssertionError in tests/test_toy.py::test_it_is_the_original") == 9
+
+
+def test_only_what_is_tested_is_killed(tmp_path):
+    """All mutants of `double`, none of `decide`."""
+    out, _, _ = judged(tmp_path, DOUBLE)
+    assert all(f"killed: {name}: " in out for name in of_toy("double"))
+    assert all(f"survived, unexplained: {name}\n" in out for name in of_toy("decide"))
+    assert row(8, 9) in out
+
+
+def test_what_does_not_end_is_stopped(tmp_path):
+    out, _, _ = judged(tmp_path, WAIT, LOOP)
+    endless = {line.split(": signal")[0] for line in out.splitlines() if line.startswith("endless")}
+    assert endless == {f"endless: numbers_.wait: {change}" for change in (
+        "constant: forever=False -> forever=True", "condition: while forever: -> while not forever:",
+        "condition: while forever: -> while True:")}
+    assert row(3, 4, endless=3) in out
+
+
+@pytest.mark.parametrize("tests, says", [
+    (NEVER.replace("pass", "assert False"),
+     "its tests fail without any slip: killed, AssertionError in tests/test_toy.py"),
+    ("def test_nothing():\n    pass\n", "broken, no test imports toy.numbers_"),
+    ("import toy.numbers_\n", "broken, test_toy.py holds no test"), ("import nothing\n", "killed, ")])
+def test_a_suite_that_cannot_judge_is_refused(tmp_path, tests, says):
+    """Else every mutant, or none, would seem killed."""
+    out, err, code = judged(tmp_path, tests)
+    assert code == 1 and says in err and "|" not in out
+
+
+@pytest.mark.parametrize("counts, good", [
+    ({"killed": 98, "explained": 2}, True), ({"killed": 97, "endless": 1, "explained": 2}, True),
+    ({"killed": 97, "explained": 3}, False), ({"killed": 999, "unexplained": 1}, False), ({}, False)])
+def test_the_verdict(counts, good):
+    lines = []
+    counted = Counter({("npvae.one", key): n for key, n in counts.items()})
+    assert mutation.table(["npvae.one"], counted, lines.append) == good
+    assert len(lines) == 3 and lines[1].startswith("| one |") and lines[2].startswith("| all |")
+
+
+@pytest.mark.slow
+def test_the_study():
+    """At least 98 % of all mutants killed, every survivor explained."""
+    run = subprocess.run([sys.executable, str(TESTS / "mutation.py")], stdout=subprocess.PIPE, text=True)
+    print(run.stdout)
+    assert run.returncode == 0
