@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, check_pair
+from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, check_pair, compare
 from npvae.testing import seeds, spread
 from test_gradcheck import SLIPS, example, network, network_gradients
 
@@ -66,11 +66,33 @@ def test_a_direction_in_which_a_right_gradient_vanishes(method, directions, seed
     assert nothing.ok and nothing.vacuous == ("w",)
 
 
+@pytest.mark.parametrize("scale", [1e-8, 1, 1e8])
+@given(seed=seeds())
+def test_the_rule(scale, seed):
+    """Entry by entry the floor is the RMS, along one direction the analytic norm; and the error of whole tensors."""
+    at = {"w": spread(np.random.default_rng(seed), (3, 4))}
+    right, wrong = scale * np.cos(at["w"]), scale * np.cos(at["w"] + 0.1)
+    entry, along = (check_gradients(lambda p: scale * np.sin(p["w"]).sum(), {"w": wrong}, at, method, directions=1,
+                                    rng=np.random.default_rng(seed)).worst for method in ("complex", "directional"))
+    norm = np.linalg.norm(right)
+    assert entry.error == pytest.approx((np.abs(wrong - right) / np.maximum(np.abs(right), norm / np.sqrt(12))).max())
+    assert entry.norm_error == pytest.approx(np.linalg.norm(wrong - right) / norm)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (3, 4))
+    slopes = (wrong * signs).sum(), (right * signs).sum()
+    assert (along.analytic, along.numeric) == pytest.approx(slopes)
+    assert along.error == pytest.approx(abs(slopes[0] - slopes[1]) / max(abs(slopes[1]), np.linalg.norm(wrong)))
+
+
+def test_the_error_of_a_whole_tensor_that_cannot_be_measured():
+    for wrong, right, error in ((0.0, 0.0, 0), (1.0, 0.0, np.inf), (np.nan, 1.0, np.inf), (1.0, np.nan, np.inf)):
+        assert compare({"w": np.full(3, wrong)}, {"w": np.full(3, right)}).worst.norm_error == error
+
+
 @DIRECTIONS
 def test_how_often_and_where_the_loss_is_evaluated(method):
     """All entries of one tensor at a time move by the same step, to both sides in turn; the others stay, and what the
     caller holds is not touched."""
-    at, seen = example(), []
+    at, seen = {name: 3 * value for name, value in example().items()}, []
     kept = {name: value.copy() for name, value in at.items()}
 
     def loss(p):

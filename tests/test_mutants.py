@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
+from npvae import (ELBO, IWAE, VAE, Adam, Bernoulli, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, GaussianPixel,
+                   LinearAnnealing, StepLR)
 from npvae.kernels import fused, reference
+from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
 from npvae.params import Block
 from strategies import seeds
 from test_kernels import PAIRS, draw_inputs, run_forward
@@ -182,3 +184,18 @@ def test_buffers_share_no_memory(hidden):
     assert shared == {("a.x", "a.encoder"), ("a.z", "a.decoder"), ("d.z", "d.decoder"), ("a.rows", "a.output"),
                       ("d.rows", "d.output")}
     assert len(flat) == 28 + 6 * len(hidden) + bool(hidden)
+
+
+def test_decoders_start_where_they_say():
+    """Bernoulli keeps black and white pixels at 1/1000 from the edge; a sigma per pixel starts near 1/4."""
+    bias = Bernoulli().bias_at(np.array([0.0, 0.3, 1.0]))
+    assert 1 / (1 + np.exp(-bias)) == pytest.approx([1e-3, 0.3, 1 - 1e-3], rel=1e-12)
+    mean, s = np.split(GaussianPixel().bias_at(np.array([0.1, 0.9])), 2)
+    logvar = LOGVAR_FLOOR + np.logaddexp(0, s - LOGVAR_FLOOR)
+    assert list(mean) == [0.1, 0.9] and np.exp(0.5 * logvar) == pytest.approx([0.25, 0.25], rel=0.05)
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(), GaussianPixel()])
+def test_the_mean_image_is_a_copy(likelihood):
+    output = np.arange(8.0).reshape(1, 8)
+    assert not np.shares_memory(likelihood.mean(reference, output), output)
