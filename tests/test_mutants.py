@@ -5,15 +5,16 @@ without their twins.
 """
 import inspect
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 
-from npvae import (ELBO, IWAE, VAE, Adam, Bernoulli, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, GaussianPixel,
-                   LinearAnnealing, StepLR)
+from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
 from npvae.kernels import fused, reference
-from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
+from npvae.layers import Dense
+from npvae.likelihoods import LIKELIHOODS, find
 from npvae.params import Block
 from strategies import seeds
 from test_kernels import PAIRS, draw_inputs, run_forward
@@ -186,16 +187,96 @@ def test_buffers_share_no_memory(hidden):
     assert len(flat) == 28 + 6 * len(hidden) + bool(hidden)
 
 
-def test_decoders_start_where_they_say():
-    """Bernoulli keeps black and white pixels at 1/1000 from the edge; a sigma per pixel starts near 1/4."""
-    bias = Bernoulli().bias_at(np.array([0.0, 0.3, 1.0]))
-    assert 1 / (1 + np.exp(-bias)) == pytest.approx([1e-3, 0.3, 1 - 1e-3], rel=1e-12)
-    mean, s = np.split(GaussianPixel().bias_at(np.array([0.1, 0.9])), 2)
-    logvar = LOGVAR_FLOOR + np.logaddexp(0, s - LOGVAR_FLOOR)
-    assert list(mean) == [0.1, 0.9] and np.exp(0.5 * logvar) == pytest.approx([0.25, 0.25], rel=0.05)
+def test_smaller_passes_are_views_of_the_largest():
+    """Also those made before it, and those that need exactly as much as there is."""
+    vae = VAE(5, (4,), 3, kernels="numpy")
+    vae.passes(4, 1)
+    largest = vae.passes(6, 6)
+    for batch, draws in ((4, 1), (6, 3), (6, 6)):
+        for one, other in zip(vae.passes(batch, draws), largest):
+            assert all(np.shares_memory(getattr(one, name), getattr(other, name)) for name in ("mu", "z", "nll"))
 
 
-@pytest.mark.parametrize("likelihood", [Gaussian(), GaussianPixel()])
-def test_the_mean_image_is_a_copy(likelihood):
-    output = np.arange(8.0).reshape(1, 8)
-    assert not np.shares_memory(likelihood.mean(reference, output), output)
+# --- the model ---
+
+def example(**config):
+    return VAE(**{"input_dim": 5, "hidden": (4,), "latent_dim": 3, "dtype": "float64", "kernels": "numpy", **config})
+
+
+def test_a_reconstruction_is_the_decoded_draw():
+    """z = mu + sigma eps, eps what the generator gives; another sign or order would be as random, and not the same."""
+    vae, x = example(seed=2), np.random.default_rng(0).random((6, 5))
+    mu, logvar = vae.encode(x)
+    eps = np.random.default_rng(7).standard_normal((6, 3))
+    assert np.array_equal(vae.reconstruct(x, np.random.default_rng(7)), vae.decode(mu + np.exp(0.5 * logvar) * eps))
+
+
+def test_new_images_have_the_learned_sigma():
+    vae = example(likelihood="gaussian-learned:0.5")
+    vae.parameters["likelihood.logvar"][...] = 2 * math.log(3)
+    noise = [vae.sample(2000, np.random.default_rng(0), mean=mean) for mean in (False, True)]
+    assert np.subtract(*noise).std() == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("eps", [np.ones((4, 2, 3, 5)), np.ones((4, 2, 4)), np.ones((5, 2, 3)), np.ones((4, 3)),
+                                 np.where(np.arange(24).reshape(4, 2, 3) == 17, np.nan, 1.0)],
+                         ids=["four axes", "Z too large", "B too large", "two axes", "one NaN"])
+def test_noise_that_does_not_fit(eps):
+    with pytest.raises(ValueError, match="^eps must"):
+        example().loss_and_gradients(np.full((4, 5), 0.5), eps)
+
+
+@pytest.mark.parametrize("objective", [ELBO, IWAE, FreeBits])
+def test_a_class_is_no_objective(objective):
+    with pytest.raises(TypeError, match="^objective must be an object"):
+        example().loss_and_gradients(np.full((4, 5), 0.5), np.ones((4, 2, 3)), objective)
+
+
+@pytest.mark.parametrize("mean", [np.full(6, 0.5), np.full(4, 0.5), np.full((5, 1), 0.5)])
+def test_a_mean_image_that_does_not_fit(mean):
+    with pytest.raises(ValueError, match=r"^mean must have shape \(5,\)"):
+        example().start_at(mean)
+
+
+# --- layers and likelihoods ---
+
+def test_a_layer_is_initialized_whatever_its_parameters_were():
+    layer, params = Dense("a", 3, 4, "relu", reference), Block({"a.W": (3, 4), "a.b": (4,)}, "float64")
+    params.flat[...] = 7
+    layer.initialize(params, np.random.default_rng(0))
+    assert not params["a.b"].any() and (params["a.W"] != 7).all()
+
+
+def test_black_and_white_pixels_start_at_a_thousandth_from_the_edge():
+    bias = find("bernoulli").bias_at(np.array([0.0, 1.0, 5e-4, 0.25]))
+    assert bias == pytest.approx([math.log(1 / 999), math.log(999), math.log(1 / 999), -math.log(3)], rel=1e-12)
+
+
+def test_every_pixel_starts_with_its_mean_and_a_sigma_near_a_quarter():
+    mean = np.array([0.0, 0.25, 0.75])
+    assert np.array_equal(find("gaussian:0.2").bias_at(mean), mean)
+    assert find("gaussian-pixel").bias_at(mean) == pytest.approx([*mean, *3 * [-math.log(16)]], rel=1e-14)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_mean_image_is_not_a_view_of_the_output(name):
+    output = np.random.default_rng(0).standard_normal((3, 8))
+    assert not np.shares_memory(find(name).mean(reference, output), output)
+
+
+def test_a_pixel_is_drawn_white_where_noise_is_less_than_p():
+    """Not where it is equal: p = 0 stays black though noise may be 0."""
+    likelihood, output = find("bernoulli"), np.zeros((1, 3))
+    noise = SimpleNamespace(random=lambda shape: np.array([[0.5 - 1e-16, 0.5, 0.5 + 1e-16]]))
+    assert likelihood.draw(reference, output, Block({}, "float64"), noise).tolist() == [[1, 0, 0]]
+
+
+@pytest.mark.parametrize("name, pixels", [("gaussian:0.5", 4), ("gaussian-learned:0.5", 4), ("gaussian-pixel", 2)])
+def test_a_draw_is_mean_plus_sigma_times_noise(name, pixels):
+    likelihood, output = find(name), np.random.default_rng(0).standard_normal((3, 4))
+    params = Block(likelihood.shapes, "float64")
+    likelihood.initialize(params)
+    sigma = 0.5 if pixels == 4 else np.sqrt(0.05 ** 2 + np.exp(output[:, 2:]))
+    expected = output[:, :pixels] + sigma * np.random.default_rng(5).standard_normal((3, pixels))
+    drawn = likelihood.draw(reference, output, params, np.random.default_rng(5))
+    assert np.allclose(drawn, expected, rtol=1e-13, atol=1e-14)
