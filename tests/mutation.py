@@ -16,6 +16,7 @@ The tests run on the reference kernels alone: the compiled twins are copies, and
 POSIX only.
 """
 import argparse
+import ast
 import functools
 import gc
 import importlib.machinery
@@ -24,6 +25,7 @@ import os
 import resource
 import signal
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from equivalent_mutants import EQUIVALENT
-from mutation_operators import Mutant, mutants
+from mutation_operators import OPERATORS, Place
 
 ROOT = Path(__file__).resolve().parents[1]
 LEFT_OUT = frozenset({"VAE.save", "VAE.load", "VAE.config"})
@@ -53,6 +55,86 @@ TARGETS = {
 
 KILLED, SURVIVED, ENDLESS, BROKEN = "killed", "survived", "endless", "broken"      # broken: the harness, not a mutant
 
+
+# --- the mutants of a source ---
+
+@dataclass(frozen=True)
+class Mutant:
+    """One slip.  `name` identifies it without line numbers: function, operator, and the text around the change."""
+
+    name: str
+    source: str      # of the whole module
+
+
+def mutants(source: str, leave_out: frozenset[str] = frozenset()) -> Iterator[Mutant]:
+    """Every mutant of a module's source, but those in the functions (`name` or `Class.name`) to leave out."""
+    tree, lines, names = ast.parse(source), source.splitlines(), Counter()
+    for unit, owner in units(tree, ""):
+        if owner in leave_out:
+            continue
+        seen = {ast.unparse(unit)}
+        for place in list(places(unit, (unit,), tree)):
+            before = place.shown()
+            for operator in OPERATORS:
+                for other in operator(place):
+                    place.put(other)
+                    text, after = ast.unparse(ast.fix_missing_locations(unit)), place.shown()
+                    place.put(place.node)
+                    if text in seen:
+                        continue
+                    seen.add(text)
+                    name = f"{owner or 'module'}: {operator.__name__}: {difference(before, after)}"
+                    names[name] += 1
+                    text = textwrap.indent(text, " " * unit.col_offset)
+                    yield Mutant(name + (f" #{names[name]}" if names[name] > 1 else ""),
+                                 "\n".join([*lines[:unit.lineno - 1], text, *lines[unit.end_lineno:], ""]))
+
+
+def difference(before: str, after: str) -> str:
+    """before -> after; of long ones, the part that differs with 16 characters to either side."""
+    if max(len(before), len(after)) <= 60:
+        return f"{before} -> {after}"
+    start = len(os.path.commonprefix([before, after]))
+    end = min(len(os.path.commonprefix([before[::-1], after[::-1]])), min(len(before), len(after)) - start)
+    first, last = max(start - 16, 0), max(end - 16, 0)
+    return " -> ".join("..." * (first > 0) + text[first:len(text) - last] + "..." * (last > 0)
+                       for text in (before, after))
+
+
+def units(node: Any, owner: str) -> Iterator[tuple[Any, str]]:
+    """Functions, methods, and the statements between them, each with the dotted name of where it stands."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef):
+            yield from units(child, child.name)
+        elif isinstance(child, ast.FunctionDef):
+            yield child, f"{owner}.{child.name}".lstrip(".")
+        elif not is_left_out(child):
+            yield child, owner
+
+
+NOT_CODE = {"annotation", "returns", "decorator_list", "type_params"}
+
+
+def places(node: Any, above: tuple[Any, ...], module: ast.Module) -> Iterator[Place]:
+    for field, value in ast.iter_fields(node):
+        for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
+            if isinstance(child, ast.AST) and field not in NOT_CODE and not is_left_out(child):
+                yield Place(child, above, field, at, module)
+                yield from places(child, (*above, child), module)
+
+
+def is_left_out(node: ast.AST) -> bool:
+    """Docstrings, imports, raise, f-strings, type checks, and at module level `__all__` and type aliases."""
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+        return name == "__all__" or name[0].isupper() and not name.isupper()
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func) in ("isinstance", "hasattr")
+    return (isinstance(node, (ast.Import, ast.ImportFrom, ast.Raise, ast.JoinedStr))
+            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+
+
+# --- one mutant: a process ---
 
 @dataclass(frozen=True)
 class Suite:
@@ -105,8 +187,6 @@ class Planted(importlib.machinery.SourceFileLoader):
 def file_of(root: Path, module: str) -> Path:
     return Path(root, *module.split(".")).with_suffix(".py")
 
-
-# --- one mutant: a process ---
 
 def child(suite: Suite, module: str, source: str, pipe: int) -> None:
     """Judge in this process, write verdict and witness into the pipe, and end."""
@@ -208,8 +288,7 @@ def table(modules: list[str], counts: Counter[tuple[str, str]], tell: Callable[[
     verdicts = (KILLED, ENDLESS, "explained", "unexplained")
     rows = [(short(module), [counts[module, verdict] for verdict in verdicts]) for module in modules]
     rows.append(("all", [sum(row[1][i] for row in rows) for i in range(len(verdicts))]))
-    tell("| module | mutants | killed | of these endless | survivors explained | unexplained |\n"
-         "|---|---|---|---|---|---|")
+    tell("| module | mutants | killed | of these endless | survivors explained | unexplained |\n" + 6 * "|---" + "|")
     for name, (killed, endless, explained, unexplained) in rows:
         total = killed + endless + explained + unexplained
         share = f"{(killed + endless) / total:.1%}" if total else "-"

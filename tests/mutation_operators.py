@@ -1,23 +1,10 @@
 """The slips: what `mutation.py` changes in a syntax tree, one place at a time.
 
-`mutants(source)` goes through every function, and every constant of a class or module, and tries each operator below
-on each node.  An operator is a generator of replacements for a node; what comes out must differ from the source, and
-from every mutant before it, as text.
+An operator takes a place, a node of the tree with its surroundings, and generates replacements for the node.
 """
 import ast
-import textwrap
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One slip.  `name` identifies it without line numbers: function, operator, and the text around the change."""
-
-    name: str
-    source: str      # of the whole module
 
 
 class Place:
@@ -57,63 +44,6 @@ class Place:
 def head(node: ast.AST) -> str:
     """The source of an expression or a short statement, the first line of a long one."""
     return ast.unparse(node).split("\n")[0]
-
-
-def mutants(source: str, leave_out: frozenset[str] = frozenset()) -> Iterator[Mutant]:
-    """Every mutant of a module's source, but those in the functions (`name` or `Class.name`) to leave out."""
-    tree, lines, names = ast.parse(source), source.splitlines(), Counter()
-    for unit, owner in units(tree, ""):
-        if owner in leave_out:
-            continue
-        seen = {ast.unparse(unit)}
-        for place in list(places(unit, (unit,), tree)):
-            before = place.shown()
-            for operator in OPERATORS:
-                for other in operator(place):
-                    place.put(other)
-                    text, after = ast.unparse(ast.fix_missing_locations(unit)), place.shown()
-                    place.put(place.node)
-                    if text in seen:
-                        continue
-                    seen.add(text)
-                    name = f"{owner or 'module'}: {operator.__name__}: {before} -> {after}"
-                    names[name] += 1
-                    text = textwrap.indent(text, " " * unit.col_offset)
-                    yield Mutant(name + (f" #{names[name]}" if names[name] > 1 else ""),
-                                 "\n".join([*lines[:unit.lineno - 1], text, *lines[unit.end_lineno:], ""]))
-
-
-def units(node: Any, owner: str) -> Iterator[tuple[Any, str]]:
-    """Functions, methods, and the statements between them, each with the dotted name of where it stands."""
-    for child in node.body:
-        if isinstance(child, ast.ClassDef):
-            yield from units(child, child.name)
-        elif isinstance(child, ast.FunctionDef):
-            yield child, f"{owner}.{child.name}".lstrip(".")
-        elif not is_left_out(child):
-            yield child, owner
-
-
-NOT_CODE = {"annotation", "returns", "decorator_list", "type_params"}
-
-
-def places(node: Any, above: tuple[Any, ...], module: ast.Module) -> Iterator[Place]:
-    for field, value in ast.iter_fields(node):
-        for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(child, ast.AST) and field not in NOT_CODE and not is_left_out(child):
-                yield Place(child, above, field, at, module)
-                yield from places(child, (*above, child), module)
-
-
-def is_left_out(node: ast.AST) -> bool:
-    """Docstrings, imports, raise, f-strings, type checks, and at module level `__all__` and type aliases."""
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        name = node.targets[0].id
-        return name == "__all__" or name[0].isupper() and not name.isupper()
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func) in ("isinstance", "hasattr")
-    return (isinstance(node, (ast.Import, ast.ImportFrom, ast.Raise, ast.JoinedStr))
-            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 
 def changed(node: Any, **fields: Any) -> Any:
@@ -165,18 +95,20 @@ def arithmetic(place: Place) -> Iterator[Any]:
             yield changed(node, left=node.right, right=node.left)
 
 
+SIGNLESS = {"empty", "empty_like", "full_like", "isfinite", "isnan"}
+
+
 def sign(place: Place) -> Iterator[Any]:
     """A minus too few, or one too many before what is assigned, returned, or given to a NumPy function."""
     node, parent = place.node, place.parent
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield node.operand
-    elif isinstance(node, (ast.BinOp, ast.Call, ast.Name, ast.Subscript)) and place.field in ("value", "args", "elts"):
+    elif isinstance(node, (ast.BinOp, ast.Call, ast.Name, ast.Subscript)):
         numeric = isinstance(node, ast.BinOp) or ast.unparse(node).startswith(("np.", "math."))
-        assigned = isinstance(parent, (ast.Assign, ast.AugAssign, ast.Return)) and (
+        assigned = place.field == "value" and isinstance(parent, (ast.Assign, ast.AugAssign, ast.Return)) and (
             numeric or getattr(place.unit, "name", "").endswith(("forward", "backward")))
-        given = isinstance(parent, ast.Call) and ast.unparse(parent.func).startswith(("np.", "math."))
-        blind = {"empty", "empty_like", "full_like", "isfinite", "isnan"}      # to the sign of their arguments
-        if (assigned or given) and not {called(node), called(parent)} & blind:
+        given = place.field == "args" and ast.unparse(parent.func).startswith(("np.", "math."))
+        if (assigned or given) and not {called(node), called(parent)} & SIGNLESS:
             yield ast.UnaryOp(ast.USub(), node)
 
 
@@ -250,12 +182,14 @@ def function(place: Place) -> Iterator[Any]:
 
 
 def argument(place: Place) -> Iterator[Any]:
-    """Two neighbours exchanged; a keyword forgotten; another's name, as in `MLP("decoder")` for `MLP("encoder")`."""
+    """Neighbours exchanged; the last or a keyword forgotten; another's text, as in `MLP("decoder")` for "encoder"."""
     node = place.node
     if isinstance(node, ast.Call):
         if called(node) not in SYMMETRIC:
             for args in swapped(node.args, lambda a, b: not isinstance(a, ast.Constant) or is_number(a)):
                 yield changed(node, args=args)
+        if len(node.args) > 1 and ast.unparse(node.func).startswith("np."):
+            yield changed(node, args=node.args[:-1])
         if called(node) != "SimpleNamespace":
             for i in range(len(node.keywords)):
                 yield changed(node, keywords=[*node.keywords[:i], *node.keywords[i + 1:]])
@@ -267,9 +201,9 @@ def argument(place: Place) -> Iterator[Any]:
 
 
 def order(place: Place) -> Iterator[Any]:
-    """Neighbours exchanged in a tuple, a list, the values of a dictionary; `[:, None]` for `[None, :]`."""
+    """Neighbours exchanged in a tuple (not after `in`), a list, a dictionary's values; `[:, None]` for `[None, :]`."""
     node = place.node
-    if isinstance(node, (ast.Tuple, ast.List)) and isinstance(node.ctx, ast.Load):
+    if isinstance(node, (ast.Tuple, ast.List)) and isinstance(node.ctx, ast.Load) and place.field != "comparators":
         for elements in swapped(node.elts):
             yield changed(node, elts=elements)
     if isinstance(node, ast.Dict):
@@ -320,8 +254,9 @@ def name(place: Place) -> Iterator[Any]:
 
 
 def asks_shape(place: Place) -> bool:
-    """In len(a), a.shape, a.dtype another array of the same shape would do."""
-    return called(place.parent) == "len" or getattr(place.parent, "attr", "") in ("shape", "dtype")
+    """In len(a), len(a[rows]), a.shape, a.dtype another array of the same shape would do."""
+    above = next(node for node in place.above[::-1] if not isinstance(node, ast.Subscript))
+    return called(above) == "len" or getattr(above, "attr", "") in ("shape", "dtype")
 
 
 def families(unit: Any, line: int) -> list[list[str]]:

@@ -17,7 +17,7 @@ from npvae.layers import Dense
 from npvae.likelihoods import LIKELIHOODS, find
 from npvae.params import Block
 from strategies import seeds
-from test_kernels import PAIRS, draw_inputs, run_forward
+from test_kernels import PAIRS, draw_inputs, run_backward, run_forward
 
 MODULES = pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
 
@@ -58,15 +58,20 @@ def test_activations_at_chosen_points(module, name):
 @pytest.mark.parametrize("name", PAIRS)
 @given(seed=seeds)
 def test_conjugate_in_conjugate_out(name, seed):
-    """The reference branches on the real part alone: f(conj a) = conj f(a), to the bit, on a kink too."""
-    inputs, _ = draw_inputs(PAIRS[name], dict(zip("BKDHZ", (4, 3, 7, 5, 6))), seed)
+    """The reference branches on real parts alone: f(conj a) = conj f(a), forward and backward, to the bit, on a kink
+    too."""
+    inputs, upstream = draw_inputs(PAIRS[name], dict(zip("BKDHZ", (4, 3, 7, 5, 6))), seed)
     rng = np.random.default_rng(seed)
-    inputs = {key: value + 0.7j * rng.standard_normal(value.shape) for key, value in inputs.items()}
-    for value in inputs.values():
+    here = [{key: value + 0.7j * rng.standard_normal(value.shape) for key, value in values.items()}
+            for values in (inputs, upstream)]
+    for value in here[0].values():
         value.real.flat[::3] = 0
-    there = run_forward(reference, name, inputs)
-    back = run_forward(reference, name, {key: value.conj() for key, value in inputs.items()})
-    assert all(np.array_equal(back[key], there[key].conj()) for key in there)
+    there = [{key: value.conj() for key, value in values.items()} for values in here]
+    results = []
+    for inputs, upstream in (here, there):
+        outputs = run_forward(reference, name, inputs)
+        results.append({**outputs, **run_backward(reference, name, inputs, outputs, upstream)})
+    assert all(np.array_equal(results[1][key], value.conj()) for key, value in results[0].items())
 
 
 # --- likelihoods and bounds, far out ---

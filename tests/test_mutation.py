@@ -10,7 +10,7 @@ import pytest
 
 import mutation
 from equivalent_mutants import EQUIVALENT
-from mutation_operators import mutants
+from mutation import mutants
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the harness forks")
 TESTS = Path(__file__).resolve().parent
@@ -171,8 +171,8 @@ def judged(folder, tests, module=TOY):
     for path, text in (("toy/__init__.py", ""), ("toy/numbers_.py", module), ("tests/test_toy.py", tests)):
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text)
-    command = [sys.executable, "-c", RUN, str(TESTS), str(folder)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([sys.executable, "-c", RUN, str(TESTS), str(folder)], capture_output=True, text=True,
+                         timeout=300)
     return run.stdout, run.stderr, run.returncode
 
 
@@ -215,8 +215,7 @@ def test_what_does_not_end_is_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("tests, says", [
-    (NEVER.replace("pass", "assert False"),
-     "its tests fail without any slip: killed, AssertionError in tests/test_toy.py"),
+    (NEVER.replace("pass", "assert False"), "its tests fail without any slip: killed, AssertionError in tests/"),
     ("def test_nothing():\n    pass\n", "broken, no test imports toy.numbers_"),
     ("import toy.numbers_\n", "broken, test_toy.py holds no test"), ("import nothing\n", "killed, ")])
 def test_a_suite_that_cannot_judge_is_refused(tmp_path, tests, says):
@@ -230,7 +229,7 @@ def test_a_suite_that_cannot_judge_is_refused(tmp_path, tests, says):
     ({"killed": 97, "explained": 3}, False), ({"killed": 999, "unexplained": 1}, False), ({}, False)])
 def test_the_verdict(counts, good):
     lines = []
-    counted = Counter({("npvae.one", key): n for key, n in counts.items()})
+    counted = Counter({("npvae.one", verdict): number for verdict, number in counts.items()})
     assert mutation.table(["npvae.one"], counted, lines.append) == good
     assert len(lines) == 3 and lines[1].startswith("| one |") and lines[2].startswith("| all |")
 
