@@ -18,7 +18,8 @@ Reading order, a few minutes each but the first:
     plotting.py          pictures
 
 and beside the lesson: data.py (MNIST, IDX files, arrays), callbacks.py, checkpoint.py, figures.py (how the pictures are
-drawn), cli.py, validate.py, and kernels/fused/, the reference's compiled twins.
+drawn), cli.py, validate.py; and what makes it fast, kernels/fused/, the reference's compiled twins, and lanes.py, which
+runs the passes on two cores.
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.

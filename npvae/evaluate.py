@@ -38,7 +38,7 @@ def elbo(vae: "VAE", x: Array, rng: np.random.Generator) -> Array:
     for start in range(0, len(x), _BLOCK):
         block = slice(start, start + _BLOCK)
         a = _draw(vae, x[block], 1, rng)
-        vae.forward(a, sampled=False)
+        vae.engine.forward(a, sampled=False)
         bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1)
     return bound
 
@@ -56,7 +56,7 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
         for done in range(0, n_samples, draws):
             k = min(draws, n_samples - done)
             a = _draw(vae, x[block], k, rng)
-            vae.forward(a, sampled=True)
+            vae.engine.forward(a, sampled=True)
             bound, weights = np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)
             vae.kernels.importance_bound_forward(bound, weights, -(a.nll + a.log_ratio))
             total[block] = np.logaddexp(total[block], bound + np.log(k))

@@ -13,6 +13,8 @@ from typing import Any
 class DiagonalGaussian:
     """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients."""
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
+
     def forward(self, kernels: ModuleType, a: Any, sampled: bool) -> None:
         kernels.reparameterize_forward(a.z, a.mu, a.logvar, a.eps)
         if sampled:
@@ -21,16 +23,16 @@ class DiagonalGaussian:
             kernels.gaussian_kl_forward(a.kl, a.mu, a.logvar)
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, sampled: bool) -> None:
-        """From d.z, what the decoder says, and d.log_ratio or d.kl, what the objective says: d.mu and d.logvar.
+        """From d.z_nll, what the decoder says, and d.log_ratio or d.kl, what the objective says: d.mu and d.logvar.
 
-        Two paths meet: through z, and through the KL term, whose part has `_kl` in its name.
+        Two paths meet: through z, marked _z, and through the KL term, marked _kl.
         """
         if sampled:
             kernels.log_ratio_backward(d.z_kl, d.logvar_kl, d.log_ratio, a.z)
-            d.z += d.z_kl
-            kernels.reparameterize_backward(d.mu, d.logvar, d.z, a.logvar, a.eps)
+            kernels.add(d.z, d.z_nll, d.z_kl)
+            kernels.reparameterize_backward(d.mu, d.logvar_z, d.z, a.logvar, a.eps)
         else:
-            kernels.reparameterize_backward(d.mu, d.logvar, d.z, a.logvar, a.eps)
+            kernels.reparameterize_backward(d.mu_z, d.logvar_z, d.z_nll, a.logvar, a.eps)
             kernels.gaussian_kl_backward(d.mu_kl, d.logvar_kl, d.kl, a.mu, a.logvar)
-            d.mu += d.mu_kl
-        d.logvar += d.logvar_kl
+            kernels.add(d.mu, d.mu_z, d.mu_kl)
+        kernels.add(d.logvar, d.logvar_z, d.logvar_kl)

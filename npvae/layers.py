@@ -25,12 +25,11 @@ ACTIVATIONS = {"identity": 1, "relu": 2, "leaky_relu": 2, "elu": 2, "tanh": 1, "
 class Dense:
     """out = f(x W + b), with explicit backward pass.  The parameters are found by name, "{name}.W" and "{name}.b"."""
 
-    def __init__(self, name: str, n_in: int, n_out: int, activation: str, kernels: ModuleType) -> None:
+    def __init__(self, name: str, n_in: int, n_out: int, activation: str) -> None:
         self.W, self.b = f"{name}.W", f"{name}.b"
         self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
         self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
-        self.activation_forward = getattr(kernels, f"{activation}_forward")
-        self.activation_backward = getattr(kernels, f"{activation}_backward")
+        self.activation_forward, self.activation_backward = f"{activation}_forward", f"{activation}_backward"
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """Random W, zero b.  Drawn in float64, so that every dtype starts at the same point."""
@@ -38,33 +37,33 @@ class Dense:
         params[self.W][...] = rng.normal(0, math.sqrt(self.gain / max(shape)), shape)
         params[self.b][...] = 0
 
-    def forward(self, out: Array, pre: Array, x: Array, params: Block) -> None:
-        np.matmul(x, params[self.W], out=pre)
-        self.activation_forward(out, pre, params[self.b])
+    def forward(self, kernels: ModuleType, out: Array, pre: Array, x: Array, params: Block) -> None:
+        kernels.matmul(pre, x, params[self.W])
+        getattr(kernels, self.activation_forward)(out, pre, params[self.b])
 
-    def backward(self, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array, x: Array,
-                 params: Block) -> None:
+    def backward(self, kernels: ModuleType, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array,
+                 x: Array, params: Block) -> None:
         """Writes dpre, dW, db and, where it is asked for, dx."""
-        self.activation_backward(dpre, grads[self.b], dout, out)
-        np.matmul(x.T, dpre, out=grads[self.W])
+        getattr(kernels, self.activation_backward)(dpre, grads[self.b], dout, out)
+        kernels.matmul(grads[self.W], x.T, dpre)
         if dx is not None:
-            np.matmul(dpre, params[self.W].T, out=dx)
+            kernels.matmul(dx, dpre, params[self.W].T)
 
 
 class MLP:
     """Dense layers in a row: acts[0] is the input, acts[i + 1] the output of layer i, pres[i] its matrix product."""
 
-    def __init__(self, name: str, n_in: int, widths: Sequence[int], activation: str, kernels: ModuleType) -> None:
+    def __init__(self, name: str, n_in: int, widths: Sequence[int], activation: str) -> None:
         sizes = [n_in, *widths]
-        self.layers = [Dense(f"{name}.{i}", sizes[i], sizes[i + 1], activation, kernels) for i in range(len(widths))]
+        self.layers = [Dense(f"{name}.{i}", sizes[i], sizes[i + 1], activation) for i in range(len(widths))]
         self.n_out = sizes[-1]
 
-    def forward(self, acts: Sequence[Array], pres: Sequence[Array], params: Block) -> None:
+    def forward(self, kernels: ModuleType, acts: Sequence[Array], pres: Sequence[Array], params: Block) -> None:
         for i, layer in enumerate(self.layers):
-            layer.forward(acts[i + 1], pres[i], acts[i], params)
+            layer.forward(kernels, acts[i + 1], pres[i], acts[i], params)
 
-    def backward(self, dacts: Sequence[Array], dpres: Sequence[Array], grads: Block, acts: Sequence[Array],
-                 params: Block) -> None:
+    def backward(self, kernels: ModuleType, dacts: Sequence[Array], dpres: Sequence[Array], grads: Block,
+                 acts: Sequence[Array], params: Block) -> None:
         """dacts[-1] is given; the others are written, dacts[0] only if it is not None."""
         for i, layer in reversed(list(enumerate(self.layers))):
-            layer.backward(dacts[i], dpres[i], grads, dacts[i + 1], acts[i + 1], acts[i], params)
+            layer.backward(kernels, dacts[i], dpres[i], grads, dacts[i + 1], acts[i + 1], acts[i], params)

@@ -7,6 +7,9 @@ LIKELIHOODS.
 
 Buffers:  output, kept, doutput (B, K, output_dim);  nll (B, K);  x (B, D).  `output` is what the decoder says; in
 `kept` the forward pass may leave what the backward pass needs again.
+
+A class that says `recordable = True` promises that its forward and backward do nothing but call kernels on their
+buffers; then they may be recorded once and replayed (`lanes.py`).  A class that computes beside them says nothing.
 """
 import math
 from collections.abc import Callable
@@ -25,6 +28,7 @@ class Bernoulli:
     summed binary cross-entropy, which is then no likelihood of the data but what most published VAEs report."""
 
     name = "bernoulli"
+    recordable = True
     shapes: Shapes = {}
 
     def output_dim(self, input_dim: int) -> int:
@@ -67,6 +71,8 @@ class Bernoulli:
 class Gaussian:
     """Independent Gaussian pixels with one sigma: fixed, or learned with the other parameters (then `sigma` is where
     it starts, and the parameter is `likelihood.logvar`)."""
+
+    recordable = True
 
     def __init__(self, sigma: float = 0.1, learned: bool = False) -> None:
         self.sigma = real("sigma", sigma, 0, strict=True)
@@ -116,6 +122,7 @@ class GaussianPixel:
     """Independent Gaussian pixels, a sigma for each from the decoder, never below 0.05 (`LOGVAR_FLOOR`)."""
 
     name = "gaussian-pixel"
+    recordable = True
     shapes: Shapes = {}
     check = Gaussian.check
 

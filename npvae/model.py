@@ -9,13 +9,14 @@ Kingma and Welling 2014, Auto-Encoding Variational Bayes; Rezende, Mohamed and W
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from . import checkpoint, evaluate, likelihoods
 from .kernels import load
+from .lanes import Direct, Lanes, available_cores, engine
 from .latents import DiagonalGaussian
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
@@ -68,13 +69,12 @@ class VAE:
             raise ValueError("dtype complex128 needs kernels='numpy': the fused kernels take real numbers only")
         self.kernels = load(kernels)
 
-        self.encoder = MLP("encoder", self.input_dim, self.hidden, activation, self.kernels)
-        self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity", self.kernels)
-        self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity", self.kernels)
+        self.encoder = MLP("encoder", self.input_dim, self.hidden, activation)
+        self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
+        self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
         self.latent = DiagonalGaussian()
-        self.decoder = MLP("decoder", self.latent_dim, self.decoder_hidden, activation, self.kernels)
-        self.output = Dense("output", self.decoder.n_out, self.likelihood.output_dim(self.input_dim), "identity",
-                            self.kernels)
+        self.decoder = MLP("decoder", self.latent_dim, self.decoder_hidden, activation)
+        self.output = Dense("output", self.decoder.n_out, self.likelihood.output_dim(self.input_dim), "identity")
 
         layers = [*self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output]
         shapes = {name: shape for layer in layers for name, shape in layer.shapes.items()}
@@ -85,39 +85,59 @@ class VAE:
         self.likelihood.initialize(self.parameters)
         self._memory: dict[str, Array] = {}
         self._passes: dict[tuple[int, int], tuple[SimpleNamespace, SimpleNamespace]] = {}
+        self.threads = min(2, available_cores())
+
+    @property
+    def threads(self) -> int:
+        """How many threads run the passes; 1 and 2 give the same bits.  (With the NumPy kernels BLAS decides.)"""
+        return self._threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
+        self._threads = integer("threads", threads, 1)
+        self._passes.clear()      # what was recorded in them
+        self._engine: Direct | Lanes | None = None
+
+    @property
+    def engine(self) -> Direct | Lanes:
+        """What runs the passes; chosen at the first, since trying it out compiles a kernel."""
+        self._engine = self._engine or engine(self, self._threads)
+        return self._engine
 
     # -- the two passes ------------------------------------------------------------------------------------------
 
-    def forward(self, a: SimpleNamespace, sampled: bool) -> None:
+    def forward(self, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None) -> None:
         """From a.x and a.eps to a.nll and a.kl (or, if `sampled`, a.log_ratio)."""
-        params, kernels = self.parameters, self.kernels
-        self.encoder.forward(a.encoder, a.encoder_pre, params)
-        self.mu.forward(a.mu, a.mu_pre, a.encoder[-1], params)
-        self.logvar.forward(a.logvar, a.logvar_pre, a.encoder[-1], params)
+        params, kernels = self.parameters, kernels or self.kernels
+        self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
+        self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
+        self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
         self.latent.forward(kernels, a, sampled)
-        self.decoder.forward(a.decoder, a.decoder_pre, params)
-        self.output.forward(a.rows, a.rows_pre, a.decoder[-1], params)
+        self.decoder.forward(kernels, a.decoder, a.decoder_pre, params)
+        self.output.forward(kernels, a.rows, a.rows_pre, a.decoder[-1], params)
         self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
-    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
-        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `self.gradients`."""
-        params, grads, kernels = self.parameters, self.gradients, self.kernels
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None,
+                 grads: Block | None = None) -> None:
+        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `grads`, of all parameters."""
+        params, grads, kernels = self.parameters, grads or self.gradients, kernels or self.kernels
         self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
-        self.output.backward(d.decoder[-1], d.rows_pre, grads, d.rows, a.rows, a.decoder[-1], params)
-        self.decoder.backward(d.decoder, d.decoder_pre, grads, a.decoder, params)
+        self.output.backward(kernels, d.decoder[-1], d.rows_pre, grads, d.rows, a.rows, a.decoder[-1], params)
+        self.decoder.backward(kernels, d.decoder, d.decoder_pre, grads, a.decoder, params)
         self.latent.backward(kernels, d, a, sampled)
-        self.logvar.backward(d.by_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.encoder[-1], params)
-        self.mu.backward(d.encoder[-1], d.mu_pre, grads, d.mu, a.mu, a.encoder[-1], params)
+        self.logvar.backward(kernels, d.h_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.encoder[-1], params)
+        self.mu.backward(kernels, d.h_mu, d.mu_pre, grads, d.mu, a.mu, a.encoder[-1], params)
         if self.hidden:
-            d.encoder[-1] += d.by_logvar      # the encoder's output feeds both heads
-        self.encoder.backward(d.encoder, d.encoder_pre, grads, a.encoder, params)
+            kernels.add(d.encoder[-1], d.h_mu, d.h_logvar)      # the encoder's output feeds both heads
+        self.encoder.backward(kernels, d.encoder, d.encoder_pre, grads, a.encoder, params)
 
     def forward_backward(self, a: SimpleNamespace, d: SimpleNamespace, objective: Objective, step: int) -> Any:
         """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
-        self.forward(a, objective.sampled)
+        self.engine.forward(a, objective.sampled)
         reg, dreg = (a.log_ratio, d.log_ratio) if objective.sampled else (a.kl, d.kl)
         loss, d.nll[...], dreg[...] = objective(a.nll, reg, step)
-        self.backward(d, a, objective.sampled)
+        self.engine.backward(d, a, objective.sampled)
         return np.asarray(loss).item()
 
     def passes(self, batch: int, draws: int) -> tuple[SimpleNamespace, SimpleNamespace]:
@@ -129,7 +149,7 @@ class VAE:
         if (batch, draws) in self._passes:
             return self._passes[batch, draws]
         B, K, D, Z, P = batch, draws, self.input_dim, self.latent_dim, self.output.shapes[self.output.b][0]
-        x, z, dz, output, doutput = (self._take("x", B, D), self._take("z", B, K, Z), self._take("dz", B, K, Z),
+        x, z, dz, output, doutput = (self._take("x", B, D), self._take("z", B, K, Z), self._take("dz by nll", B, K, Z),
                                      self._take("output", B, K, P), self._take("doutput", B, K, P))
         pre = {"encoder_pre": [self._take(f"encoder.{i} pre", B, H) for i, H in enumerate(self.hidden)],
                "mu_pre": self._take("mu pre", B, Z), "logvar_pre": self._take("logvar pre", B, Z),
@@ -142,13 +162,15 @@ class VAE:
             decoder=[z.reshape(B * K, Z),
                      *(self._take(f"decoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
             rows=output.reshape(B * K, P), output=output, kept=self._take("kept", B, K, P),
-            nll=self._take("nll", B, K), **pre)
+            nll=self._take("nll", B, K), index=np.empty(B, np.int64), orders={}, **pre)
         d = SimpleNamespace(
             encoder=[None, *(self._take(f"dencoder.{i}", B, H) for i, H in enumerate(self.hidden))],
-            by_logvar=self._take("dencoder by logvar", B, self.hidden[-1]) if self.hidden else None,
-            mu=self._take("dmu", B, Z), mu_kl=self._take("dmu by kl", B, Z),
-            logvar=self._take("dlogvar", B, Z), logvar_kl=self._take("dlogvar by kl", B, Z),
-            z=dz, z_kl=self._take("dz by kl", B, K, Z),
+            **{f"h_{head}": self._take(f"dencoder by {head}", B, self.hidden[-1]) if self.hidden else None
+               for head in ("mu", "logvar")},
+            mu=self._take("dmu", B, Z), mu_z=self._take("dmu by z", B, Z), mu_kl=self._take("dmu by kl", B, Z),
+            logvar=self._take("dlogvar", B, Z), logvar_z=self._take("dlogvar by z", B, Z),
+            logvar_kl=self._take("dlogvar by kl", B, Z),
+            z=self._take("dz", B, K, Z), z_nll=dz, z_kl=self._take("dz by kl", B, K, Z),
             kl=self._take("dkl", B, Z), log_ratio=self._take("dlog_ratio", B, K),
             decoder=[dz.reshape(B * K, Z),
                      *(self._take(f"ddecoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
@@ -199,9 +221,9 @@ class VAE:
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(x[block]), 1)
             a.x[...] = x[block]
-            self.encoder.forward(a.encoder, a.encoder_pre, self.parameters)
-            self.mu.forward(mu[block], a.mu_pre, a.encoder[-1], self.parameters)
-            self.logvar.forward(logvar[block], a.logvar_pre, a.encoder[-1], self.parameters)
+            self.encoder.forward(self.kernels, a.encoder, a.encoder_pre, self.parameters)
+            self.mu.forward(self.kernels, mu[block], a.mu_pre, a.encoder[-1], self.parameters)
+            self.logvar.forward(self.kernels, logvar[block], a.logvar_pre, a.encoder[-1], self.parameters)
         return mu, logvar
 
     def decode(self, z: Array) -> Array:
@@ -284,6 +306,6 @@ class VAE:
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(z[block]), 1)
             a.decoder[0][...] = z[block]
-            self.decoder.forward(a.decoder, a.decoder_pre, self.parameters)
-            self.output.forward(output[block], a.rows_pre, a.decoder[-1], self.parameters)
+            self.decoder.forward(self.kernels, a.decoder, a.decoder_pre, self.parameters)
+            self.output.forward(self.kernels, output[block], a.rows_pre, a.decoder[-1], self.parameters)
         return output

@@ -5,7 +5,7 @@ A schedule is a function of the step, counted from 0.
 """
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from typing import Any
 
 from .kernels import reference
 from .params import Block
@@ -86,8 +86,8 @@ class Adam:
             raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
         return self.m, self.v
 
-    def step(self, parameters: Block, gradients: Block, kernels: ModuleType = reference) -> None:
-        """One update of `parameters`, in place."""
+    def step(self, parameters: Block, gradients: Block, kernels: Any = reference) -> None:
+        """One update of `parameters`, in place, by the `adam_update` of `kernels`."""
         m, v = self.prepare(parameters)
         lr, scale = self.lr(self.t), 1.0
         if self.max_norm is not None:

@@ -63,21 +63,22 @@ class Rows:
         self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
-        self._noise = np.empty(0, np.float32)
+        self._noise: dict[tuple[int, ...], Array] = {}
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def gather(self, x: Array, index: Array, kernels: Any, rng: np.random.Generator) -> None:
-        """x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic."""
+    def gather(self, a: SimpleNamespace, index: Array, kernels: Any, rng: np.random.Generator) -> None:
+        """a.x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic."""
+        a.index[...] = index
         if not self.dynamic:
-            kernels.gather_rows(x, self.array, index, self.scale)
+            kernels.gather_rows(a.x, self.array, a.index, self.scale)
             return
-        if self._noise.size < x.size:
-            self._noise = np.empty(x.size, np.float32)
-        noise = self._noise[:x.size].reshape(x.shape)
+        if a.x.shape not in self._noise:
+            self._noise[a.x.shape] = np.empty(a.x.shape, np.float32)
+        noise = self._noise[a.x.shape]
         rng.random(out=noise, dtype=np.float32)
-        kernels.gather_binarized(x, self.array, index, noise, self.scale)
+        kernels.gather_binarized(a.x, self.array, a.index, noise, self.scale)
 
 
 @dataclass
@@ -205,7 +206,7 @@ def _check_objects(optimizer: Any, objective: Any, callbacks: Sequence[Any]) -> 
 
 def _train(run: Run, callbacks: Sequence[Callback]) -> None:
     """The epochs that are left."""
-    with _ctrl_c_ends_the_step(run):
+    with _ctrl_c_ends_the_step(run), run.vae.engine.running():
         for callback in callbacks:
             callback.on_start(run)
         try:
@@ -246,12 +247,12 @@ def train_step(run: Run, index: Array) -> None:
     """Gather, draw, forward, backward, update.  Once the buffers are made, nothing is allocated."""
     vae, draws = run.vae, run.settings["n_samples"]
     a, d = vae.passes(len(index), draws)
-    run.train.gather(a.x, index, vae.kernels, run.draws)
+    run.train.gather(a, index, vae.engine.kernels, run.draws)
     evaluate.draw_noise(a.eps, run.noise)
     loss = vae.forward_backward(a, d, run.objective, run.step)
-    if not all(map(math.isfinite, (loss, vae.gradients.norm(), vae.parameters.norm()))):
+    if not (math.isfinite(loss) and vae.engine.all_finite()):
         raise _nonfinite_error(run, loss, _first_nonfinite(vae, a))
-    run.optimizer.step(vae.parameters, vae.gradients, vae.kernels)
+    run.optimizer.step(vae.parameters, vae.gradients, vae.engine.kernels)
     run.batch += 1
     for name, value in (("images", len(index)), ("loss", loss * len(index)), ("nll", a.nll.sum() / draws),
                         ("kl", _kl_sum(a, run.objective.sampled))):
@@ -271,9 +272,9 @@ def _evaluate(run: Run) -> Metrics:
     mu = np.empty((len(run.test), vae.latent_dim), vae.dtype)
     for block in _blocks(len(run.test), max(1, _BLOCK // draws)):
         a, _ = vae.passes(len(block), draws)
-        run.test.gather(a.x, block, vae.kernels, rng)
+        run.test.gather(a, block, vae.engine.kernels, rng)
         evaluate.draw_noise(a.eps, rng)
-        vae.forward(a, objective.sampled)
+        vae.engine.forward(a, objective.sampled)
         loss, _, _ = objective(a.nll, a.log_ratio if objective.sampled else a.kl, run.step)
         if not (math.isfinite(loss) and math.isfinite(vae.parameters.norm())):
             raise _nonfinite_error(run, loss, _first_nonfinite(vae, a), "on the test set, ")

@@ -12,14 +12,18 @@ ROOT = Path(__file__).parents[1]
 
 # Each module and the modules of npvae it may import: only ones further up, so there is no circle, and nobody is
 # forgotten since a test holds the list against the folder.  Imports for type annotations alone do not count.
-_CHAPTERS = ("dense", "likelihoods", "latents", "objectives", "optim", "batches")
+_CHAPTERS = ("arrays", "dense", "likelihoods", "latents", "objectives", "optim", "batches")
 _REFERENCE = {f"kernels.reference.{name}": set() for name in _CHAPTERS}
 _FUSED = {
     "kernels.fused.compile": set(), "kernels.fused.elementary": {"kernels.fused.compile"},
     **{f"kernels.fused.{name}": {f"kernels.reference.{name}", "kernels.fused.compile", "kernels.fused.elementary"}
-       for name in _CHAPTERS}}
+       for name in _CHAPTERS},
+    "kernels.fused.native": {"kernels.fused.compile"},
+    "kernels.fused.recording": {"kernels.fused.arrays", "kernels.fused.dense", "kernels.fused.native"},
+    "kernels.fused.team": {"kernels.fused.arrays", "kernels.fused.native", "kernels.fused.recording"}}
+_ENGINE = {"kernels.fused.native", "kernels.fused.recording", "kernels.fused.team"}
 ALLOWED = {
-    **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED),
+    **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED) - _ENGINE,
     "kernels": {"kernels.reference", "kernels.fused"},
     "validate": set(), "report": set(), "rules": set(), "gradcheck": {"report", "rules"}, "data": set(),
     "figures": set(), "params": set(), "latents": set(),
@@ -27,9 +31,10 @@ ALLOWED = {
     "likelihoods": {"kernels.reference.likelihoods", "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
     "optim": {"kernels.reference", "params", "validate"},
+    "lanes": {"kernels", "kernels.reference", "kernels.fused.recording", "kernels.fused.team", "params"},
     "checkpoint": {"params"},
     "evaluate": {"params", "validate"},
-    "model": {"kernels", "latents", "layers", "likelihoods", "objectives", "params", "checkpoint", "evaluate",
+    "model": {"kernels", "lanes", "latents", "layers", "likelihoods", "objectives", "params", "checkpoint", "evaluate",
               "validate"},
     "testing": {"gradcheck", "layers", "likelihoods", "model"},
     "callbacks": {"checkpoint", "validate"},
@@ -41,7 +46,9 @@ ALLOWED = {
          "train"}}
 
 # Beyond NumPy and the standard library.
-THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"}, "callbacks": {"tqdm"},
+THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"},
+               "kernels.fused.native": {"llvmlite", "numba"}, "kernels.fused.recording": {"numba", "threadpoolctl"},
+               "lanes": {"threadpoolctl"}, "callbacks": {"tqdm"},
                "testing": {"hypothesis"},
                "figures": {"matplotlib"}, "plotting": {"matplotlib"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
@@ -93,7 +100,7 @@ def test_imports_run_one_way():
 
 
 def test_only_numpy_and_the_standard_library():
-    """numba in the compiled kernels alone; matplotlib for pictures, and there inside functions only."""
+    """numba and llvmlite in the compiled kernels alone; matplotlib for pictures, and there inside functions only."""
     for name, tree in TREES.items():
         others = {module.split(".")[0] for module, _ in imports(name, tree)} - set(sys.stdlib_module_names)
         assert others - {"npvae", "numpy"} == THIRD_PARTY.get(name, set()), name
@@ -192,7 +199,7 @@ def test_a_model_compiles_nothing_before_its_first_step():
         "import numpy as np, npvae\n"
         "vae = npvae.VAE(4, (3,), 2)\n"
         "from npvae.kernels import fused\n"
-        "compiled = lambda: [name for name in fused.__all__ if getattr(fused, name).signatures]\n"
+        "compiled = lambda: [name for name in fused.__all__ if getattr(getattr(fused, name), 'signatures', ())]\n"
         "print(compiled())\n"
         "vae.loss_and_gradients(np.full((5, 4), 0.5), np.ones((5, 1, 2)))\n"
         "print('relu_backward' in compiled(), 'adam_update' in compiled())")

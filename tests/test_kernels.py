@@ -40,7 +40,7 @@ PAIRS = {
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "importance_bound": Pair({"bound": "B", "weights": "BK"}, {"log_w": "BK"}),
 }
-UNPAIRED = {"adam_update", "gather_rows", "gather_binarized"}
+UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "adam_update", "gather_rows", "gather_binarized"}
 
 
 def shape_of(letters, size):
@@ -88,7 +88,7 @@ def test_every_kernel_is_here():
     assert set(reference.__all__) == names
     assert reference.__all__ == fused.__all__
     for name in names:
-        plain, compiled = getattr(reference, name), getattr(fused, name).py_func
+        plain, compiled = getattr(reference, name), getattr(getattr(fused, name), "py_func", getattr(fused, name))
         assert list(inspect.signature(plain).parameters) == list(inspect.signature(compiled).parameters), name
         assert plain.__doc__, name
 
@@ -218,6 +218,10 @@ def test_gather(module, dtype):
     probability = x.copy()
     module.gather_binarized(x, rows, index, noise, 1 / 255)
     assert np.array_equal(x, (noise < probability).astype(dtype))
+    module.gather_binarized(x, rows, index, probability, 1 / 255)
+    assert not x.any()      # noise equal to p is not less than it, and the next smaller number is
+    module.gather_binarized(x, rows, index, np.nextafter(probability, -1), 1 / 255)
+    assert x.all()
     noise[0], noise[1] = 0, 1 - np.finfo(dtype).epsneg      # the least and the largest a generator draws
     module.gather_binarized(x[:2], rows, np.array([1, 0]), noise[:2], 1 / 255)
     assert (x[0] == 0).all() and (x[1] == 1).all()
@@ -236,3 +240,32 @@ def test_adam_twins(dtype, tolerance, seed, step, scale):
     fused.adam_update(*low, 1e-3, 0.9, 0.999, 1e-8, scale, step)
     for a, b in zip(exact, low):
         assert np.abs(a - b).max() <= tolerance * max(1, np.abs(a).max())
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["numpy", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(size=SIZES, seed=seeds)
+def test_products_sums_transposition(module, dtype, size, seed):
+    """Of whole numbers: nothing is rounded."""
+    rng = np.random.default_rng(seed)
+    a, b, c = (rng.integers(-9, 9, shape).astype(dtype) for shape in ((size["B"], size["D"]), (size["D"], size["H"]),
+                                                                      (size["B"], size["D"])))
+    product, total, turned, squares = (np.full(shape, np.nan, dtype) for shape in (
+        (size["B"], size["H"]), a.shape, a.shape[::-1], (1,)))
+    module.matmul(product, a, b)
+    assert np.array_equal(product, np.einsum("ij,jk->ik", a, b))
+    module.matmul(product, np.asfortranarray(a), b.T.copy().T)
+    assert np.array_equal(product, np.einsum("ij,jk->ik", a, b))
+    module.add(total, a, c)
+    assert np.array_equal(total, a + c)
+    module.add(total[:, None], a[:, None], -c[:, None])
+    assert np.array_equal(total, a - c)
+    module.transpose(turned, a)
+    assert np.array_equal(turned, a.T)
+    module.sum_squares(squares, a.ravel())
+    assert squares[0] == sum(value ** 2 for value in a.ravel())
+    for bad in (np.nan, np.inf, -np.inf):
+        a[-1, -1] = bad
+        with np.errstate(invalid="ignore"):
+            module.sum_squares(squares, a.ravel())
+        assert not np.isfinite(squares[0])

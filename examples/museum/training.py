@@ -48,7 +48,7 @@ ADAM = [
             "gradients.norm() ** 2", shipped="paiml/entrenar #311"),
 ]
 
-_STEP = "run.optimizer.step(vae.parameters, vae.gradients, vae.kernels)"
+_STEP = "run.optimizer.step(vae.parameters, vae.gradients, vae.engine.kernels)"
 
 
 def _epoch(name: str, function: object, should: str, says: str, shipped: str = "") -> Exhibit:

@@ -7,6 +7,7 @@ only speed, and it comes from four things: no temporaries; loops that LLVM vecto
 
 Nothing compiles at import: a kernel compiles at its first call, and the machine code is kept on disk (`compile.py`).
 """
+from .arrays import matmul, add, transpose, sum_squares
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
@@ -22,6 +23,7 @@ from .optim import adam_update
 from .batches import gather_rows, gather_binarized
 
 __all__ = [
+    "matmul", "add", "transpose", "sum_squares",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",
     "sigmoid_forward", "sigmoid_backward", "softplus_forward", "softplus_backward",

@@ -9,7 +9,7 @@ Range reduction: x = n log 2 + r with n an integer and |r| <= log(2) / 2, so exp
 parts, the first with few enough bits that n times it is exact.  exp(r) is its Taylor series, cut where the next term
 is below half a unit in the last place; 2^n is made by writing n into the exponent bits.
 
-log1p(e) = 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, cut likewise.
+log1p(e) in double precision is 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, cut likewise.
 """
 import numba
 import numpy as np
@@ -84,15 +84,21 @@ def _expm1_d(x):
 
 @inlined
 def _log1p_f(e):
-    s = e / (_f(2) + e)
-    t = s * s
-    p = _f(2 / 15) * t + _f(2 / 13)
-    p = p * t + _f(2 / 11)
-    p = p * t + _f(2 / 9)
-    p = p * t + _f(2 / 7)
-    p = p * t + _f(2 / 5)
-    p = p * t + _f(2 / 3)
-    return s * t * p + s * _f(2)
+    """log(1 + e) = e q(e), q the polynomial that equals log(1 + e) / e at the ten Chebyshev points of [0, 1].
+
+    Beside the series below it saves a division, and s^2, which underflows from e = 1e-19 on: subnormal numbers are
+    slow, and a trained decoder is that sure of its black pixels.  Worst error 1.4 units in the last place.
+    """
+    q = _f(-0.00317606) * e + _f(0.01954253)
+    q = q * e + _f(-0.05637361)
+    q = q * e + _f(0.10543624)
+    q = q * e + _f(-0.15269667)
+    q = q * e + _f(0.19663274)
+    q = q * e + _f(-0.24951616)
+    q = q * e + _f(0.3332971)
+    q = q * e + _f(-0.49999893)
+    q = q * e + _f(1)
+    return q * e
 
 
 @inlined

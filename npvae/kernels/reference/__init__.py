@@ -1,5 +1,6 @@
 """The reference kernels, in lecture order: every formula of the VAE and its derivative, in plain NumPy.
 
+    arrays        products, sums, transposition
     dense         bias and activation                       f(x W + b)
     likelihoods   reconstruction term                       -log p(x|z)
     latents       reparameterization, KL, log q - log p     z = mu + sigma eps
@@ -10,6 +11,7 @@
 The contract stands in `npvae/kernels/__init__.py`; shape letters: B batch, K draws per image, D data, H hidden,
 Z latent, N rows of the data set, P parameters.
 """
+from .arrays import matmul, add, transpose, sum_squares
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
@@ -25,6 +27,7 @@ from .optim import adam_update
 from .batches import gather_rows, gather_binarized
 
 __all__ = [
+    "matmul", "add", "transpose", "sum_squares",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",
     "sigmoid_forward", "sigmoid_backward", "softplus_forward", "softplus_backward",

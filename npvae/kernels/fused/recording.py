@@ -1,0 +1,124 @@
+"""From calls of kernels to a table that `native.replay` can run.
+
+    recorder = Recorder(fused)
+    vae.forward(a, sampled, kernels=recorder)      computes nothing, notes every call with its arrays
+    program = Program(recorder.calls)
+
+The arrays are noted by address, so a program is good as long as the buffers are; it keeps them alive.  What is recorded
+must do nothing but call kernels: anything computed beside them would not be computed again.
+"""
+import ctypes
+import functools
+import platform
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import threadpoolctl
+
+from .arrays import matmul, transpose
+from .native import ROW, WORDS, replay
+
+Call = tuple[Callable[..., None], tuple[Any, ...]]
+
+_ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112      # of the C interface to BLAS
+_GEMM = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")      # in NumPy's wheels; elsewhere
+_NOWHERE = np.zeros(8, np.int64)      # a kernel of Numba writes its status here; ours have none
+
+
+class Recorder:
+    """Stands in for the module of the fused kernels: notes each call instead of making it."""
+
+    def __init__(self, kernels: Any) -> None:
+        self._kernels = kernels
+        self.calls: list[Call] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        kernel = getattr(self._kernels, name)
+        return lambda *arguments: self.calls.append((kernel, arguments))
+
+
+class Program:
+    """Calls as a table.  `scalars` are the floating-point numbers of each call, which may be changed."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls = [one for call in calls for one in _turned(call)]
+        self.table = np.zeros((len(self.calls), ROW), np.int64)
+        self.scalars = self.table[:, 1 + WORDS:].view(np.float64)
+        for row, (kernel, arguments) in zip(self.table, self.calls):
+            (_note_product if kernel is matmul else _note_kernel)(row, kernel, arguments)
+
+    def run(self) -> None:
+        replay(self.table.ctypes.data, len(self.table))
+
+
+def _turned(call: Call) -> list[Call]:
+    """Few rows times a large transposed matrix: out^T = b^T a^T is faster, with the transposition of out, since BLAS
+    then rearranges the small factor and not the large one.  (64 x 784 times 784 x 400: 210 us against 270.)"""
+    kernel, (out, *factors) = call
+    if kernel is not matmul or _is_plain(factors[1]) or not len(out) <= 64 <= min(factors[1].shape):
+        return [call]
+    a, b = factors
+    turned = np.empty(out.shape[::-1], out.dtype)
+    return [(matmul, (turned, b.T, a.T)), (transpose, (out, turned))]
+
+
+def _note_kernel(row: Any, kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Numba's own convention: where to put result and error, then each array as seven or more words."""
+    types = tuple(map(numba.typeof, arguments))
+    if types not in kernel.overloads:
+        kernel.compile(types)
+    compiled = kernel.overloads[types]
+    row[0] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    words = [_NOWHERE.ctypes.data, _NOWHERE.ctypes.data + 8]
+    for value in arguments:
+        if isinstance(value, np.ndarray):
+            words += [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
+        elif isinstance(value, int):
+            words.append(value)
+    scalars = [value for value in arguments if isinstance(value, float)]
+    row[1:1 + len(words)] = words
+    row[1 + WORDS:].view(np.float64)[:len(scalars)] = scalars
+
+
+def _note_product(row: Any, kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """out = 1 * a b + 0 * out, by BLAS; a transposed view is told by its strides."""
+    out, a, b = arguments
+    words = [_ROW_MAJOR, *(_PLAIN if _is_plain(x) else _TRANSPOSED for x in (a, b)), len(out), out.shape[1], a.shape[1]]
+    for x in (a, b, out):
+        words += [x.ctypes.data, max(x.strides) // x.itemsize]
+    row[0] = product_address(out.dtype.char)
+    row[1:1 + len(words)] = words
+    row[1 + WORDS:].view(out.dtype)[0] = 1      # in the low bytes of the first register; the second holds 0
+
+
+def _is_plain(x: Any) -> bool:
+    return x.strides[1] == x.itemsize and x.strides[0] >= x.shape[1] * x.itemsize
+
+
+@functools.cache
+def product_address(kind: str) -> int:
+    """Where NumPy's BLAS has its matrix product for float32 ("f") or float64 ("d"); 0 if it is not found."""
+    letter = {"f": "s", "d": "d"}[kind]
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "blas":
+            functions = ctypes.CDLL(library["filepath"])
+            for name in _GEMM:
+                if hasattr(functions, name.format(letter)):
+                    return ctypes.cast(getattr(functions, name.format(letter)), ctypes.c_void_p).value or 0
+    return 0
+
+
+@functools.cache
+def can_replay(dtype: str) -> bool:
+    """Does replaying work here?  Tried out on a product and a kernel of the given type, against NumPy."""
+    if platform.system() == "Windows" or platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
+        return False
+    if dtype not in ("float32", "float64") or not product_address(np.dtype(dtype).char):
+        return False
+    from .dense import identity_forward
+    a, b = np.arange(12, dtype=dtype).reshape(4, 3), np.arange(20, dtype=dtype).reshape(5, 4)
+    product, out, bias = np.zeros((3, 5), dtype), np.zeros((3, 5), dtype), np.arange(5, dtype=dtype)
+    Program([(matmul, (product, a.T, b.T)), (identity_forward, (out, product, bias))]).run()
+    return np.array_equal(out, a.T @ b.T + bias)

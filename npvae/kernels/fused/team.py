@@ -1,0 +1,112 @@
+"""Threads that replay programs at the same time, without waiting for the interpreter or for each other.
+
+A worker looks at its mailbox for some 0.1 ms after each order, so that in training it is there when the next one comes,
+and then sleeps until the leader rings.
+"""
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .arrays import matmul
+from .native import ASLEEP, DONE, LINE, LOOKS, MAILBOX, POSTED, conclude, fall_asleep, lead, meet, serve, wake_up
+from .recording import Call, Program
+
+_WORTH = 40_000      # multiplications of a product, or numbers in an array, that are worth a second thread
+
+
+class Order:
+    """What the threads do at the same time: a program for each, the leader's last.
+
+    `phases` are lists of tasks, each a list of calls.  The tasks of a phase are shared among the threads; a phase
+    begins when the one before has ended.
+    """
+
+    def __init__(self, phases: Sequence[Sequence[Sequence[Call]]], threads: int) -> None:
+        if not any(_is_worth_a_thread(call) for tasks in phases for calls in tasks for call in calls):
+            threads = 1
+        self._counters = np.zeros((threads, LINE), np.int64)
+        self.programs = []
+        for thread in reversed(range(threads)):
+            barrier = [(meet, (self._counters.ctypes.data, thread, threads, LOOKS))] * (threads > 1)
+            calls: list[Call] = []
+            for phase, tasks in enumerate(phases):
+                calls += barrier * (phase > 0) + [call for task in tasks[thread::threads] for call in task]
+            self.programs.append(Program(calls))
+        self.rows = np.array([(program.table.ctypes.data, len(program.table)) for program in self.programs])
+
+    def set_scalars(self, scalars: Sequence[float]) -> None:
+        """Give every call these floating-point arguments."""
+        for program in self.programs:
+            program.scalars[:, :len(scalars)] = scalars
+
+
+def _is_worth_a_thread(call: Call) -> bool:
+    kernel, arguments = call
+    if kernel is matmul:
+        out, a, _ = arguments
+        return out.size * a.shape[1] >= _WORTH
+    return arguments[0].size >= _WORTH
+
+
+class Team:
+    """The caller, and threads - 1 workers, which end when the team is gone."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.boxes = np.zeros((threads - 1, MAILBOX), np.int64)
+        self._process = 0      # in which the workers live: a fork has none
+        self._under_way: Order | None = None
+
+    def run(self, order: Order) -> None:
+        """Back when all is done."""
+        if len(order.rows) == 1:
+            order.programs[0].run()
+            return
+        if self._process != os.getpid():
+            self._hire()
+        if self._under_way is not None:      # an exception came in between
+            self._clear_up(self._under_way)
+        self._under_way = order
+        if not lead(self._address, order.rows, LOOKS):
+            self._ring()
+            conclude(self._address, order.rows, LOOKS)
+        self._under_way = None
+
+    def _clear_up(self, order: Order) -> None:
+        if (self.boxes[:, DONE] != self.boxes[:, POSTED]).any():
+            self._ring()
+            conclude(self._address, order.rows, LOOKS)
+
+    def _ring(self) -> None:
+        for box, bell in zip(self.boxes, self._bells):
+            if box[ASLEEP]:
+                bell.set()
+
+    def _hire(self) -> None:
+        self._process, self._under_way, self._address = os.getpid(), None, self.boxes.ctypes.data
+        self.boxes[...] = 0
+        self._bells = [threading.Event() for _ in self.boxes]
+        closing = threading.Event()
+        for box, bell in zip(self.boxes, self._bells):
+            threading.Thread(target=_work, args=(box.ctypes.data, self.boxes, bell, closing), daemon=True).start()
+        weakref.finalize(self, _dismiss, self._bells, closing)
+
+
+def _work(box: int, memory: Any, bell: threading.Event, closing: threading.Event) -> None:
+    """A worker's life; `memory` is held so that its mailbox outlives the team."""
+    while not closing.is_set():
+        serve(box, LOOKS)
+        if fall_asleep(box):
+            bell.wait()
+        bell.clear()
+        wake_up(box)
+
+
+def _dismiss(bells: Sequence[threading.Event], closing: threading.Event) -> None:
+    closing.set()
+    for bell in bells:
+        bell.set()

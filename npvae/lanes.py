@@ -1,0 +1,253 @@
+"""Two cores: how the passes of a model are run.  Beside the lesson; `model.py` says what is computed.
+
+    Direct    on whole batches, as it is written, by Python; BLAS may use threads of its own
+    Lanes     the batch is cut into lanes, each with a part of the rows.  What a pass does in a lane is recorded once
+              and then replayed without Python (`kernels/fused/native.py`), each lane by one thread, BLAS with one
+
+`examples/benchmark.py` measures it.  BLAS's own threads leave all that is not a product to one core, and have to meet
+after every product; two threads of Python wait for the interpreter.  Here the threads meet four times in a step: after
+the forward pass, the backward pass, the sum of the lanes' gradients, and the update.
+
+The lanes do not depend on the threads that run them, and their gradients are added in a fixed order: one thread and
+two give the same bits.
+"""
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .kernels import reference
+from .params import Array, Block
+
+if TYPE_CHECKING:
+    from .model import VAE
+
+_LEAST_ROWS = 4      # images in a lane
+_LINE = 64      # parameters are cut at multiples of it, so that no two threads write into one cache line
+
+Task = Callable[[Any], None]      # calls kernels of the module it is given
+
+
+def available_cores() -> int:
+    """Processors that this process may use, by the system's word or by that of OMP_NUM_THREADS and its like."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wishes = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")]
+    return min([cores, *(int(wish) for wish in wishes if wish.isdecimal() and int(wish))])
+
+
+def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
+    """Lanes where the model can be recorded: fused kernels, and parts that do nothing but call them.
+
+    That a part is `recordable` its own class must say: a subclass may compute something else.
+    """
+    parts = vae.likelihood, vae.latent
+    if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
+        return Direct(vae)
+    from .kernels.fused.recording import can_replay
+    return Lanes(vae, threads) if can_replay(vae.dtype) else Direct(vae)
+
+
+def pieces(size: int, number: int, multiple: int = 1) -> list[slice]:
+    """0 ... size in so many pieces of nearly equal size, cut at multiples of a number."""
+    ends = [size * i // number // multiple * multiple for i in range(number)] + [size]
+    return [slice(*pair) for pair in zip(ends, ends[1:])]
+
+
+def images_of(a: SimpleNamespace, batch: int, part: slice) -> SimpleNamespace:
+    """Views of some images of the batch: an array has a row for each image, or for each image and draw."""
+    def cut(value: Any) -> Any:
+        if isinstance(value, list):
+            return [cut(one) for one in value]
+        if not isinstance(value, np.ndarray):
+            return value
+        draws = len(value) // batch
+        return value[part.start * draws:part.stop * draws]
+    return SimpleNamespace(**{name: cut(value) for name, value in vars(a).items()})
+
+
+class Direct:
+    """Whole batches, as the model is written.  `kernels` are those for a whole batch or all parameters."""
+
+    def __init__(self, vae: "VAE") -> None:
+        self.vae, self.kernels = vae, vae.kernels
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """To stand around many calls; here there is nothing to prepare."""
+        yield
+
+    def forward(self, a: SimpleNamespace, sampled: bool) -> None:
+        """`VAE.forward`."""
+        self.vae.forward(a, sampled)
+
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
+        """`VAE.backward`."""
+        self.vae.backward(d, a, sampled)
+
+    def all_finite(self) -> bool:
+        """Are the gradients of the last backward pass, and the parameters?"""
+        return math.isfinite(self.vae.gradients.norm()) and math.isfinite(self.vae.parameters.norm())
+
+
+class Lanes:
+    """The same, recorded, and replayed lane by lane."""
+
+    def __init__(self, vae: "VAE", threads: int) -> None:
+        self.vae, self.threads = vae, threads
+        self.number = max(2, threads - threads % 2)      # even: see _add_others
+        self.gradients = [vae.parameters.zeros_like() for _ in range(self.number)]
+        self.squares = np.zeros((self.number, 2, 1), vae.dtype)      # summed, of gradients and parameters
+        self.kernels = Whole(self)
+        self._inside = False
+
+    @functools.cached_property
+    def _team(self) -> Any:
+        from .kernels.fused.team import Team
+        return Team(self.threads)
+
+    @functools.cached_property
+    def _blas(self) -> Any:
+        import threadpoolctl
+        return threadpoolctl.ThreadpoolController()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around many calls: BLAS keeps to the thread that calls it."""
+        if self._inside:
+            yield
+            return
+        with self._blas.limit(limits=1, user_api="blas"):
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+
+    def run(self, order: Any) -> None:
+        """Replay what `order` made, on all threads; back when all is done."""
+        if self._inside:
+            self._team.run(order)
+        else:
+            with self.running():
+                self._team.run(order)
+
+    def order(self, *phases: Sequence[Sequence[Any]]) -> Any:
+        """Phases of tasks, each a list of recorded calls; the tasks of a phase may run at the same time."""
+        from .kernels.fused.team import Order
+        return Order(phases, self.threads)
+
+    def record(self, task: Task) -> list[Any]:
+        """The kernels that a task calls, with their arrays; nothing is computed."""
+        from .kernels.fused.recording import Recorder
+        recorder = Recorder(self.vae.kernels)
+        task(recorder)
+        return recorder.calls
+
+    def forward(self, a: SimpleNamespace, sampled: bool) -> None:
+        """`VAE.forward`, in every lane."""
+        key = "forward", sampled
+        if key not in a.orders:
+            a.orders[key] = self.order([self.record(lambda kernels: self.vae.forward(lane, sampled, kernels))
+                                        for lane in self._cut(a, a)])
+        self.run(a.orders[key])
+
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
+        """`VAE.backward`, in every lane; but the gradients of the weights.
+
+        These are sums over the whole batch, x^T dpre.  Cut along the batch they would have to be added, which is a
+        pass over all parameters; cut along their own rows, after the lanes have met, they have not.
+        """
+        key = "backward", sampled
+        if key not in a.orders:
+            a.orders[key] = self._order_backward(d, a, sampled)
+        self.run(a.orders[key])
+
+    def _order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> Any:
+        def record(d: SimpleNamespace, a: SimpleNamespace, grads: Block) -> list[Any]:
+            return self.record(lambda kernels: self.vae.backward(d, a, sampled, kernels, grads))
+
+        vae, lanes = self.vae, self._cut(a, a)
+        blocks = self.gradients[:len(lanes)] if len(lanes) > 1 else [vae.gradients]
+        chains = [[call for call in record(*lane) if not self._is_weight_gradient(call)]
+                  for lane in zip(self._cut(d, a), lanes, blocks)]
+        products = [call for call in record(d, a, vae.gradients) if self._is_weight_gradient(call)]
+        rest: list[list[Any]] = [[] for _ in range(self.number)]
+        for multiply, (out, x, dpre) in products:
+            for task, part in zip(rest, pieces(len(out), self.number)):
+                task.append((multiply, (out[part], x[part], dpre)))
+        if len(lanes) > 1:
+            rest[0] += self.record(lambda kernels: self._add_others(kernels, blocks))
+        finite = [self.record(lambda kernels: self._square(kernels, *one))
+                  for one in zip(self.squares, pieces(vae.parameters.flat.size, self.number, _LINE))]
+        return self.order(chains, rest, finite)
+
+    def _is_weight_gradient(self, call: Any) -> bool:
+        """A product into a block of gradients."""
+        kernel, (out, *_) = call
+        return kernel is self.vae.kernels.matmul and any(np.may_share_memory(out, block.flat)
+                                                         for block in (self.vae.gradients, *self.gradients))
+
+    def _add_others(self, kernels: ModuleType, blocks: Sequence[Block]) -> None:
+        """The gradients of all that is not a weight, summed over the lanes."""
+        for name in (name for name, gradient in self.vae.gradients.items() if gradient.ndim == 1):
+            total, *others = (block[name] for block in (self.vae.gradients, *blocks))
+            kernels.add(total, others[0], others[1])
+            source, target = total, others[0]      # to and fro, as no output may be an input; an odd number of times
+            for other in others[2:]:
+                kernels.add(target, source, other)
+                source, target = target, source
+
+    def _square(self, kernels: ModuleType, squares: Array, part: slice) -> None:
+        kernels.sum_squares(squares[0], self.vae.gradients.flat[part])
+        kernels.sum_squares(squares[1], self.vae.parameters.flat[part])
+
+    def _cut(self, buffers: SimpleNamespace, a: SimpleNamespace) -> list[SimpleNamespace]:
+        """The lanes of a batch; a small one has fewer, an even number or one."""
+        batch = len(a.x)
+        number = min(self.number, batch // _LEAST_ROWS)
+        return [images_of(buffers, batch, part) for part in pieces(batch, max(1, number - number % 2))]
+
+    def all_finite(self) -> bool:
+        """Were the gradients of the last backward pass, and the parameters?"""
+        return math.isfinite(self.squares.sum())
+
+
+class Whole:
+    """Kernels for a whole batch or all parameters, in parts that run at the same time."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._orders: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def gather_rows(self, x: Array, rows: Array, index: Array, scale: float) -> None:
+        self._run("gather_rows", (x, rows, index), (scale,), shared=1)
+
+    def gather_binarized(self, x: Array, rows: Array, index: Array, noise: Array, scale: float) -> None:
+        self._run("gather_binarized", (x, rows, index, noise), (scale,), shared=1)
+
+    def adam_update(self, theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float,
+                    eps: float, scale: float, step: int) -> None:
+        self._run("adam_update", (theta, m, v, grad), (lr, beta1, beta2, eps, scale, step))
+
+    def _run(self, name: str, arrays: tuple[Array, ...], scalars: tuple[float, ...], shared: int | None = None) -> None:
+        """Cut all arrays along the first axis but the shared one; the scalars may differ from call to call."""
+        scalars = tuple(map(float, scalars))
+        key = name, *map(id, arrays)
+        if key not in self._orders:
+            if len(self._orders) >= 64:      # arrays that come and go
+                self._orders.clear()
+
+            def call(kernels: ModuleType, part: slice) -> None:
+                getattr(kernels, name)(*(array if i == shared else array[part] for i, array in enumerate(arrays)),
+                                       *scalars)
+            parts = pieces(len(arrays[0]), self._lanes.number, _LINE if shared is None else 1)
+            tasks = [self._lanes.record(functools.partial(call, part=part)) for part in parts]
+            self._orders[key] = arrays, self._lanes.order(tasks)
+        order = self._orders[key][1]
+        order.set_scalars(scalars)
+        self._lanes.run(order)
