@@ -230,6 +230,9 @@ class Whole:
     def gather_binarized(self, x: Array, rows: Array, index: Array, noise: Array, scale: float) -> None:
         self._run("gather_binarized", (x, rows, index, noise), (scale,), shared=1)
 
+    def box_muller(self, eps: Array, uniform: Array) -> None:
+        self._run("box_muller", (eps, uniform), ())
+
     def adam_update(self, theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float,
                     eps: float, scale: float, step: int) -> None:
         self._run("adam_update", (theta, m, v, grad), (lr, beta1, beta2, eps, scale, step))

@@ -151,13 +151,15 @@ class VAE:
         B, K, D, Z, P = batch, draws, self.input_dim, self.latent_dim, self.output.shapes[self.output.b][0]
         x, z, dz, output, doutput = (self._take("x", B, D), self._take("z", B, K, Z), self._take("dz by nll", B, K, Z),
                                      self._take("output", B, K, P), self._take("doutput", B, K, P))
+        noise = self._take("eps", B * K * Z + B * K * Z % 2)      # it is drawn in pairs
         pre = {"encoder_pre": [self._take(f"encoder.{i} pre", B, H) for i, H in enumerate(self.hidden)],
                "mu_pre": self._take("mu pre", B, Z), "logvar_pre": self._take("logvar pre", B, Z),
                "decoder_pre": [self._take(f"decoder.{i} pre", B * K, H) for i, H in enumerate(self.decoder_hidden)],
                "rows_pre": self._take("output pre", B * K, P)}
         a = SimpleNamespace(
             x=x, encoder=[x, *(self._take(f"encoder.{i}", B, H) for i, H in enumerate(self.hidden))],
-            mu=self._take("mu", B, Z), logvar=self._take("logvar", B, Z), eps=self._take("eps", B, K, Z), z=z,
+            mu=self._take("mu", B, Z), logvar=self._take("logvar", B, Z), z=z,
+            noise=noise, eps=noise[:B * K * Z].reshape(B, K, Z), uniform=np.empty(noise.size, np.float32),
             kl=self._take("kl", B, Z), log_ratio=self._take("log_ratio", B, K),
             decoder=[z.reshape(B * K, Z),
                      *(self._take(f"decoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],

@@ -248,7 +248,7 @@ def train_step(run: Run, index: Array) -> None:
     vae, draws = run.vae, run.settings["n_samples"]
     a, d = vae.passes(len(index), draws)
     run.train.gather(a, index, vae.engine.kernels, run.draws)
-    evaluate.draw_noise(a.eps, run.noise)
+    evaluate.draw_noise(a, run.noise, vae.engine.kernels)
     loss = vae.forward_backward(a, d, run.objective, run.step)
     if not (math.isfinite(loss) and vae.engine.all_finite()):
         raise _nonfinite_error(run, loss, _first_nonfinite(vae, a))
@@ -273,7 +273,7 @@ def _evaluate(run: Run) -> Metrics:
     for block in _blocks(len(run.test), max(1, _BLOCK // draws)):
         a, _ = vae.passes(len(block), draws)
         run.test.gather(a, block, vae.engine.kernels, rng)
-        evaluate.draw_noise(a.eps, rng)
+        evaluate.draw_noise(a, rng, vae.engine.kernels)
         vae.engine.forward(a, objective.sampled)
         loss, _, _ = objective(a.nll, a.log_ratio if objective.sampled else a.kl, run.step)
         if not (math.isfinite(loss) and math.isfinite(vae.parameters.norm())):

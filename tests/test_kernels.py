@@ -40,7 +40,8 @@ PAIRS = {
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "importance_bound": Pair({"bound": "B", "weights": "BK"}, {"log_w": "BK"}),
 }
-UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "adam_update", "gather_rows", "gather_binarized"}
+UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "adam_update", "gather_rows", "gather_binarized",
+            "box_muller"}
 
 
 def shape_of(letters, size):
@@ -269,3 +270,17 @@ def test_products_sums_transposition(module, dtype, size, seed):
         with np.errstate(invalid="ignore"):
             module.sum_squares(squares, a.ravel())
         assert not np.isfinite(squares[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_noise_from_uniform_numbers(dtype):
+    """Twins alike, also at the edges; and against the formula in double precision."""
+    uniform = np.random.default_rng(0).random(20000, dtype=np.float32)
+    uniform[:8] = 0, 0, 0, 1 - 2 ** -24, 1 - 2 ** -24, 0.25, 0.5, 0.875
+    noise = {module: np.full(20000, np.nan, dtype) for module in (reference, fused)}
+    for module, eps in noise.items():
+        module.box_muller(eps, uniform)
+        r, turn = np.sqrt(-2 * np.log(1 - uniform[::2].astype(float))), uniform[1::2].astype(float)
+        exact = np.stack([r * np.cos(2 * np.pi * turn), r * np.sin(2 * np.pi * turn)], axis=1).ravel()
+        assert np.abs(eps - exact).max() <= 2e-6
+    assert np.array_equal(noise[reference], noise[reference].astype(np.float32))

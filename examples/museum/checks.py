@@ -103,7 +103,7 @@ def _posterior_draws(s: Setting) -> tuple[Any, Array, Array, Array]:
     vae = s.model()
     a, _ = vae.passes(1, 20000)
     a.x[...] = 0.5
-    draw_noise(a.eps, np.random.default_rng(1))
+    draw_noise(a, np.random.default_rng(1), vae.kernels)
     vae.forward(a, sampled=False)
     vae.forward(a, sampled=True)
     return a, a.z[0], a.mu[0], np.exp(a.logvar[0])
@@ -135,9 +135,12 @@ def monte_carlo_kl(s: Setting) -> str:
 
 def independent_noise(s: Setting) -> str:
     """Neighbouring images, draws and dimensions see noise that is uncorrelated, and so do successive batches."""
-    rng, eps, later = np.random.default_rng(2), np.empty((30, 30, 30)), np.empty((30, 30, 30))
-    draw_noise(eps, rng)
-    draw_noise(later, rng)
+    vae, rng = VAE(2, (), 30, kernels="numpy"), np.random.default_rng(2)
+    a, _ = vae.passes(30, 30)
+    draw_noise(a, rng, vae.kernels)
+    eps = a.eps.copy()
+    draw_noise(a, rng, vae.kernels)
+    later = a.eps
     return first(deviation((eps[1:] * eps[:-1]).ravel(), 0, "correlation between images"),
                  deviation((eps[:, 1:] * eps[:, :-1]).ravel(), 0, "correlation between draws"),
                  deviation((eps[..., 1:] * eps[..., :-1]).ravel(), 0, "correlation between dimensions"),
@@ -242,7 +245,7 @@ def iwae_grows(s: Setting) -> str:
     for draws in (1, 2, 5):
         a, _ = vae.passes(4000, draws)
         a.x[...] = x[0]
-        draw_noise(a.eps, rng)
+        draw_noise(a, rng, vae.kernels)
         vae.forward(a, sampled=True)
         bounds = [-IWAE()(a.nll[i:i + 100], a.log_ratio[i:i + 100], 0)[0] for i in range(0, 4000, 100)]
         means.append(np.mean(bounds))

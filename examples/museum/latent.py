@@ -3,12 +3,12 @@
 Most of what no gradient check can see stands here: the gradient of a wrong objective is right.
 """
 from npvae import ELBO, IWAE, FreeBits, LinearAnnealing, evaluate
-from npvae.kernels.reference import latents, objectives
+from npvae.kernels.reference import batches, latents, objectives
 from npvae.latents import DiagonalGaussian
 
 from .exhibit import BITS, IMPORTANCE, MODEL, NO, SAMPLED, YES, Exhibit
 
-_NOISE = "rng.standard_normal(eps.shape, dtype=np.float32)"
+_NOISE = "kernels.box_muller(a.noise, a.uniform)"
 
 REPARAMETERIZATION = [
     Exhibit("exp(logvar) taken for sigma", NO, "sampler variance", MODEL, latents.reparameterize_forward,
@@ -17,23 +17,32 @@ REPARAMETERIZATION = [
             also=((latents.reparameterize_backward, "0.5 * np.exp(0.5 * logvar)", "np.exp(logvar)"),),
             shipped="three libraries; alecGraves/BVAE-tf #7; reported: rachtsingh/ibp_vae #3"),
     Exhibit("epsilon scaled by 0.01", NO, "sampler variance", MODEL, evaluate.draw_noise,
-            "eps[...] = " + _NOISE,
-            "eps[...] = 0.01 * " + _NOISE, shipped="keras-team/keras, mended in #4211"),
+            _NOISE,
+            _NOISE + "; a.eps[...] *= 0.01", shipped="keras-team/keras, mended in #4211"),
     Exhibit("epsilon a constant", NO, "sampler variance", MODEL, evaluate.draw_noise,
             _NOISE,
-            "1", shipped="twairball/keras_lstm_vae #1"),
+            "a.eps[...] = 1", shipped="twairball/keras_lstm_vae #1"),
     Exhibit("epsilon uniform on [0, 1)", NO, "sampler variance", MODEL, evaluate.draw_noise,
             _NOISE,
-            "rng.random(eps.shape)"),
+            "a.noise[...] = a.uniform"),
     Exhibit("epsilon uniform, with the right variance", NO, "score", MODEL, evaluate.draw_noise,
             _NOISE,
-            "rng.uniform(-(3 ** 0.5), 3 ** 0.5, eps.shape)"),
+            "a.noise[...] = 12 ** 0.5 * (a.uniform - 0.5)"),
     Exhibit("one epsilon for all images", NO, "independent noise", MODEL, evaluate.draw_noise,
-            "rng.standard_normal(eps.shape,",
-            "rng.standard_normal(eps.shape[1:],"),
+            _NOISE,
+            _NOISE + "; a.eps[...] = a.eps[:1]"),
     Exhibit("one epsilon for all draws", NO, "IWAE grows with K", MODEL, evaluate.draw_noise,
-            "rng.standard_normal(eps.shape,",
-            "rng.standard_normal(eps[:, :1].shape,"),
+            _NOISE,
+            _NOISE + "; a.eps[...] = a.eps[:, :1]"),
+    Exhibit("Box-Muller: radius without the 2", NO, "sampler variance", MODEL, batches.box_muller,
+            "np.sqrt(-2 * np",
+            "np.sqrt(-np"),
+    Exhibit("Box-Muller: the cosine twice", NO, "independent noise", MODEL, batches.box_muller,
+            "r * np.sin(angle)",
+            "r * np.cos(angle)"),
+    Exhibit("Box-Muller: half a turn", NO, "sampler variance", MODEL, batches.box_muller,
+            "2 * np.pi",
+            "np.pi"),
     Exhibit("decoded from mu: an autoencoder", NO, "sampler variance", MODEL, DiagonalGaussian.forward,
             "kernels.reparameterize_forward(a.z, a.mu, a.logvar, a.eps)",
             "a.eps[...] = 0; kernels.reparameterize_forward(a.z, a.mu, a.logvar, a.eps)",

@@ -19,6 +19,7 @@ The contract, for both twins:
 
 Matrix products are no kernels: they go to BLAS, in `npvae/layers.py`.
 """
+import functools
 import warnings
 from types import ModuleType
 
@@ -28,19 +29,26 @@ KERNELS = ("numba", "numpy")
 def load(name: str) -> ModuleType:
     """The kernel module of that name: "numpy" (the reference) or "numba" (the fused twin).
 
-    Where numba is missing or refuses the installed NumPy, "numba" warns once and gives the reference.
+    Where numba is missing, fails to load, refuses the installed NumPy or is switched off (NUMBA_DISABLE_JIT), "numba"
+    warns once and gives the reference.
 
     Raises ValueError for any other name.
     """
-    from . import reference
-    if name == "numpy":
-        return reference
-    if name != "numba":
+    if name not in KERNELS:
         raise ValueError(f"kernels must be one of {', '.join(KERNELS)}, got {name!r}")
+    if name == "numba":
+        return _fused_if_possible()
+    from . import reference
+    return reference
+
+
+@functools.lru_cache(maxsize=None)      # warns once, and does not import anew what has failed
+def _fused_if_possible() -> ModuleType:
     try:
         from . import fused
     except ImportError as error:
+        from . import reference
         warnings.warn(f"numba cannot be used ({error}); the NumPy kernels take over, several times slower",
-                      RuntimeWarning, stacklevel=2)
+                      RuntimeWarning, stacklevel=3)
         return reference
     return fused

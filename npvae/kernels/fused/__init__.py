@@ -20,7 +20,7 @@ from .latents import (
     log_ratio_forward, log_ratio_backward)
 from .objectives import importance_bound_forward, importance_bound_backward
 from .optim import adam_update
-from .batches import gather_rows, gather_binarized
+from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
     "matmul", "add", "transpose", "sum_squares",
@@ -32,4 +32,4 @@ __all__ = [
     "reparameterize_forward", "reparameterize_backward", "gaussian_kl_forward", "gaussian_kl_backward",
     "log_ratio_forward", "log_ratio_backward",
     "importance_bound_forward", "importance_bound_backward",
-    "adam_update", "gather_rows", "gather_binarized"]
+    "adam_update", "gather_rows", "gather_binarized", "box_muller"]

@@ -1,5 +1,10 @@
-"""Rows of the data set by index, fused: converted and binarized on the way, with no copy between."""
+"""Rows of the data set by index, fused: converted and binarized on the way, with no copy between; and noise."""
+import math
+
+import numpy as np
+
 from .compile import jit
+from .elementary import log_unit, turn
 
 
 @jit
@@ -18,3 +23,12 @@ def gather_binarized(x, rows, index, noise, scale):
         row = index[b]
         for d in range(x.shape[1]):
             x[b, d] = one if noise[b, d] < x.dtype.type(rows[row, d]) * factor else zero
+
+
+@jit
+def box_muller(eps, uniform):
+    for i in range(eps.size // 2):
+        r = math.sqrt(np.float32(-2) * log_unit(np.float32(1) - uniform[2 * i]))
+        cosine, sine = turn(uniform[2 * i + 1])
+        eps[2 * i] = r * cosine
+        eps[2 * i + 1] = r * sine

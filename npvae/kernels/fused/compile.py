@@ -2,60 +2,149 @@
 
 Two decorators, and no other compilation options anywhere:
 
-    jit         a kernel: cached on disk, may reorder sums (a row of 784 is summed in vector lanes)
+    jit         a kernel: kept on disk, may reorder sums (a row of 784 is summed in vector lanes)
     inlined     a scalar function used inside kernels: never reordered, since its digits depend on the order
 
 `error_model="numpy"` matters: Python's model tests every division for zero, and the test stops vectorisation.
 `fastmath=True` is not used: beyond the four flags below it gains nothing and deletes the handling of NaN and infinity.
+
+On disk, a kernel has one file for each types of arguments.  The file's name holds a hash of all that the machine code
+depends on, its first 32 bytes are a hash of its name and of the rest: it is the right file and whole, or not used, and
+processes that start together replace it by its equal.  Whatever fails in reading or writing, the caller does not
+notice: the kernel is compiled in memory.
+
+Numba's own cache numbers its files and lists them in an index.  A damaged file raises from the caller's line
+(numba #10434), and two processes that fill it at once can leave an index that leads to code for other types.
 """
+import contextlib
 import hashlib
+import importlib.resources
 import os
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
+import numpy as np
+
+try:
+    import numba
+    from numba.core import caching, compiler, runtime, serialize
+except Exception as error:      # beside ImportError: OSError of a broken llvmlite, AttributeError of a foreign NumPy
+    raise ImportError(f"import numba: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+if numba.config.DISABLE_JIT:      # exp and log1p (`elementary.py`) exist as compiled code only
+    raise ImportError("NUMBA_DISABLE_JIT is set")
 
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
-def _cache_folder() -> str | None:
-    """The first folder that can be written, or None.  Its name holds a hash of the sources of all kernels.
-
-    Numba's own key sees the file of the kernel only.  A kernel whose helper in `elementary.py` has changed, or a
-    constant that it takes from the reference, would be loaded as it was before; with the hash it is compiled anew.
-    """
-    here = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(here.parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    bases = [numba.config.CACHE_DIR] if numba.config.CACHE_DIR else [here / "__pycache__", Path(home, "npvae")]
-    for base in bases:
-        folder = Path(base, f"numba-{digest.hexdigest()[:16]}")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-            return str(folder)
-        except OSError:
-            continue
-    return None
-
-
-_FOLDER = _cache_folder()
-
-
 def jit(kernel: Callable[..., None]) -> Any:
     """Compile a kernel at its first call for given types; release the GIL while it runs."""
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _FOLDER or numba.config.CACHE_DIR
-    try:
-        return numba.njit(kernel, cache=_FOLDER is not None, nogil=True, error_model="numpy", fastmath=_REORDER)
-    finally:
-        numba.config.CACHE_DIR = before
+    compiled = numba.njit(kernel, nogil=True, error_model="numpy", fastmath=_REORDER)
+    compiled._cache = _Disk(kernel)      # where `cache=True` puts Numba's own
+    return compiled
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a scalar function for use inside kernels; products and sums may fuse, their order stays."""
     return numba.njit(function, **STRICT)
+
+
+class _Disk(caching.NullCache):
+    """What Numba asks before it compiles a kernel, and tells afterwards."""
+
+    def __init__(self, kernel: Callable[..., None]) -> None:
+        self._kernel = kernel
+
+    def load_overload(self, types: Any, context: Any) -> Any:
+        """The compiled kernel for arguments of these types; None makes Numba compile it."""
+        runtime.rtsys.initialize(context)      # all that loading needs; what compiling needs as well takes 0.2 s more
+        for folder in _folders():
+            with contextlib.suppress(Exception):      # whatever a missing, damaged or foreign file may raise
+                content = _read(folder / self._name(types, context))
+                return compiler.CompileResult._rebuild(context, *pickle.loads(content))
+        return None
+
+    def save_overload(self, types: Any, compiled: Any) -> None:
+        """Write it into the first folder that takes it."""
+        for folder in _folders() if not compiled.library.has_dynamic_globals else []:
+            with contextlib.suppress(Exception):      # read-only, full, gone
+                content = serialize.dumps(compiled._reduce())
+                return _write(folder / self._name(types, compiled.target_context), content)
+
+    def _name(self, types: Any, context: Any) -> str:
+        """The kernel's name, and a hash of what its machine code depends on besides the sources of all kernels."""
+        settings = sorted(f"{name}={value}" for name, value in os.environ.items()
+                          if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"))
+        key = (self._kernel.__module__, self._kernel.__code__.co_code, types, context.codegen().magic_tuple(),
+               numba.config.USING_SVML, numba.__version__, np.__version__, sys.version, settings)
+        return f"{self._kernel.__name__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
+
+
+def _folders() -> list[Path]:
+    """Where machine code may be kept, best first: each is tried in turn, and none needs to exist or be writable.
+
+    NUMBA_CACHE_DIR alone, where it is set; else beside this file, then the user's cache.  A relative XDG_CACHE_HOME is
+    ignored, as its specification demands, and a home folder that does not exist is not made.
+    """
+    home, cache = os.path.expanduser("~"), os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):
+        cache = os.path.join(home, ".cache") if os.path.isabs(home) and os.path.isdir(home) else ""
+    ours = [Path(__file__).parent / "__pycache__", *([Path(cache, "npvae")] if cache else [])]
+    bases = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else ours
+    return [base / f"numba-{_SOURCES}" for base in bases] if _SOURCES else []
+
+
+def _sources() -> str:
+    """A hash of the sources of all kernels, "" where none can be read.
+
+    A kernel is compiled anew when a helper in `elementary.py` changes, or a constant that it takes from the reference.
+    """
+    try:
+        kernels = importlib.resources.files(__package__.rpartition(".")[0])      # a folder, or a place in a zip file
+        files = [file for chapter in (kernels, kernels / "reference", kernels / "fused")
+                 for file in sorted(chapter.iterdir(), key=str) if file.name.endswith((".py", ".pyc"))]
+        text = b"".join(file.name.encode() + file.read_bytes() for file in files)
+        return hashlib.sha256(text).hexdigest()[:16] if text else ""
+    except Exception:
+        return ""
+
+
+_SOURCES = _sources()      # as they are at the import, since that is what will be compiled
+
+
+def _seal(file: Path, content: bytes) -> bytes:
+    return hashlib.sha256(file.name.encode() + content).digest()
+
+
+def _demand_ours(status: os.stat_result) -> None:
+    """Refuse a file that somebody else could have written: to load a pickle is to run it."""
+    if os.name == "posix" and (status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022):
+        raise PermissionError("others can write this file")
+
+
+def _read(file: Path) -> bytes:
+    with open(file, "rb") as opened:
+        _demand_ours(os.fstat(opened.fileno()))
+        seal, content = opened.read(32), opened.read()
+    if seal != _seal(file, content):
+        raise ValueError("damaged, or of another name")
+    return content
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Put the file there whole, or leave no trace."""
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=file.parent)
+    try:
+        with open(handle, "wb") as opened:
+            opened.write(_seal(file, content) + content)
+        os.chmod(temporary, 0o644)      # others may read what root has compiled for all
+        _demand_ours(os.stat(temporary))      # some file systems let everybody write
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

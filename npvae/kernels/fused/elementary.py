@@ -2,6 +2,8 @@
 
     exp(x), expm1(x)     any x; beyond the largest argument they saturate instead of overflowing
     log1p_unit(e)        0 <= e <= 1
+    log_unit(x)          0 < x <= 1, normal, single precision only
+    turn(v)              cos(2 pi v), sin(2 pi v), 0 <= v <= 1, single precision only
 
 NaN passes through.
 
@@ -162,3 +164,36 @@ def _expm1_by_type(x):
 @overload(log1p_unit, jit_options=STRICT)
 def _log1p_by_type(e):
     return (lambda e: _log1p_f(e)) if e == numba.float32 else (lambda e: _log1p_d(e))
+
+
+@inlined
+def log_unit(x):
+    """log x = n log 2 + log m,   x = 2^n m,  2/3 <= m < 4/3;   log m = 2 artanh(s),  s = (m - 1) / (m + 1)."""
+    bits = np.float32(x).view(np.int32)
+    n = (bits - np.int32(0x3F2AAAAB)) >> np.int32(23)
+    f = np.int32(bits - (n << np.int32(23))).view(np.float32) - _f(1)
+    s = f / (_f(2) + f)
+    t = s * s
+    p = _f(2 / 9) * t + _f(2 / 7)
+    p = p * t + _f(2 / 5)
+    p = p * t + _f(2 / 3)
+    m = s * t * p + s * _f(2)
+    return _f(n) * _HIGH_F + (_f(n) * _LOW_F + m)
+
+
+@inlined
+def turn(v):
+    """With q the nearest quarter, cos and sin of the rest by their Taylor series, |rest| <= pi / 4; then turned back."""
+    q = np.rint(_f(4) * v)
+    a = (v - _f(0.25) * q) * _f(2 * np.pi)
+    t = a * a
+    c = _f(1 / 40320) * t - _f(1 / 720)
+    c = c * t + _f(1 / 24)
+    c = (c * t - _f(0.5)) * t + _f(1)
+    s = _f(1 / 362880) * t - _f(1 / 5040)
+    s = s * t + _f(1 / 120)
+    s = (s * t - _f(1 / 6)) * t * a + a
+    quarter = np.int32(q) & np.int32(3)
+    odd = (quarter & np.int32(1)) == 1
+    cosine, sine = (s if odd else c), (c if odd else s)
+    return (-cosine if quarter == 1 or quarter == 2 else cosine), (-sine if quarter >= 2 else sine)

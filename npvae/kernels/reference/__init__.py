@@ -6,7 +6,7 @@
     latents       reparameterization, KL, log q - log p     z = mu + sigma eps
     objectives    log-sum-exp and importance weights        log 1/K sum w
     optim         Adam
-    batches       rows of the data set, as numbers in [0, 1]
+    batches       rows of the data set, as numbers in [0, 1]; noise
 
 The contract stands in `npvae/kernels/__init__.py`; shape letters: B batch, K draws per image, D data, H hidden,
 Z latent, N rows of the data set, P parameters.
@@ -24,7 +24,7 @@ from .latents import (
     log_ratio_forward, log_ratio_backward)
 from .objectives import importance_bound_forward, importance_bound_backward
 from .optim import adam_update
-from .batches import gather_rows, gather_binarized
+from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
     "matmul", "add", "transpose", "sum_squares",
@@ -36,4 +36,4 @@ __all__ = [
     "reparameterize_forward", "reparameterize_backward", "gaussian_kl_forward", "gaussian_kl_backward",
     "log_ratio_forward", "log_ratio_backward",
     "importance_bound_forward", "importance_bound_backward",
-    "adam_update", "gather_rows", "gather_binarized"]
+    "adam_update", "gather_rows", "gather_binarized", "box_muller"]
