@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .model import VAE
 
 _BLOCK = 500      # images at a time
-_ROWS = 1000      # decoder rows at a time, where each image has many draws
+_IMAGES, _ROWS = 8, 1000      # images at a time where each has many draws, and decoder rows: they fit into the caches
 
 
 def draw_noise(a: SimpleNamespace, rng: np.random.Generator, kernels: Any) -> None:
@@ -46,18 +46,19 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
 
     Samples come in blocks, joined by a running log-sum-exp in float64, so memory does not depend on L.
     """
-    draws = min(n_samples, _ROWS)
+    draws = min(n_samples, _ROWS // min(_IMAGES, max(1, len(x))))
     images = max(1, _ROWS // draws)
     total = np.full(len(x), -np.inf)
-    for start in range(0, len(x), images):
-        block = slice(start, start + images)
-        for done in range(0, n_samples, draws):
-            k = min(draws, n_samples - done)
-            a = _draw(vae, x[block], k, rng)
-            vae.engine.forward(a, sampled=True)
-            bound, weights = np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)
-            vae.kernels.importance_bound_forward(bound, weights, -(a.nll + a.log_ratio))
-            total[block] = np.logaddexp(total[block], bound + np.log(k))
+    with vae.engine.running():
+        for start in range(0, len(x), images):
+            block = slice(start, start + images)
+            for done in range(0, n_samples, draws):
+                k = min(draws, n_samples - done)
+                a = _draw(vae, x[block], k, rng)
+                vae.engine.forward(a, sampled=True)
+                bound, weights = np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)
+                vae.kernels.importance_bound_forward(bound, weights, -(a.nll + a.log_ratio))
+                total[block] = np.logaddexp(total[block], bound + np.log(k))
     return total - np.log(n_samples)
 
 

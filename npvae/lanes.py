@@ -11,9 +11,13 @@ the forward pass, the backward pass, the sum of the lanes' gradients, and the up
 The lanes do not depend on the threads that run them, and their gradients are added in a fixed order: one thread and
 two give the same bits.
 """
+import contextlib
 import functools
 import math
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -27,7 +31,6 @@ from .params import Array, Block
 if TYPE_CHECKING:
     from .model import VAE
 
-_LEAST_ROWS = 4      # images in a lane
 _LINE = 64      # parameters are cut at multiples of it, so that no two threads write into one cache line
 
 Task = Callable[[Any], None]      # calls kernels of the module it is given
@@ -48,8 +51,32 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
     parts = vae.likelihood, vae.latent
     if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
         return Direct(vae)
+    from .kernels.fused.compile import is_cold
     from .kernels.fused.recording import can_replay
+    if threads > 1 and is_cold():
+        _compile_the_rest(vae)
     return Lanes(vae, threads) if can_replay(vae.dtype) else Direct(vae)
+
+
+def _compile_the_rest(vae: "VAE") -> None:
+    """The very first run: a second process compiles what a step needs last, into the cache on disk, while this one
+    compiles what it needs first.  Numba compiles in one thread at a time.  Should it fail, nothing is lost but time."""
+    code = f"import npvae; npvae.lanes.compile_backward(npvae.VAE(**{vae.config()}))"
+    with contextlib.suppress(Exception):
+        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        threading.Thread(target=process.wait, daemon=True).start()
+
+
+def compile_backward(vae: "VAE") -> None:
+    """Record the backward pass and the update, which compiles their kernels; for `_compile_the_rest`."""
+    from .kernels.fused.native import meet
+    lanes = Lanes(vae, 1)
+    a, d = vae.passes(2, 1)
+    lanes.order_backward(d, a, sampled=False)
+    theta, m, v, grad = np.zeros((4, 1), vae.dtype)
+    lanes.order([lanes.record(lambda kernels: kernels.adam_update(theta, m, v, grad, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0))])
+    meet(np.zeros(1, np.int64).ctypes.data, 0, 1, 0)
 
 
 def pieces(size: int, number: int, multiple: int = 1) -> list[slice]:
@@ -164,10 +191,11 @@ class Lanes:
         """
         key = "backward", sampled
         if key not in a.orders:
-            a.orders[key] = self._order_backward(d, a, sampled)
+            a.orders[key] = self.order_backward(d, a, sampled)
         self.run(a.orders[key])
 
-    def _order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> Any:
+    def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> Any:
+        """What `backward` runs, recorded."""
         def record(d: SimpleNamespace, a: SimpleNamespace, grads: Block) -> list[Any]:
             return self.record(lambda kernels: self.vae.backward(d, a, sampled, kernels, grads))
 
@@ -207,9 +235,9 @@ class Lanes:
         kernels.sum_squares(squares[1], self.vae.parameters.flat[part])
 
     def _cut(self, buffers: SimpleNamespace, a: SimpleNamespace) -> list[SimpleNamespace]:
-        """The lanes of a batch; a small one has fewer, an even number or one."""
+        """The lanes of a batch: an even number of them, or one for a single image."""
         batch = len(a.x)
-        number = min(self.number, batch // _LEAST_ROWS)
+        number = min(self.number, batch)
         return [images_of(buffers, batch, part) for part in pieces(batch, max(1, number - number % 2))]
 
     def all_finite(self) -> bool:

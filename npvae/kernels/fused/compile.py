@@ -43,14 +43,19 @@ STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
 def jit(kernel: Callable[..., None]) -> Any:
     """Compile a kernel at its first call for given types; release the GIL while it runs."""
-    compiled = numba.njit(kernel, nogil=True, error_model="numpy", fastmath=_REORDER)
+    compiled = numba.njit(kernel, nogil=True, error_model="numpy", fastmath=_REORDER, no_cfunc_wrapper=True)
     compiled._cache = _Disk(kernel)      # where `cache=True` puts Numba's own
     return compiled
 
 
+def is_cold() -> bool:
+    """Is there no machine code on disk yet, of these sources?"""
+    return not any(folder.is_dir() and any(folder.iterdir()) for folder in _folders())
+
+
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a scalar function for use inside kernels; products and sums may fuse, their order stays."""
-    return numba.njit(function, **STRICT)
+    """Compile a scalar function for use inside kernels only; products and sums may fuse, their order stays."""
+    return numba.njit(function, no_cfunc_wrapper=True, no_cpython_wrapper=True, **STRICT)
 
 
 class _Disk(caching.NullCache):

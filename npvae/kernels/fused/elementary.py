@@ -27,28 +27,30 @@ _LEAST_D, _MOST_D = -708.0, 709.0
 
 
 @inlined
-def _power_of_two_f(n):
-    return np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-
-@inlined
-def _power_of_two_d(n):
-    return np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
-
-
-@inlined
-def _tail_f(r):
-    """(exp(r) - 1 - r) / r^2 = 1/2! + r/3! + ... + r^5/7!."""
+def _expm1_f(x):
+    """s = 2^n and q = exp(r) - 1 = r + r^2 (1/2! + r/3! + ... + r^5/7!), so that exp(x) = s q + s."""
+    # Comparisons that NaN fails and leaves alone; n is kept in range for it all the same, as a cast needs a number.
+    x = _LEAST_F if x < _LEAST_F else (_MOST_F if x > _MOST_F else x)
+    n = np.rint(x * _LOG2E_F)
+    n = n if n > _f(-126) else _f(-126)
+    r = x - n * _HIGH_F - n * _LOW_F
+    s = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
     p = _f(1 / 5040) * r + _f(1 / 720)
     p = p * r + _f(1 / 120)
     p = p * r + _f(1 / 24)
     p = p * r + _f(1 / 6)
-    return p * r + _f(1 / 2)
+    p = p * r + _f(1 / 2)
+    return s, r * r * p + r
 
 
 @inlined
-def _tail_d(r):
-    """(exp(r) - 1 - r) / r^2 = 1/2! + r/3! + ... + r^11/13!."""
+def _expm1_d(x):
+    """The same in double precision, up to r^11/13!."""
+    x = _LEAST_D if x < _LEAST_D else (_MOST_D if x > _MOST_D else x)
+    n = np.rint(x * _LOG2E_D)
+    n = n if n > -1022.0 else -1022.0
+    r = x - n * _HIGH_D - n * _LOW_D
+    s = np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
     p = 1 / 6227020800 * r + 1 / 479001600
     p = p * r + 1 / 39916800
     p = p * r + 1 / 3628800
@@ -59,29 +61,8 @@ def _tail_d(r):
     p = p * r + 1 / 120
     p = p * r + 1 / 24
     p = p * r + 1 / 6
-    return p * r + 1 / 2
-
-
-@inlined
-def _expm1_f(x):
-    """s = 2^n and q = exp(r) - 1, so that exp(x) = s q + s."""
-    # Comparisons that NaN fails and leaves alone; n is kept in range for it all the same, as a cast needs a number.
-    x = _LEAST_F if x < _LEAST_F else (_MOST_F if x > _MOST_F else x)
-    n = np.rint(x * _LOG2E_F)
-    n = n if n > _f(-126) else _f(-126)
-    r = x - n * _HIGH_F - n * _LOW_F
-    s = _power_of_two_f(n)
-    return s, r * r * _tail_f(r) + r
-
-
-@inlined
-def _expm1_d(x):
-    x = _LEAST_D if x < _LEAST_D else (_MOST_D if x > _MOST_D else x)
-    n = np.rint(x * _LOG2E_D)
-    n = n if n > -1022.0 else -1022.0
-    r = x - n * _HIGH_D - n * _LOW_D
-    s = _power_of_two_d(n)
-    return s, r * r * _tail_d(r) + r
+    p = p * r + 1 / 2
+    return s, r * r * p + r
 
 
 @inlined
@@ -168,7 +149,7 @@ def _log1p_by_type(e):
 
 @inlined
 def log_unit(x):
-    """log x = n log 2 + log m,   x = 2^n m,  2/3 <= m < 4/3;   log m = 2 artanh(s),  s = (m - 1) / (m + 1)."""
+    """log x = n log 2 + log m,  x = 2^n m,  2/3 <= m < 4/3;  log m = 2 artanh(s),  s = (m - 1) / (m + 1)."""
     bits = np.float32(x).view(np.int32)
     n = (bits - np.int32(0x3F2AAAAB)) >> np.int32(23)
     f = np.int32(bits - (n << np.int32(23))).view(np.float32) - _f(1)
@@ -183,7 +164,7 @@ def log_unit(x):
 
 @inlined
 def turn(v):
-    """With q the nearest quarter, cos and sin of the rest by their Taylor series, |rest| <= pi / 4; then turned back."""
+    """q is the nearest quarter: cos and sin of the rest, |rest| <= pi / 4, by their Taylor series; then turned back."""
     q = np.rint(_f(4) * v)
     a = (v - _f(0.25) * q) * _f(2 * np.pi)
     t = a * a

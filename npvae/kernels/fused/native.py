@@ -74,75 +74,58 @@ def replay(table, calls):
 
 
 @jit
-def wait(word, other, looks):
-    """Until the two words are equal: look so many times, then give up the core now and then."""
-    while _load(word) != _load(other):
-        looks -= 1
-        if looks < 0:
-            _usleep(np.uint32(NAP))
-
-
-@jit
 def meet(counters, me, threads, looks):
     """A call in the tables of several threads: none goes on before all have come here."""
-    mine = counters + 8 * LINE * me
-    _store(mine, _load(mine) + 1)
+    turn = _load(counters + 8 * LINE * me) + 1
+    _store(counters + 8 * LINE * me, turn)
     for i in range(threads):
-        if i != me:
-            theirs = counters + 8 * LINE * i
-            left = looks
-            while _load(theirs) < _load(mine):
-                left -= 1
-                if left < 0:
-                    _usleep(np.uint32(NAP))
+        left = looks
+        while _load(counters + 8 * LINE * i) < turn:
+            left -= 1
+            if left < 0:
+                _usleep(np.uint32(NAP))
 
 
 @jit
-def lead(boxes, orders, looks):
-    """Post an order (address, calls) to every worker; replay one's own, the last; wait.  False if a worker sleeps, and
-    must be woken before `conclude`."""
-    awake = True
-    for i in range(orders.shape[0] - 1):
+def lead(boxes, orders, looks, post):
+    """Post an order (address, calls) to every worker, replay one's own, the last, and wait until all are done.
+
+    False, with nothing but the posting done, if a worker sleeps: wake it, then call again with post = 0.
+    """
+    workers, awake = orders.shape[0] - 1, True
+    for i in range(workers if post else 0):
         box = boxes + 8 * MAILBOX * i
         _store(box + 8 * TABLE, orders[i, 0])
         _store(box + 8 * CALLS, orders[i, 1])
         _store(box + 8 * POSTED, _load(box + 8 * POSTED) + 1)
         awake = awake and _load(box + 8 * ASLEEP) == 0
     if awake:
-        conclude(boxes, orders, looks)
+        for i in range(orders[workers, 1]):
+            _call(orders[workers, 0] + 8 * ROW * i)
+        for i in range(workers):
+            box, left = boxes + 8 * MAILBOX * i, looks
+            while _load(box + 8 * DONE) != _load(box + 8 * POSTED):
+                left -= 1
+                if left < 0:
+                    _usleep(np.uint32(NAP))
     return awake
 
 
 @jit
-def conclude(boxes, orders, looks):
-    """Replay one's own order, the last, and wait for the workers."""
-    replay(orders[-1, 0], orders[-1, 1])
-    for i in range(orders.shape[0] - 1):
-        box = boxes + 8 * MAILBOX * i
-        wait(box + 8 * DONE, box + 8 * POSTED, looks)
-
-
-@jit
 def serve(box, looks):
-    """A worker: replay whatever is posted; return after so many looks in vain."""
+    """A worker: replay whatever is posted.  After so many looks in vain it announces that it falls asleep, looks once
+    more, since an order may have come in between, and returns."""
     idle = 0
-    while idle < looks:
+    _store(box + 8 * ASLEEP, 0)
+    while idle <= looks:
         order = _load(box + 8 * POSTED)
         if order == _load(box + 8 * DONE):
             idle += 1
+            if idle == looks:
+                _store(box + 8 * ASLEEP, 1)
         else:
-            replay(_load(box + 8 * TABLE), _load(box + 8 * CALLS))
+            _store(box + 8 * ASLEEP, 0)
+            for i in range(_load(box + 8 * CALLS)):
+                _call(_load(box + 8 * TABLE) + 8 * ROW * i)
             _store(box + 8 * DONE, order)
             idle = 0
-
-
-@jit
-def fall_asleep(box):
-    """Announce it, then look once more, since an order may have come in between: may one sleep?"""
-    _store(box + 8 * ASLEEP, 1)
-    return _load(box + 8 * POSTED) == _load(box + 8 * DONE)
-
-
-@jit
-def wake_up(box):
-    _store(box + 8 * ASLEEP, 0)

@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import threadpoolctl
 
-from .arrays import matmul, transpose
+from .arrays import add, add_flat, matmul, transpose
 from .native import ROW, WORDS, replay
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
@@ -43,7 +43,7 @@ class Program:
     """Calls as a table.  `scalars` are the floating-point numbers of each call, which may be changed."""
 
     def __init__(self, calls: Sequence[Call]) -> None:
-        self.calls = [one for call in calls for one in _turned(call)]
+        self.calls = [one for call in calls for one in _machine_calls(call)]
         self.table = np.zeros((len(self.calls), ROW), np.int64)
         self.scalars = self.table[:, 1 + WORDS:].view(np.float64)
         for row, (kernel, arguments) in zip(self.table, self.calls):
@@ -53,13 +53,20 @@ class Program:
         replay(self.table.ctypes.data, len(self.table))
 
 
-def _turned(call: Call) -> list[Call]:
-    """Few rows times a large transposed matrix: out^T = b^T a^T is faster, with the transposition of out, since BLAS
-    then rearranges the small factor and not the large one.  (64 x 784 times 784 x 400: 210 us against 270.)"""
-    kernel, (out, *factors) = call
-    if kernel is not matmul or _is_plain(factors[1]) or not len(out) <= 64 <= min(factors[1].shape):
+def _machine_calls(call: Call) -> list[Call]:
+    """What stands for a call in the table: kernels that Numba has compiled, and products.
+
+    Few rows times a large transposed matrix is turned: out^T = b^T a^T, with the transposition of out, is faster, since
+    BLAS then rearranges the small factor and not the large one.  (64 x 784 times 784 x 400: 210 us against 270.)
+    """
+    kernel, arguments = call
+    if kernel is add:
+        return [(add_flat, tuple(array.reshape(-1) for array in arguments))]
+    if kernel is not matmul:
         return [call]
-    a, b = factors
+    out, a, b = arguments
+    if _is_plain(b) or not len(out) <= 64 <= min(b.shape):
+        return [call]
     turned = np.empty(out.shape[::-1], out.dtype)
     return [(matmul, (turned, b.T, a.T)), (transpose, (out, turned))]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import matmul
-from .native import ASLEEP, DONE, LINE, LOOKS, MAILBOX, POSTED, conclude, fall_asleep, lead, meet, serve, wake_up
+from .native import ASLEEP, DONE, LINE, LOOKS, MAILBOX, POSTED, lead, meet, serve
 from .recording import Call, Program
 
 _WORTH = 40_000      # multiplications of a product, or numbers in an array, that are worth a second thread
@@ -71,15 +71,15 @@ class Team:
         if self._under_way is not None:      # an exception came in between
             self._clear_up(self._under_way)
         self._under_way = order
-        if not lead(self._address, order.rows, LOOKS):
+        if not lead(self._address, order.rows, LOOKS, 1):
             self._ring()
-            conclude(self._address, order.rows, LOOKS)
+            lead(self._address, order.rows, LOOKS, 0)
         self._under_way = None
 
     def _clear_up(self, order: Order) -> None:
         if (self.boxes[:, DONE] != self.boxes[:, POSTED]).any():
             self._ring()
-            conclude(self._address, order.rows, LOOKS)
+            lead(self._address, order.rows, LOOKS, 0)
 
     def _ring(self) -> None:
         for box, bell in zip(self.boxes, self._bells):
@@ -100,10 +100,8 @@ def _work(box: int, memory: Any, bell: threading.Event, closing: threading.Event
     """A worker's life; `memory` is held so that its mailbox outlives the team."""
     while not closing.is_set():
         serve(box, LOOKS)
-        if fall_asleep(box):
-            bell.wait()
+        bell.wait()
         bell.clear()
-        wake_up(box)
 
 
 def _dismiss(bells: Sequence[threading.Event], closing: threading.Event) -> None:

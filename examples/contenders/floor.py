@@ -1,0 +1,101 @@
+"""The floor: the matrix products of a training step and nothing else, by `np.matmul` into buffers that are there.
+
+No activation, no loss, no noise, no Adam, no gathering.  A library whose products go to the same BLAS cannot be faster.
+In two forms, of which the faster counts:
+
+    together    one product after the other, each on all BLAS threads
+    lanes       a Python thread for each share of the batch, BLAS on one thread in each; the sum of the lanes'
+                gradients, which training would need, is left out
+"""
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .works import Array, Job, Work
+
+if TYPE_CHECKING:
+    from .worker import Turns
+
+Product = tuple[Array, Array, Array]      # a, b, out
+
+
+def versions() -> dict[str, str]:
+    """Of what does the arithmetic."""
+    return {"numpy": np.__version__}
+
+
+def products(work: Work, images: int, weights: dict[str, Array], rng: np.random.Generator) -> list[Product]:
+    """The products of one step on so many images, in the order of training.  A layer reads what the layer below wrote,
+    as in training; the numbers do not matter, only that none is denormal or infinite."""
+    def filled(rows: int, columns: int) -> Array:
+        return rng.standard_normal((rows, columns), dtype=np.float32)
+
+    forward: list[Product] = []
+    backward: list[Product] = []
+    x, previous = filled(images, work.input_dim), ""
+    for name, draws, n_in, n_out in work.layers():
+        if previous == "logvar":
+            x = filled(images * draws, n_in)      # z is drawn
+        elif previous and name != "logvar":      # which reads what mu reads
+            x = forward[-1][2]
+        forward.append((x, weights[name], filled(images * draws, n_out)))
+        dpre = filled(images * draws, n_out)
+        if not work.reads_images(name):
+            backward.append((dpre, weights[name].T, np.empty_like(x)))
+        backward.append((x.T, dpre, np.empty_like(weights[name])))
+        previous = name
+    return forward + backward[::-1]
+
+
+def _weights(work: Work, rng: np.random.Generator) -> dict[str, Array]:
+    return {name: (rng.standard_normal((n_in, n_out)) / np.sqrt(n_in)).astype(np.float32)
+            for name, _, n_in, n_out in work.layers()}
+
+
+def run(step: list[Product], steps: int) -> None:
+    """So many steps."""
+    for _ in range(steps):
+        for a, b, out in step:
+            np.matmul(a, b, out=out)
+
+
+def together(work: Work, steps: int, threads: int) -> float:
+    """Seconds of so many steps, all BLAS threads on each product."""
+    rng = np.random.default_rng(0)
+    step = products(work, work.batch, _weights(work, rng), rng)
+    with threadpool_limits(threads, user_api="blas"):
+        run(step, 2)
+        began = time.perf_counter()
+        run(step, steps)
+        return time.perf_counter() - began
+
+
+def lanes(work: Work, steps: int, threads: int) -> float:
+    """Seconds of so many steps, the batch shared among Python threads."""
+    rng = np.random.default_rng(0)
+    weights = _weights(work, rng)
+    shares = [len(share) for share in np.array_split(np.arange(work.batch), threads) if len(share)]
+    todo = [products(work, share, weights, rng) for share in shares]
+    with threadpool_limits(1, user_api="blas"):
+        for step in todo:
+            run(step, 2)
+        workers = [threading.Thread(target=run, args=(step, steps)) for step in todo]
+        began = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return time.perf_counter() - began
+
+
+def train(job: Job, turns: "Turns") -> None:
+    """At each turn the products of an epoch, in both forms; `seconds` is the faster one's."""
+    steps = max(1, round(job.work.steps))
+    go = turns.wait()
+    while go:
+        both = {form.__name__: form(job.work, steps, job.threads) * job.work.steps / steps
+                for form in (together, lanes)}
+        go = turns.done(seconds=min(both.values()), forms=both, cpu=None)      # of both forms

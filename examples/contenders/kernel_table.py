@@ -1,0 +1,162 @@
+"""Each fused kernel against its NumPy twin, at the shapes of training.
+
+The kernels are found by name and their arguments by the names in their signatures, as the tests do it.  A twin whose
+numbers differ is not timed.
+"""
+import inspect
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from npvae.kernels import load
+from npvae.params import Array
+
+TOLERANCE = 1e-4      # of the largest number: float32, sums of some thousand terms
+SIZES = {"B": 128, "K": 1, "D": 784, "H": 400, "Z": 20, "N": 20000, "P": 653_000, "E": 50_000, "1": 1, "2": 1568}
+#: what takes draws has fifty of them
+_DRAWS = {"B": 20, "K": 50, "Z": 50}
+
+_ACTIVATION = {"out": "BH", "pre": "BH", "b": "H"}
+#: kernel -> shape of every argument, outputs first; dX has the shape of X
+SHAPES: dict[str, dict[str, str]] = {
+    "add": {"out": "BH", "a": "BH", "b": "BH"},
+    "transpose": {"out": "HD", "a": "DH"},
+    "sum_squares": {"total": "1", "x": "P"},
+    **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), _ACTIVATION),
+    "bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
+    "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},
+    "gaussian_pixel_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
+    "reparameterize": {"z": "BKZ", "mu": "BZ", "logvar": "BZ", "eps": "BKZ"},
+    "gaussian_kl": {"kl": "BZ", "mu": "BZ", "logvar": "BZ"},
+    "log_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
+    "importance_bound": {"bound": "B", "weights": "BK", "log_w": "BK"},
+    "adam_update": {"theta": "P", "m": "P", "v": "P", "grad": "P"},
+    "gather_rows": {"x": "BD", "rows": "ND", "index": "B"},
+    "gather_binarized": {"x": "BD", "rows": "ND", "index": "B", "noise": "BD"},
+    "box_muller": {"eps": "E", "uniform": "E"}}
+_OUTPUTS = {"bernoulli_nll": 2, "importance_bound": 2}      # where the forward kernel writes more than one array
+_IN_PLACE = {"adam_update": ("theta", "m", "v")}
+_SCALARS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "scale": 1 / 255, "step": 7}
+
+
+def family(kernel: str) -> str:
+    """relu_forward -> relu."""
+    return kernel.removesuffix("_forward").removesuffix("_backward")
+
+
+def names(plain: Any, compiled: Any) -> list[str]:
+    """Every public kernel of which there are two."""
+    return [name for name in plain.__all__ if getattr(plain, name) is not getattr(compiled, name)]
+
+
+def _sizes(name: str) -> dict[str, int]:
+    return {**SIZES, **_DRAWS} if name in ("reparameterize", "log_ratio", "importance_bound") else SIZES
+
+
+def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> Array:
+    shape = tuple(_sizes(name)[letter] for letter in letters)
+    if argument == "rows":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if argument == "index":
+        return rng.permutation(SIZES["N"])[:shape[0]]
+    if argument in ("x", "noise", "uniform", "v", "weights"):
+        return rng.random(shape, dtype=np.float32)
+    return np.float32(0.5) * rng.standard_normal(shape, dtype=np.float32)
+
+
+class Call:
+    """A kernel's arguments by name.  `written` are those whose content it makes."""
+
+    def __init__(self, kernel: str, plain: Any, rng: np.random.Generator) -> None:
+        self.kernel, name = kernel, family(kernel)
+        shapes = SHAPES[name]
+        first = list(shapes)[:_OUTPUTS.get(name, 1)]
+        values: dict[str, Any] = {argument: _value(name, argument, letters, rng)
+                                  for argument, letters in shapes.items()}
+        if kernel.endswith("_backward"):      # forward values that belong together, and upstream gradients
+            forward = getattr(plain, f"{name}_forward")
+            forward(*(values[argument] for argument in inspect.signature(forward).parameters))
+            values |= {f"d{argument}": _value(name, argument, letters, rng) for argument, letters in shapes.items()}
+        parameters = list(inspect.signature(getattr(plain, kernel)).parameters)
+        self.arguments = {argument: values[argument] if argument in values else _SCALARS[argument]
+                          for argument in parameters}
+        self.written = [argument for argument in parameters if argument in _IN_PLACE.get(name, ())
+                        or (argument[0] == "d" and argument[1:] in shapes and argument[1:] not in first
+                            if kernel.endswith("_backward") else argument in first and name not in _IN_PLACE)]
+
+    @property
+    def bytes(self) -> int:
+        """What is read and written at least once; of the data set only the rows that are gathered."""
+        arrays = {name: value for name, value in self.arguments.items() if isinstance(value, np.ndarray)}
+        touched = {name: value.nbytes for name, value in arrays.items()}
+        if "rows" in arrays:
+            touched["rows"] = len(arrays["index"]) * arrays["rows"].shape[1]
+        twice = [name for name in self.written if name in _IN_PLACE.get(family(self.kernel), ())]
+        return sum(touched.values()) + sum(touched[name] for name in twice)
+
+    def copied(self, dtype: Any) -> dict[str, Any]:
+        """Arguments of their own, floats in this type."""
+        return {name: value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+                for name, value in self.arguments.items()}
+
+
+def worst_error(call: Call, compiled: Callable[..., None], plain: Callable[..., None]) -> float:
+    """The largest difference of the compiled kernel in float32 from the plain one in float64, over the largest number.
+    Infinite where what one leaves NaN or infinite the other does not."""
+    low, exact = call.copied(np.float32), call.copied(np.float64)
+    compiled(*low.values())
+    plain(*exact.values())
+    errors = []
+    for name in call.written:
+        with np.errstate(invalid="ignore"):
+            error = np.abs(low[name] - exact[name]).max() / max(np.abs(exact[name]).max(), 1e-30)
+        errors.append(float(error) if math.isfinite(error) else math.inf)
+    return max(errors)
+
+
+def timed(calls: Sequence[Callable[[], None]], samples: int, least: float) -> list[float]:
+    """Median seconds of a call of each, by turns; a sample is as many calls as take `least` seconds."""
+    counts = []
+    for call in calls:
+        call()
+        began = time.perf_counter()
+        call()
+        counts.append(max(1, round(least / max(time.perf_counter() - began, 1e-7))))
+    found: list[list[float]] = [[] for _ in calls]
+    for _ in range(samples):
+        for call, count, seconds in zip(calls, counts, found):
+            began = time.perf_counter()
+            for _ in range(count):
+                call()
+            seconds.append((time.perf_counter() - began) / count)
+    return [statistics.median(seconds) for seconds in found]
+
+
+def row(kernel: str, plain: Any, compiled: Any, samples: int, least: float) -> dict[str, Any]:
+    """One line of the table; `note` says why there are no numbers."""
+    if family(kernel) not in SHAPES:
+        return {"kernel": kernel, "note": "NOT TIMED: its arguments are not in kernel_table.SHAPES"}
+    call = Call(kernel, plain, np.random.default_rng(0))
+    slow, fast = getattr(plain, kernel), getattr(compiled, kernel)
+    error = worst_error(call, fast, slow)
+    if error > TOLERANCE:
+        return {"kernel": kernel, "error": error if math.isfinite(error) else None,
+                "note": f"REFUSED: differs from its twin by {error:.1e} of the largest number"}
+    arguments = [call.copied(np.float32).values() for _ in range(2)]
+    numpy_s, numba_s = timed([lambda: slow(*arguments[0]), lambda: fast(*arguments[1])], samples, least)
+    return {"kernel": kernel, "error": error, "numpy_us": numpy_s * 1e6, "numba_us": numba_s * 1e6,
+            "ratio": numpy_s / numba_s, "gb_per_s": call.bytes / numba_s / 1e9, "bytes": call.bytes}
+
+
+def measure(samples: int, least: float, plain: ModuleType | SimpleNamespace | None = None,
+            compiled: ModuleType | SimpleNamespace | None = None) -> list[dict[str, Any]]:
+    """Every kernel of npvae, or of the two modules given."""
+    plain, compiled = plain or load("numpy"), compiled or load("numba")
+    if plain is compiled:
+        return [{"kernel": "all", "note": "NOT TIMED: numba is absent"}]
+    return [row(kernel, plain, compiled, samples, least) for kernel in names(plain, compiled)]
