@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
-
 from .checkpoint import write_atomically
 from .validate import integer
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from .train import Run
 
 
@@ -82,13 +82,14 @@ class Progress(Callback):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file if file is not None else sys.stderr
-        self.bar: tqdm | None = None
+        self.bar: "tqdm | None" = None
 
     def on_step(self, run: "Run") -> None:
         if not self.file.isatty():
             return
         size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
         if self.bar is None:
+            from tqdm import tqdm      # no small part of the time that `import npvae` would take
             remaining = len(run.train) * (run.epochs - run.epoch)
             self.bar = tqdm(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
                             dynamic_ncols=True, initial=int(run.sums["images"]) - size)

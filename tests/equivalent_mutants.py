@@ -1,8 +1,105 @@
-"""Mutants of `mutation.py` that change nothing a test could see, each with the reason.
+"""Mutants of `mutation.py` that change nothing a test could see, by the reason why.
 
-A key is what the program prints after "survived": module, function, operator, and the source before and after.
+They are named as the program prints them after "survived": module, function, operator, and the source before and
+after.
 """
-EQUIVALENT: dict[str, str] = {
-    "optim.CosineLR.__call__: sign: 1 + math.cos(math.pi * min(1.0, step / self.total_steps)) -> "
-    "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))": "the cosine is an even function",
-}
+_GROUPS = {
+    "At 0 both branches are 0.  A complex step would differ there, where f has no derivative.": [
+        "kernels.reference.dense.relu_forward: comparison: out[...] = np.where(a.real < 0, 0, a) -> "
+        "out[...] = np.where(a.real <= 0, 0, a)",
+        "kernels.reference.dense.leaky_relu_forward: comparison: out[...] = np.where(a.real < 0, LEAKY_SLOPE * "
+        "a, a) -> "
+        "out[...] = np.where(a.real <= 0, LEAKY_SLOPE * a, a)"],
+    "The inner choice only keeps expm1 from overflowing: where the outer one takes its value, a < 0, nothing "
+    "has changed, and expm1 of anything up to 1 is finite.": [
+        "kernels.reference.dense.elu_forward: comparison: np.expm1(np.where(a.real < 0, a, 0)) -> "
+        "np.expm1(np.where(a.real <= 0, a, 0))",
+        "kernels.reference.dense.elu_forward: name: np.expm1(np.where(a.real < 0, a, 0)) -> "
+        "np.expm1(np.where(a < 0, a, 0))",
+        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
+        "np.expm1(np.where(a.real < 1, a, 0))",
+        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
+        "np.expm1(np.where(a.real < 0, a, 1))",
+        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
+        "np.expm1(np.where(a.real < 0, a, -1))"],
+    "At out = 0 both branches are dout.": [
+        "kernels.reference.dense.elu_backward: comparison: dpre[...] = np.where(out.real < 0, dout * (out + "
+        "1), dout) -> "
+        "dpre[...] = np.where(out.real <= 0, dout * (out + 1), dout)"],
+    "The two branches are one function in two forms.  Between -1 and 1 neither overflows or loses more than a "
+    "few units in the last place, and at 0 they are equal: only rounding changes.": [
+        "kernels.reference.dense.sigmoid_forward: comparison: negative = a.real < 0 -> negative = a.real <= 0",
+        "kernels.reference.dense.sigmoid_forward: constant: negative = a.real < 0 -> negative = a.real < 1",
+        "kernels.reference.dense.sigmoid_forward: constant: negative = a.real < 0 -> negative = a.real < -1",
+        "kernels.reference.dense.softplus_forward: comparison: negative = a.real < 0 -> negative = a.real <= 0",
+        "kernels.reference.dense.softplus_forward: constant: negative = a.real < 0 -> negative = a.real < 1",
+        "kernels.reference.dense.softplus_forward: constant: negative = a.real < 0 -> negative = a.real < -1",
+        "kernels.reference.likelihoods.bernoulli_nll_forward: comparison: negative = logits.real < 0 -> "
+        "negative = logits.real <= 0",
+        "kernels.reference.likelihoods.bernoulli_nll_forward: constant: negative = logits.real < 0 -> "
+        "negative = logits.real < 1",
+        "kernels.reference.likelihoods.bernoulli_nll_forward: constant: negative = logits.real < 0 -> "
+        "negative = logits.real < -1",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: comparison: negative = t.real < 0 -> "
+        "negative = t.real <= 0",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: constant: negative = t.real < 0 -> "
+        "negative = t.real < 1",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: constant: negative = t.real < 0 -> "
+        "negative = t.real < -1",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_backward: comparison: negative = t.real < 0 -> "
+        "negative = t.real <= 0",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_backward: constant: negative = t.real < 0 -> "
+        "negative = t.real < 1",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_backward: constant: negative = t.real < 0 -> "
+        "negative = t.real < -1"],
+    "The residual is only squared.": [
+        "kernels.reference.likelihoods.gaussian_nll_forward: arithmetic: residual = x[:, None, :] - mean -> "
+        "residual = mean - x[:, None, :]",
+        "kernels.reference.likelihoods.gaussian_nll_forward: sign: residual = x[:, None, :] - mean -> "
+        "residual = -(x[:, None, :] - mean)",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: arithmetic: residual = x[:, None, :] - "
+        "output[..., :pixels] -> "
+        "residual = output[..., :pixels] - x[:, None, :]",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: residual = x[:, None, :] - "
+        "output[..., :pixels] -> "
+        "residual = -(x[:, None, :] - output[..., :pixels])"],
+    "An array of shape (1,) or (rows, 1), where the first entry is the last.": [
+        "kernels.reference.likelihoods.gaussian_nll_backward: constant: dlogvar[0] -> dlogvar[-1]",
+        "kernels.reference.objectives.importance_bound_forward: constant: m[:, 0] + np.log(total) - "
+        "math.log(log_w.shape[1]) -> "
+        "m[:, -1] + np.log(total) - math.log(log_w.shape[1])"],
+    "x has two axes, of which the last has the index 1.": [
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: pixels = x.shape[-1] -> pixels = x.shape[1]",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_backward: sign: pixels = x.shape[-1] -> "
+        "pixels = x.shape[1]"],
+    "The output has 2 D columns: D from the left is D from the right.": [
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: pixels = x.shape[-1] -> "
+        "pixels = -x.shape[-1]",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_backward: sign: pixels = x.shape[-1] -> "
+        "pixels = -x.shape[-1]",
+        "likelihoods.GaussianPixel.mean: constant: return output[:, :output.shape[1] // 2].copy() -> "
+        "return output[:, :output.shape[1] // -2].copy()"],
+    "One entry that is NaN makes NaN of the least and of the largest.": [
+        "likelihoods.Bernoulli.check: name: np.isnan(low) -> np.isnan(high)"],
+    "The middle one of three numbers, whichever of them is called a bound.": [
+        "likelihoods.Bernoulli.bias_at: argument: p = np.clip(mean, 0.001, 1 - 0.001) -> "
+        "p = np.clip(0.001, mean, 1 - 0.001)"],
+    "The cosine is an even function.": [
+        "optim.CosineLR.__call__: sign: 1 + math.cos(math.pi * min(1.0, step / self.total_steps)) -> "
+        "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))"],
+    "Only the shape and the type of the column are taken, and every column has the same.": [
+        "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])"],
+    "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
+        "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> if self.v is None:",
+        "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "
+        "if self.m is None and self.v is None:",
+        "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> if self.m is None:",
+        "optim.Adam.prepare: name: if self.m is None or self.v is None: -> if self.v is None or self.v is None:",
+        "optim.Adam.prepare: name: if self.m is None or self.v is None: -> if self.m is None or self.m is None:",
+        "optim.Adam.prepare: name: self.m.shapes != parameters.shapes -> self.v.shapes != parameters.shapes",
+        "optim.Adam.prepare: name: self.m.flat.dtype != parameters.flat.dtype -> "
+        "self.v.flat.dtype != parameters.flat.dtype"],
+    "At norm = max_norm the factor is 1 either way.": [
+        "optim.Adam.step: comparison: self.max_norm / norm if norm > self.max_norm else 1.0 -> "
+        "self.max_norm / norm if norm >= self.max_norm else 1.0"]}
+EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}

@@ -45,11 +45,13 @@ _KERNELS = ("test_kernels", "test_mutants", "test_identities", "test_gradients")
 _MODEL = ("test_fixtures::test_loss_and_every_gradient", "test_mutants", "test_model", "test_symmetries",
           "test_linear_model", "test_evaluate", "test_identities", "test_gradients", "test_one_file", "test_train")
 TARGETS = {
+    "npvae.kernels.reference.arrays": _KERNELS,
     "npvae.kernels.reference.dense": _KERNELS, "npvae.kernels.reference.likelihoods": _KERNELS,
     "npvae.kernels.reference.latents": _KERNELS, "npvae.kernels.reference.objectives": (*_KERNELS, "test_objectives"),
     "npvae.kernels.reference.optim": ("test_optim", "test_mutants"),
-    "npvae.kernels.reference.batches": ("test_kernels", "test_mutants"),
-    "npvae.params": _MODEL, "npvae.layers": _MODEL, "npvae.likelihoods": _MODEL, "npvae.latents": _MODEL,
+    "npvae.kernels.reference.batches": ("test_kernels", "test_mutants", "test_evaluate"),
+    "npvae.params": ("test_optim", *_MODEL), "npvae.layers": _MODEL, "npvae.likelihoods": _MODEL,
+    "npvae.latents": _MODEL,
     "npvae.objectives": ("test_objectives", "test_optim", *_MODEL), "npvae.model": _MODEL,
     "npvae.optim": ("test_optim", "test_mutants", "test_fixtures::test_adam_is_torch_optim_adam", "test_train")}
 

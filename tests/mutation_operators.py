@@ -230,7 +230,9 @@ PAIRS = [
     ("mu", "logvar"), ("dmu", "dlogvar"), ("z", "eps"), ("dz", "z"), ("encoder", "decoder"), ("m", "v"), ("W", "b"),
     ("beta1", "beta2"), ("nll", "reg"), ("dnll", "dreg"), ("mu_kl", "logvar_kl"), ("encoder_pre", "decoder_pre"),
     ("mu_pre", "logvar_pre"), ("kl", "log_ratio"), ("parameters", "gradients"), ("hidden", "decoder_hidden"),
-    ("input_dim", "latent_dim"), ("z_kl", "z"), ("mu_kl", "mu"), ("logvar_kl", "logvar"), ("by_logvar", "encoder"),
+    ("input_dim", "latent_dim"), ("z_kl", "z"), ("mu_kl", "mu"), ("logvar_kl", "logvar"), ("h_mu", "h_logvar"),
+    ("h_mu", "encoder"), ("z_kl", "z_nll"), ("z_nll", "z"), ("mu_z", "mu_kl"), ("mu_z", "mu"), ("mu_z", "logvar_z"),
+    ("logvar_z", "logvar_kl"), ("logvar_z", "logvar"),
     ("output", "kept"), ("activation_forward", "activation_backward"), ("steps", "beta"), ("x", "output")]
 PARTNERS = {a: [b for pair in PAIRS for b in pair if a in pair and a != b] for pair in PAIRS for a in pair}
 

@@ -200,7 +200,8 @@ def test_a_model_compiles_nothing_before_its_first_step():
         "import numpy as np, npvae\n"
         "vae = npvae.VAE(4, (3,), 2)\n"
         "from npvae.kernels import fused\n"
-        "compiled = lambda: [name for name in fused.__all__ if getattr(getattr(fused, name), 'signatures', ())]\n"
+        "compiled = lambda: [name for name in fused.__all__ if name not in ('matmul', 'add')\n"
+        "                    if getattr(fused, name).signatures or getattr(fused, name).native.signatures]\n"
         "print(compiled())\n"
         "vae.loss_and_gradients(np.full((5, 4), 0.5), np.ones((5, 1, 2)))\n"
         "print('relu_backward' in compiled(), 'adam_update' in compiled())")

@@ -92,6 +92,24 @@ def test_every_activation_and_depth(activation, hidden, objective):
     assert not any(tensor.vacuous for tensor in report.tensors), report
 
 
+@pytest.mark.parametrize("objective", ["elbo", "iwae K=5"])
+def test_heads_and_output_that_are_not_linear(objective):
+    """The derivative of tanh looks at the layer's output, which that of the identity ignores: is it handed the right
+    one?"""
+    objective, draws = OBJECTIVES[objective]
+    models = twins(4, input_dim=7, hidden=(6,), latent_dim=3, activation="tanh")
+    for model in models:
+        tanh = model.encoder.layers[0]
+        for layer in (model.mu, model.logvar, model.output):
+            layer.activation_forward, layer.activation_backward = tanh.activation_forward, tanh.activation_backward
+    vae, analytic = models
+    x, eps = batch(vae, 4, draws, 4)
+    _, gradients = vae.loss_and_gradients(x, eps, objective, STEP)
+    report = compare(gradients, numerical_gradient(loss_in(analytic, x, eps, objective), vae.parameters, "complex"),
+                     "complex")
+    assert report.ok, report
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_central_differences(activation, objective):

@@ -155,6 +155,35 @@ def test_gradients_through_the_noise(kernels, mu, logvar, a):
     assert dlogvar[0, 0] == pytest.approx(-0.5 * a * a * variance * decay * math.sin(a * mu), abs=1e-12)
 
 
+@MODULES
+def test_log_ratio_is_log_q_minus_log_p(kernels):
+    """Draw by draw.  No gradient check sees the term in eps, and no average sees eps^2 replaced by its mean, 1."""
+    rng = np.random.default_rng(0)
+    mu, logvar, eps = rng.standard_normal((4, 3)), rng.standard_normal((4, 3)), rng.standard_normal((4, 2, 3))
+    z, ratio = np.full(eps.shape, 777.0), np.full((4, 2), 777.0)
+    kernels.reparameterize_forward(z, mu, logvar, eps)
+    kernels.log_ratio_forward(ratio, z, logvar, eps)
+
+    def log_normal(value, mean, sigma):
+        return -0.5 * ((value - mean) / sigma) ** 2 - math.log(sigma * math.sqrt(2 * math.pi))
+    for b, k in np.ndindex(4, 2):
+        expected = math.fsum(log_normal(z[b, k, j], mu[b, j], math.exp(logvar[b, j] / 2)) - log_normal(z[b, k, j], 0, 1)
+                             for j in range(3))
+        assert ratio[b, k] == pytest.approx(expected, rel=1e-12, abs=1e-13)
+
+
+@MODULES
+def test_kl_at_chosen_points(kernels):
+    """Also where sigma is nearly 1, and all of sigma^2 - 1 - log sigma^2 cancels but t^2 / 2 + t^3 / 6, t = logvar."""
+    logvar = np.array([[-600.0, -3.0, -0.25, 0.0, 1e-5, 0.5, 4.0, 300.0]])
+    rest = np.array([599.0, 2 + math.exp(-3), math.exp(-0.25) - 0.75, 0.0, 5e-11 + 1e-15 / 6, math.exp(0.5) - 1.5,
+                     math.exp(4) - 5, math.exp(300)])
+    for mu in (0.0, -2.5, 0.125):
+        kl = np.full(logvar.shape, 777.0)
+        kernels.gaussian_kl_forward(kl, np.full(logvar.shape, mu), logvar)
+        assert np.allclose(kl, 0.5 * (mu * mu + rest), rtol=1e-10, atol=0)
+
+
 # --- p(x|z): densities, means and draws ---
 
 def nll_of(kernels, likelihood, output, x):

@@ -13,6 +13,8 @@ from hypothesis import given
 
 from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
 from npvae.kernels import fused, reference
+from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
+from npvae.latents import DiagonalGaussian
 from npvae.layers import Dense
 from npvae.likelihoods import LIKELIHOODS, find
 from npvae.params import Block
@@ -55,17 +57,27 @@ def test_activations_at_chosen_points(module, name):
     assert np.allclose(db, expected.sum(axis=0), rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_complex_step_at_chosen_points(name):
+    """The reference is analytic wherever the function is: at 0 too, but for rectifiers, and far from it."""
+    a = POINTS if "relu" not in name else POINTS[POINTS != 0][:, None]
+    out = np.full(a.shape, 777j)
+    getattr(reference, f"{name}_forward")(out, a + 1e-30j, np.zeros(1))
+    derivative = np.vectorize(ACTIVATIONS[name][1])(a)
+    assert np.allclose(out.imag / 1e-30, derivative, rtol=1e-13, atol=3e-16)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 @given(seed=seeds)
 def test_conjugate_in_conjugate_out(name, seed):
     """The reference branches on real parts alone: f(conj a) = conj f(a), forward and backward, to the bit, on a kink
-    too."""
+    or a bend too, and where two real parts are equal."""
     inputs, upstream = draw_inputs(PAIRS[name], dict(zip("BKDHZ", (4, 3, 7, 5, 6))), seed)
     rng = np.random.default_rng(seed)
     here = [{key: value + 0.7j * rng.standard_normal(value.shape) for key, value in values.items()}
             for values in (inputs, upstream)]
     for value in here[0].values():
-        value.real.flat[::3] = 0
+        value.real.flat[::2], value.real.flat[1::4] = 0, LOGVAR_FLOOR
     there = [{key: value.conj() for key, value in values.items()} for values in here]
     results = []
     for inputs, upstream in (here, there):
@@ -145,7 +157,16 @@ def test_sampled_is_made_a_plain_truth_value():
     assert ELBO(sampled=np.bool_(True)).sampled is True and ELBO(sampled=0).sampled is False
 
 
-# --- the optimizer ---
+# --- parameters and the optimizer ---
+
+def test_a_new_block_is_zero_whatever_the_old_one_holds():
+    block = Block({"a.W": (2, 3), "a.b": (3,)}, "float32")
+    assert not block.flat.any()
+    block.flat[...] = 7
+    new = block.zeros_like()
+    assert not new.flat.any() and new.flat.dtype == np.float32 and new.shapes == block.shapes
+    assert (block.flat == 7).all() and not np.shares_memory(new.flat, block.flat)
+
 
 def test_moments_have_the_type_of_the_parameters_not_of_the_gradients():
     parameters, gradients = Block({"a": (3,)}, "float64"), Block({"a": (3,)}, "float32")
@@ -180,16 +201,34 @@ def test_passes_are_made_once_for_each_batch_and_number_of_draws():
 def test_buffers_share_no_memory(hidden):
     """A kernel may not write into what it reads.  Only views of x, z and output stand in a pass twice, by design, and
     a matrix product and its gradient share one buffer."""
-    a, d = VAE(5, hidden, 3, kernels="numpy").passes(6, 2)
+    vae = VAE(5, hidden, 3, kernels="numpy")
+    vae.passes(7, 2)      # the largest: nothing below needs new memory
+    a, d = vae.passes(6, 2)
     flat = [(f"{letter}.{name}", array) for letter, values in (("a", a), ("d", d))
             for name, value in vars(values).items()
             for array in (value if isinstance(value, list) else [value])
-            if array is not None and not (letter == "d" and name.endswith("_pre"))]
+            if isinstance(array, np.ndarray) and not (letter == "d" and name.endswith("_pre"))]
     shared = {(one, other) for i, (one, array) in enumerate(flat) for other, another in flat[i + 1:]
               if np.shares_memory(array, another)}
-    assert shared == {("a.x", "a.encoder"), ("a.z", "a.decoder"), ("d.z", "d.decoder"), ("a.rows", "a.output"),
-                      ("d.rows", "d.output")}
-    assert len(flat) == 28 + 6 * len(hidden) + bool(hidden)
+    assert shared == {("a.x", "a.encoder"), ("a.noise", "a.eps"), ("a.z", "a.decoder"), ("d.z_nll", "d.decoder"),
+                      ("a.rows", "a.output"), ("d.rows", "d.output")}
+    assert len(flat) == 34 + 6 * len(hidden) + 2 * bool(hidden)
+
+
+def test_matrix_products_and_then_their_gradients_stand_where_the_names_say():
+    vae, rng = example(hidden=(4, 6)), np.random.default_rng(0)
+    x, eps = rng.random((7, 5)), rng.standard_normal((7, 2, 3))
+    a, _ = vae.passes(7, 2)
+    layers = [*vae.encoder.layers, vae.mu, vae.logvar, *vae.decoder.layers, vae.output]
+    inputs = [*a.encoder, a.encoder[-1], *a.decoder]
+    products = [*a.encoder_pre, a.mu_pre, a.logvar_pre, *a.decoder_pre, a.rows_pre]
+    a.x[...], a.eps[...] = x, eps
+    vae.forward(a, sampled=False)
+    assert all(np.allclose(product, value @ vae.parameters[layer.W], rtol=1e-13, atol=1e-14)
+               for product, value, layer in zip(products, inputs, layers, strict=True))
+    _, gradients = vae.loss_and_gradients(x, eps)
+    assert all(np.allclose(product.sum(axis=0), gradients[layer.b], rtol=1e-13, atol=1e-14)
+               for product, layer in zip(products, layers))
 
 
 def test_smaller_passes_are_views_of_the_largest():
@@ -246,7 +285,7 @@ def test_a_mean_image_that_does_not_fit(mean):
 # --- layers and likelihoods ---
 
 def test_a_layer_is_initialized_whatever_its_parameters_were():
-    layer, params = Dense("a", 3, 4, "relu", reference), Block({"a.W": (3, 4), "a.b": (4,)}, "float64")
+    layer, params = Dense("a", 3, 4, "relu"), Block({"a.W": (3, 4), "a.b": (4,)}, "float64")
     params.flat[...] = 7
     layer.initialize(params, np.random.default_rng(0))
     assert not params["a.b"].any() and (params["a.W"] != 7).all()
@@ -261,6 +300,21 @@ def test_every_pixel_starts_with_its_mean_and_a_sigma_near_a_quarter():
     mean = np.array([0.0, 0.25, 0.75])
     assert np.array_equal(find("gaussian:0.2").bias_at(mean), mean)
     assert find("gaussian-pixel").bias_at(mean) == pytest.approx([*mean, *3 * [-math.log(16)]], rel=1e-14)
+
+
+def test_the_mean_image_is_asked_of_the_kernel_as_its_contract_says():
+    """pre (rows, D) and b (D,) of one type: the fused kernels do not broadcast."""
+    arrays = []
+    spy = SimpleNamespace(sigmoid_forward=lambda out, pre, b: arrays.extend([out, pre, b]))
+    find("bernoulli").mean(spy, np.ones((2, 3), "float32"))
+    assert [array.shape for array in arrays] == [(2, 3), (2, 3), (3,)] and {array.dtype.name for array in arrays} == {
+        "float32"}
+
+
+@pytest.mark.parametrize("part", [DiagonalGaussian(), *map(find, LIKELIHOODS)], ids=lambda part: type(part).__name__)
+def test_what_the_package_brings_can_be_recorded(part):
+    """Each class says so itself: `lanes.engine` takes no base class's word for it."""
+    assert vars(type(part))["recordable"] is True
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

@@ -42,9 +42,14 @@ STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def jit(kernel: Callable[..., None]) -> Any:
-    """Compile a kernel at its first call for given types; release the GIL while it runs."""
-    compiled = numba.njit(kernel, nogil=True, error_model="numpy", fastmath=_REORDER, no_cfunc_wrapper=True)
-    compiled._cache = _Disk(kernel)      # where `cache=True` puts Numba's own
+    """Compile a kernel at its first call for given types; release the GIL while it runs.
+
+    `kernel.native` is the same without the part that Python calls, which takes a quarter of the time to compile.
+    """
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, "no_cfunc_wrapper": True}
+    compiled, native = numba.njit(kernel, **options), numba.njit(kernel, no_cpython_wrapper=True, **options)
+    compiled._cache, native._cache = _Disk(kernel), _Disk(kernel, "native")      # where `cache=True` puts Numba's own
+    compiled.native = native
     return compiled
 
 
@@ -61,8 +66,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 class _Disk(caching.NullCache):
     """What Numba asks before it compiles a kernel, and tells afterwards."""
 
-    def __init__(self, kernel: Callable[..., None]) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Callable[..., None], variant: str = "") -> None:
+        self._kernel, self._variant = kernel, variant
 
     def load_overload(self, types: Any, context: Any) -> Any:
         """The compiled kernel for arguments of these types; None makes Numba compile it."""
@@ -84,8 +89,9 @@ class _Disk(caching.NullCache):
         """The kernel's name, and a hash of what its machine code depends on besides the sources of all kernels."""
         settings = sorted(f"{name}={value}" for name, value in os.environ.items()
                           if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"))
-        key = (self._kernel.__module__, self._kernel.__code__.co_code, types, context.codegen().magic_tuple(),
-               numba.config.USING_SVML, numba.__version__, np.__version__, sys.version, settings)
+        key = (self._variant, self._kernel.__module__, self._kernel.__code__.co_code, types,
+               context.codegen().magic_tuple(), numba.config.USING_SVML, numba.__version__, np.__version__,
+               sys.version, settings)
         return f"{self._kernel.__name__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
 
 

@@ -74,9 +74,9 @@ def _machine_calls(call: Call) -> list[Call]:
 def _note_kernel(row: Any, kernel: Any, arguments: tuple[Any, ...]) -> None:
     """Numba's own convention: where to put result and error, then each array as seven or more words."""
     types = tuple(map(numba.typeof, arguments))
-    if types not in kernel.overloads:
-        kernel.compile(types)
-    compiled = kernel.overloads[types]
+    if types not in kernel.native.overloads:
+        kernel.native.compile(types)
+    compiled = kernel.native.overloads[types]
     row[0] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     words = [_NOWHERE.ctypes.data, _NOWHERE.ctypes.data + 8]
     for value in arguments:
