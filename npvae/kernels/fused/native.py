@@ -25,7 +25,7 @@ LINE = 8
 POSTED, TABLE, CALLS, DONE, ASLEEP = (LINE * i for i in range(5))
 MAILBOX = 5 * LINE
 
-LOOKS = 100_000      # of a thread that waits for another, some 0.1 ms; after that it leaves the core to others
+LOOKS = 2_000_000      # of a thread that waits for another, some 0.5 ms; after that it leaves the core to others
 NAP = 50      # microseconds
 
 _I32, _I64, _DOUBLE = ir.IntType(32), ir.IntType(64), ir.DoubleType()

@@ -1,6 +1,6 @@
 """Threads that replay programs at the same time, without waiting for the interpreter or for each other.
 
-A worker looks at its mailbox for some 0.1 ms after each order, so that in training it is there when the next one comes,
+A worker looks at its mailbox for some 0.5 ms after each order, so that in training it is there when the next one comes,
 and then sleeps until the leader rings.
 """
 import os
