@@ -30,6 +30,7 @@ def main() -> None:
     # 2. The model, what it minimises, and how.
     vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
               args.seed)
+    vae.threads = args.threads
     objective = cli.make_objective(args, len(x_train))
     optimizer = cli.make_optimizer(args, len(x_train))
 

@@ -18,6 +18,7 @@ from . import data, validate
 from .callbacks import Callback
 from .checkpoint import CheckpointError, write_atomically
 from .kernels import KERNELS
+from .lanes import available_cores
 from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS, find
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
@@ -102,8 +103,8 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     training.add_argument("--seed", type=_number(int, 0), default=0, help="of all randomness")
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
-    training.add_argument("--threads", type=_number(int, 1), default=None, metavar="N",
-                          help="BLAS threads (default: what BLAS chooses)")
+    training.add_argument("--threads", type=_number(int, 1), default=min(2, available_cores()), metavar="N",
+                          help="cores at work; 1 and 2 give the same numbers, bit for bit, with --kernels numba")
     where = parser.add_argument_group("data and results")
     where.add_argument("--data-dir", default="mnist", metavar="PATH",
                        help="mnist (it comes with npvae), a folder of IDX files, an .npy or .npz file")
@@ -237,8 +238,7 @@ def resume_command(args: argparse.Namespace) -> str:
     python = Path(sys.executable).name
     if shutil.which(python) != sys.executable:
         python = sys.executable
-    threads = ["--threads", str(args.threads)] if args.threads else []
-    return shlex.join([python, sys.argv[0], "--out", str(args.out), *threads, "--resume"])
+    return shlex.join([python, sys.argv[0], "--out", str(args.out), "--threads", str(args.threads), "--resume"])
 
 
 def checkpoint_to_resume(args: argparse.Namespace) -> Path | None:

@@ -31,8 +31,7 @@ ALLOWED = {
     "likelihoods": {"kernels.reference.likelihoods", "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
     "optim": {"kernels.reference", "params", "validate"},
-    "lanes": {"kernels", "kernels.reference", "kernels.fused.recording", "kernels.fused.compile", "kernels.fused.native",
-              "kernels.fused.team", "params"},
+    "lanes": {"kernels", "kernels.reference", "params", *_ENGINE, "kernels.fused.compile"},
     "checkpoint": {"params"},
     "evaluate": {"params", "validate"},
     "model": {"kernels", "lanes", "latents", "layers", "likelihoods", "objectives", "params", "checkpoint", "evaluate",
@@ -41,7 +40,7 @@ ALLOWED = {
     "callbacks": {"checkpoint", "validate"},
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},
     "plotting": {"checkpoint", "figures"},
-    "cli": {"kernels", "layers", "likelihoods", "objectives", "optim", "checkpoint", "callbacks", "data",
+    "cli": {"kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "checkpoint", "callbacks", "data",
             "plotting", "train", "validate"},
     "": {"checkpoint", "callbacks", "data", "evaluate", "gradcheck", "likelihoods", "model", "objectives", "optim",
          "train"}}

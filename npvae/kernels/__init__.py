@@ -17,7 +17,7 @@ The contract, for both twins:
    `.real` and never calls abs or clip, so one complex step gives a derivative to machine precision.
 8. NaN goes in, NaN comes out: no kernel hides one.
 
-Matrix products are no kernels: they go to BLAS, in `npvae/layers.py`.
+Matrix products go to BLAS: `matmul` is the same in both twins.
 """
 import functools
 import warnings
