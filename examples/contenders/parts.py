@@ -31,7 +31,7 @@ def epochs(settings: Settings) -> Found:
             rounds = Rounds(workers, dict.fromkeys(workers, request), settings.rounds, settings)
             missing.update(rounds.failed)
             rows = summary.summarize(rounds.answers, work.steps)
-            tolerance = summary.loss_tolerance(work.steps * (settings.rounds + 1))
+            tolerance = summary.loss_tolerance(work.images * (settings.rounds + 1))
             problems = _problems(name, rows, missing, rounds.idle, tolerance)
             found["works"][name] = {"turns": rounds.answers, "summary": rows, "idle": rounds.idle,
                                     "missing": dict(missing), "images": work.images,
