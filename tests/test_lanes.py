@@ -1,0 +1,246 @@
+"""Lanes: passes recorded once and replayed by several threads are the direct ones, the same bits every time, and
+nothing stale.  What they stand on is tested in `test_replay.py` and `test_threads.py`.
+"""
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, StepLR, fit
+from npvae.kernels.fused import recording
+from npvae.lanes import Direct, Lanes
+from npvae.layers import ACTIVATIONS
+from npvae.likelihoods import LIKELIHOODS
+from strategies import seeds, sizes
+from test_gradients import OBJECTIVES, STEP, batch, near_a_kink
+from workers import small_work_is_shared  # noqa: F401 (a fixture)
+
+RNG = np.random.default_rng(30)
+X, X_TEST = RNG.integers(0, 256, (53, 7), dtype=np.uint8), RNG.integers(0, 256, (9, 7), dtype=np.uint8)
+
+
+def model(threads=1, **config):
+    vae = VAE(**{"input_dim": 7, "hidden": (6, 5), "latent_dim": 3, "activation": "tanh", "dtype": "float64", **config})
+    vae.parameters.flat[...] += 0.2 * np.random.default_rng(1).standard_normal(vae.parameters.flat.size)
+    vae.threads = threads
+    return vae
+
+
+def result(vae, x, eps, objective=ELBO()):
+    """Loss and gradients, from buffers that hold NaN at first."""
+    vae.passes(len(x), eps.shape[1])
+    lanes = [block.flat for block in getattr(vae.engine, "gradients", ())]
+    for memory in (*vae._memory.values(), vae.gradients.flat, *lanes):
+        memory[...] = np.nan
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, STEP)
+    return loss, {name: value.copy() for name, value in gradients.items()}
+
+
+def bits(*arguments):
+    loss, gradients = result(*arguments)
+    return loss, {name: value.tobytes() for name, value in gradients.items()}
+
+
+def direct(vae, *arguments):
+    with mock.patch.object(VAE, "engine", property(Direct)):
+        return result(vae, *arguments)
+
+
+def assert_equal(ours, exact, tolerance, floor=0.0):
+    """Loss and every tensor, relative to its norm; and, where its terms may cancel, to that of all."""
+    total = np.sqrt(sum((value ** 2).sum() for value in exact[1].values()))
+    assert ours[0] == pytest.approx(exact[0], rel=tolerance)
+    for name, value in exact[1].items():
+        error = np.linalg.norm(ours[1][name] - value)
+        assert error <= tolerance * np.linalg.norm(value) + floor * total, (name, error)
+
+
+# ---- Replayed = direct
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(size=sizes("BDHGFZ", most=40), depth=st.integers(0, 3), draws=st.integers(1, 5), threads=st.integers(1, 5),
+       seed=seeds, activation=st.sampled_from(list(ACTIVATIONS)), likelihood=st.sampled_from(list(LIKELIHOODS)),
+       objective=st.sampled_from(list(OBJECTIVES)))
+def test_replayed_is_direct(dtype, size, depth, draws, threads, seed, activation, likelihood, objective):
+    """Against the reference in double precision, and against the same kernels called one by one."""
+    config = dict(input_dim=size["D"], hidden=[size[letter] for letter in "HGF"[:depth]], latent_dim=size["Z"],
+                  activation=activation, likelihood=likelihood, seed=seed)
+    exact, ours = model(**config, kernels="numpy"), model(threads, **config, dtype=dtype)
+    exact.parameters.flat[...] = ours.parameters.flat
+    call = *(value.astype(dtype) for value in batch(ours, size["B"], draws, seed)), OBJECTIVES[objective][0]
+    assert isinstance(ours.engine, Lanes) and isinstance(exact.engine, Direct)
+    replayed = result(ours, *call)
+    if dtype == "float64":      # the weights of IWAE are exponentials of nlls in the hundreds
+        tolerance = 1e-10 if "iwae" in objective else 1e-12
+        assert_equal(replayed, result(exact, *call), tolerance, tolerance)
+        assert_equal(replayed, direct(ours, *call), tolerance, tolerance)
+    elif not near_a_kink(exact, *call):
+        assert_equal(replayed, result(exact, *call), 1e-3, 1e-4)
+        assert_equal(replayed, direct(ours, *call), 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("objective, draws", [(ELBO(), 1), (IWAE(), 3)])
+def test_every_size_of_batch(threads, objective, draws):
+    """Whatever the number of lanes, and of rows in the last."""
+    exact, ours = model(kernels="numpy", likelihood="gaussian-learned:1"), model(threads,
+                                                                                 likelihood="gaussian-learned:1")
+    for size in (*range(1, 41), 1):
+        call = *batch(ours, size, draws, size), objective
+        assert_equal(result(ours, *call), result(exact, *call), 1e-12, 1e-13)
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 128, 129, 130])
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
+def test_wide_layers(rows, dtype, tolerance):
+    """Where BLAS is given a product's transpose: up to 64 rows in a lane, 64 columns and more."""
+    config = dict(input_dim=70, hidden=(64, 66), latent_dim=65)
+    exact, ours = model(**config, kernels="numpy"), model(2, **config, dtype=dtype)
+    exact.parameters.flat[...] = ours.parameters.flat
+    call = tuple(value.astype(dtype) for value in batch(ours, rows, 1, 2))
+    assert_equal(result(ours, *call), result(exact, *call), tolerance)
+
+
+def test_nothing_stale_is_replayed(tmp_path):
+    """Larger buffers, other parameters, other draws, another number of threads: each is seen at the next call."""
+    exact, ours = model(kernels="numpy"), model(2)
+    first = {size: batch(ours, size, 2, size) for size in (9, 30)}
+
+    def check(size, draws, objective=ELBO()):
+        exact.parameters.flat[...] = ours.parameters.flat
+        call = *(first[size] if draws == 2 else batch(ours, size, draws, 3)), objective
+        assert_equal(result(ours, *call), result(exact, *call), 1e-12)
+
+    for size, draws in ((9, 2), (30, 2), (9, 2), (9, 5), (9, 2)):
+        check(size, draws)
+        check(size, draws, IWAE())
+        ours.parameters["decoder.0.W"][1] *= -1
+        check(size, draws)
+    for threads in (1, 4, 2):
+        ours.threads = threads
+        assert ours.threads == threads
+        check(30, 2)
+    ours.start_at(np.full(7, 0.2))
+    check(9, 2)
+    ours.save(tmp_path / "vae.npz")
+    loaded = VAE.load(tmp_path / "vae.npz")
+    loaded.threads = 2
+    assert bits(loaded, *first[30]) == bits(ours, *first[30])
+
+
+# ---- The same bits
+
+@given(size=sizes("BDHGZ", most=40), depth=st.integers(0, 2), draws=st.integers(1, 3), seed=seeds,
+       dtype=st.sampled_from(["float32", "float64"]), likelihood=st.sampled_from(list(LIKELIHOODS)),
+       objective=st.sampled_from(list(OBJECTIVES)))
+def test_threads_do_not_change_the_bits(size, depth, draws, seed, dtype, likelihood, objective):
+    """One, two and three threads share two lanes, four and five share four; and nothing depends on who is faster."""
+    vae = model(1, input_dim=size["D"], hidden=[size[letter] for letter in "HG"[:depth]], latent_dim=size["Z"],
+                likelihood=likelihood, dtype=dtype, seed=seed)
+    call = *batch(vae, size["B"], draws, seed), OBJECTIVES[objective][0]
+    seen = {}
+    for threads in (1, 2, 3, 4, 5):
+        vae.threads = threads
+        seen[threads] = bits(vae, *call)
+        assert all(bits(vae, *call) == seen[threads] for _ in range(3))
+    assert seen[1] == seen[2] == seen[3] and seen[4] == seen[5]
+
+
+RUNS = {
+    "dynamic": ({}, {"binarize": "dynamic"}),
+    "learned sigma": ({"likelihood": "gaussian-learned", "dtype": "float32"}, {}),
+    "iwae": ({"hidden": (6,)}, {"objective": IWAE(), "n_samples": 3, "binarize": "static"}),
+    "free bits": ({"hidden": (), "dtype": "float32"}, {"objective": FreeBits(0.1)})}
+
+
+def train(path, threads, config, call, epochs=2, resume=None, **more):
+    """Batches of 25, 25 and 3.  All that must be equal: parameters, moments, history but its seconds."""
+    vae, optimizer = model(threads, **config, **more), Adam(StepLR(0.01, [2]), max_norm=5.0)
+    history = fit(vae, X, X_TEST, epochs, 25, optimizer, callbacks=[Checkpoint(path)], resume=resume, **call)
+    history = [{name: value for name, value in metrics.items() if name not in ("seconds", "images_per_second")}
+               for metrics in history]
+    return [block.flat.tobytes() for block in (vae.parameters, optimizer.m, optimizer.v)], history
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_training_with_one_and_two_threads(run, tmp_path):
+    path, again = tmp_path / "run.npz", tmp_path / "again.npz"
+    one = train(path, 1, *RUNS[run])
+    assert train(path, 2, *RUNS[run]) == one == train(path, 3, *RUNS[run])
+    for first, second in ((1, 2), (2, 1)):
+        train(again, first, *RUNS[run], epochs=1)
+        assert train(again, second, *RUNS[run], resume=again, seed=7) == one
+    with mock.patch.object(recording, "can_replay", lambda dtype: False):
+        plain = train(path, 1, *RUNS[run])
+    for ours, theirs in zip(one[1], plain[1]):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_evaluation():
+    vae, x = model(), RNG.random((41, 7))
+    values = {}
+    for threads in (1, 2):
+        vae.threads = threads
+        values[threads] = [vae.elbo(x, np.random.default_rng(0)), vae.log_likelihood(x, np.random.default_rng(0), 60)]
+    assert np.array_equal(values[1][0], values[2][0]) and np.array_equal(values[1][1], values[2][1])
+    with mock.patch.object(VAE, "engine", property(Direct)):
+        assert np.allclose(values[1][0], vae.elbo(x, np.random.default_rng(0)), rtol=1e-6)
+        assert np.allclose(values[1][1], vae.log_likelihood(x, np.random.default_rng(0), 60), rtol=1e-6)
+
+
+# ---- What can be recorded
+
+class InNumpy(Bernoulli):
+    """The same, with NumPy instead of kernels."""
+
+    def forward(self, kernels, nll, kept, output, x, params):
+        kept[...] = 1 / (1 + np.exp(-output))
+        nll[...] = (np.logaddexp(0, output) - x[:, None] * output).sum(axis=2)
+
+    def backward(self, kernels, doutput, grads, dnll, kept, output, x, params):
+        doutput[...] = dnll[:, :, None] * (kept - x[:, None])
+
+
+class Halved(Bernoulli):
+    """What follows the kernel is not recorded: a program would leave it out."""
+
+    def forward(self, kernels, nll, kept, output, x, params):
+        super().forward(kernels, nll, kept, output, x, params)
+        nll *= 0.5
+
+    def backward(self, kernels, doutput, grads, dnll, kept, output, x, params):
+        super().backward(kernels, doutput, grads, dnll, kept, output, x, params)
+        doutput *= 0.5
+
+
+class Promised(Bernoulli):
+    recordable = True
+
+
+class Denied(Bernoulli):
+    recordable = False
+
+
+@pytest.mark.parametrize("likelihood, engine", [(InNumpy, Direct), (Halved, Direct), (Denied, Direct),
+                                                (Promised, Lanes)])
+def test_only_what_says_so_itself_is_recorded(likelihood, engine):
+    """`recordable` is not inherited."""
+    exact, ours = model(kernels="numpy", likelihood=likelihood()), model(2, likelihood=likelihood())
+    assert type(ours.engine) is engine and type(exact.engine) is Direct
+    for seed in (1, 2):
+        call = *batch(ours, 20, 2, seed), IWAE()
+        assert_equal(result(ours, *call), result(exact, *call), 1e-12)
+
+
+@pytest.mark.parametrize("kernels, dtype, works", [
+    ("numpy", "float64", True), ("numpy", "complex128", True), ("numba", "float64", False)])
+def test_what_cannot_be_replayed_is_run_directly(kernels, dtype, works, monkeypatch):
+    monkeypatch.setattr(recording, "can_replay", lambda dtype: works)
+    exact, vae = model(kernels="numpy"), model(2, kernels=kernels, dtype=dtype)
+    assert type(vae.engine) is Direct
+    call = *batch(vae, 20, 2, 5), IWAE()
+    assert_equal(result(vae, *call), result(exact, *call), 1e-12)
+    if dtype == "float64":
+        ours, theirs = fit(vae, X, X_TEST, 1, 25)[0], fit(exact, X, X_TEST, 1, 25)[0]
+        assert ours["test_loss"] == pytest.approx(theirs["test_loss"], rel=1e-4)

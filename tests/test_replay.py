@@ -1,0 +1,129 @@
+"""Recorded calls: the same bits as the calls themselves."""
+import gc
+import inspect
+import platform
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from npvae.kernels import fused, reference
+from npvae.kernels.fused import recording
+from npvae.kernels.fused.recording import Program, Recorder, can_replay
+from strategies import seeds
+from test_kernels import PAIRS, draw_inputs, shape_of
+
+RNG = np.random.default_rng(31)
+TYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def arguments_of(name, dtype):
+    """For a kernel of that name, as `test_kernels` calls it, with scalars as plain floats; outputs hold 777."""
+    rng, size = np.random.default_rng(6), dict(zip("BKDHZ", (4, 3, 7, 5, 6)))
+    a, grey = rng.standard_normal((4, 7)).astype(dtype), rng.integers(0, 256, (9, 7), dtype=np.uint8)
+    new, index, uniform = np.full((4, 7), 777, dtype), np.array([8, 0, 3, 3]), rng.random((4, 7), dtype=np.float32)
+    others = {
+        "matmul": (new, np.rint(9 * a), np.rint(9 * rng.random((7, 7))).astype(dtype)), "add": (new, a, a[::-1].copy()),
+        "transpose": (new.reshape(7, 4), a), "sum_squares": (new[0, :1], a.ravel()),
+        "adam_update": (a[0], a[1], a[2] ** 2, a[3], 0.01, 0.9, 0.99, 1e-8, 0.5, 3.0),
+        "gather_rows": (new, grey, index, 1 / 255), "gather_binarized": (new, grey, index, uniform, 1 / 255),
+        "box_muller": (new.ravel(), uniform.ravel())}
+    if name in others:
+        return others[name]
+    pair = PAIRS[name.rpartition("_")[0]]
+    inputs, upstream = draw_inputs(pair, size, 6)
+    values = {**inputs, **{key: rng.random(shape_of(letters, size)) for key, letters in pair.outputs.items()}}
+    if name.endswith("forward"):
+        values.update({key: np.full_like(values[key], 777) for key in pair.outputs})
+        return [values[key].astype(dtype) for key in (*pair.outputs, *pair.inputs)]
+    values.update({f"d{key}": value for key, value in upstream.items()})
+    values.update({f"d{key}": np.full_like(value, 777) for key, value in inputs.items()})
+    return [values[key].astype(dtype) for key in inspect.signature(getattr(reference, name)).parameters]
+
+
+def copies(arguments):
+    return [value.copy() if isinstance(value, np.ndarray) else value for value in arguments]
+
+
+@TYPES
+@pytest.mark.parametrize("name", fused.__all__)
+def test_every_kernel_can_be_recorded(name, dtype):
+    """The recorder computes nothing; the program computes the same bits as the call, as often as it is run."""
+    arguments, kernel, recorder = arguments_of(name, dtype), getattr(fused, name), Recorder(fused)
+    called, recorded = copies(arguments), copies(arguments)
+    assert getattr(recorder, name)(*recorded) is None
+    assert [call[0] for call in recorder.calls] == [kernel]
+    program = Program(recorder.calls)
+    assert all(map(np.array_equal, recorded, arguments))
+    for _ in range(2):
+        kernel(*called)
+        program.run()
+        assert all(map(np.array_equal, recorded, called))
+        assert not all(map(np.array_equal, recorded, arguments))
+
+
+@TYPES
+@given(shape=st.tuples(*[st.sampled_from([1, 2, 3, 5, 63, 64, 65, 70])] * 3), seed=seeds, data=st.data())
+def test_products_of_whole_numbers(dtype, shape, seed, data):
+    """Plain and transposed, rows out of a larger matrix or none, any length 1: exact, and nothing else is written."""
+    rng, (rows, inner, columns) = np.random.default_rng(seed), shape
+
+    def factor(rows, columns, spare):
+        """With so many rows too many in memory, before it or (negative) after it."""
+        turned = data.draw(st.booleans(), label="transposed")
+        stored = rng.integers(-9, 9, (rows + abs(spare), columns)[::-1 if turned else 1]).astype(dtype)
+        stored = stored.T if turned else stored
+        return stored[spare:] if spare > 0 else stored[:rows]
+
+    a, b = factor(rows, inner, data.draw(st.integers(-2, 2), label="spare")), factor(inner, columns, 0)
+    whole = np.full((rows + 4, columns), np.nan, dtype)
+    out = whole[2:-2]
+    empty = [(fused.matmul, (out[:0], a[:0], b))] * data.draw(st.integers(0, 1), label="no rows")
+    Program([*empty, (fused.matmul, (out, a, b))]).run()
+    assert np.array_equal(out, np.matmul(a.astype(float), b.astype(float)))
+    assert np.isnan(whole[:2]).all() and np.isnan(whole[-2:]).all()
+
+
+@TYPES
+@pytest.mark.parametrize("rows, inner, columns, turned", [
+    (64, 70, 64, True), (1, 64, 65, True), (65, 70, 64, False), (64, 63, 64, False), (64, 64, 63, False)])
+def test_few_rows_times_a_large_transposed_matrix(rows, inner, columns, turned, dtype):
+    """By the product's transpose; the factors that change are seen again."""
+    out, a, b = (np.full(shape, np.nan, dtype) for shape in ((rows, columns), (rows, inner), (columns, inner)))
+    program = Program([(fused.matmul, (out, a, b.T))])
+    assert len(program.table) == 1 + turned
+    for _ in range(2):
+        a[...], b[...] = RNG.integers(-9, 9, a.shape), RNG.integers(-9, 9, b.shape)
+        program.run()
+        assert np.array_equal(out, a.astype(float) @ b.T.astype(float))
+
+
+def test_calls_are_made_in_order_and_keep_their_arrays():
+    """A program lives as long as it is wanted, whatever else holds its arrays; its scalars can be changed."""
+    a, recorder = np.arange(3.0), Recorder(fused)
+    states = [a, *np.full((50, 3), np.nan)]
+    for before, after in zip(states, states[1:]):
+        recorder.add(after, before, a)
+    kept, last, program = weakref.ref(a), states[-1], Program(recorder.calls)
+    del a, recorder, states, before, after
+    gc.collect()
+    program.run()
+    assert np.array_equal(last, [0, 51, 102]) and kept() is not None
+    grey, x = np.full((4, 2), 3, np.uint8), np.zeros((4, 2))
+    program = Program([(fused.gather_rows, (x, grey, np.arange(4), 1.0))])
+    for factor in (1.0, 0.5):
+        program.scalars[:, 0] = factor
+        program.run()
+        assert (x == 3 * factor).all()
+
+
+@pytest.mark.parametrize("name, value", [("product_address", lambda kind: 0), ("replay", lambda table, calls: None)])
+def test_whether_replaying_works_is_tried_out(name, value, monkeypatch):
+    tried = can_replay.__wrapped__      # anew
+    assert tried("float32") and tried("float64") and not tried("complex128")
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "system", lambda: "Windows")
+        assert not tried("float64")
+    monkeypatch.setattr(recording, name, value)
+    assert not tried("float32") and not tried("float64")

@@ -1,0 +1,318 @@
+"""The threads that replay: in phases, woken when they sleep, in order again after an interrupt or a fork, gone with
+their model; and what they must leave as it was.
+"""
+import gc
+import os
+import signal
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import numpy as np
+import pytest
+import threadpoolctl
+
+from npvae import ELBO, IWAE, VAE, Adam, Callback, fit
+from npvae.kernels import fused
+from npvae.kernels.fused import team
+from npvae.kernels.fused.native import ASLEEP
+from npvae.lanes import available_cores
+from npvae.train import Rows, Run, train_step
+from test_gradients import batch
+from test_lanes import X, X_TEST, bits, model, result
+from workers import WORTH, other_threads, small_work_is_shared, wait_until  # noqa: F401 (one is a fixture)
+
+RNG = np.random.default_rng(31)
+TEAMS = pytest.mark.parametrize("threads", [2, 3])
+
+
+# ---- The team
+
+class Sums:
+    """An order of 7 phases: in each, 5 tasks add what two tasks of the phase before have left.  One of them is slow."""
+
+    def __init__(self, threads):
+        self.state, slow = np.full((8, 5, 3), np.nan), np.zeros((3, 20000))
+        self.order = team.Order([[[(fused.add, tuple(slow))] * (4 * (task == phase % 5)) + [
+            (fused.add, (after[task], before[task], before[task - 1]))] for task in range(5)]
+            for phase, (before, after) in enumerate(zip(self.state, self.state[1:]))], threads)
+
+    def check(self, crew):
+        expected = RNG.integers(-99, 99, (5, 3))
+        self.state[0], self.state[1:] = expected, np.nan
+        crew.run(self.order)
+        for found in self.state[1:]:
+            expected = expected + np.roll(expected, 1, axis=0)
+            assert np.array_equal(found, expected)
+
+
+@TEAMS
+def test_a_phase_begins_when_the_one_before_has_ended(threads):
+    before, crew, orders = set(threading.enumerate()), team.Team(threads), [Sums(threads), Sums(threads)]
+    assert not other_threads(before)
+    for turn in range(200):
+        orders[turn % 2].check(crew)
+    assert len(other_threads(before)) == threads - 1
+
+
+def test_small_work_needs_no_thread(monkeypatch):
+    """Numbers in an array, or multiplications of a product: so many are worth a second thread."""
+    before, crew = set(threading.enumerate()), team.Team(2)
+
+    def threads_for(kernel, *shapes):
+        arrays = tuple(np.ones(shape) for shape in shapes)
+        crew.run(team.Order([[[(kernel, arrays)]]], 2))
+        assert (arrays[0] == (2 if kernel is fused.add else len(arrays[2]))).all()
+        return len(other_threads(before))
+
+    monkeypatch.setattr(team, "_WORTH", WORTH)
+    assert threads_for(fused.add, *[WORTH - 1] * 3) == 0
+    assert threads_for(fused.matmul, (1, WORTH - 1), (1, 1), (1, WORTH - 1)) == 0
+    assert threads_for(fused.matmul, (2, 1), (2, WORTH // 2 + 1), (WORTH // 2 + 1, 1)) == 1
+
+
+@TEAMS
+def test_sleeping_threads_are_woken(threads):
+    crew, sums = team.Team(threads), Sums(threads)
+    for _ in range(5):
+        sums.check(crew)
+        wait_until(lambda: crew.boxes[:, ASLEEP].all())
+    sums.check(crew)
+
+
+def run_interrupted(crew, order, line):
+    """Ctrl-C before that line of `team`, counted as they are executed; False if there are not so many."""
+    lines = []
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_filename != team.__file__:
+            return None
+        lines.append(event == "line")
+        if sum(lines) == line:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        crew.run(order)
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+
+
+@TEAMS
+@pytest.mark.parametrize("asleep", [True, False])
+def test_what_an_interrupt_leaves_is_cleared_up(threads, asleep):
+    """Wherever it comes; also where it comes again, and before another order."""
+    crew, sums, other = team.Team(threads), Sums(threads), Sums(threads)
+    sums.check(crew)
+    for line in range(1, 100):
+        if asleep:
+            wait_until(lambda: crew.boxes[:, ASLEEP].all())
+        interrupted = run_interrupted(crew, sums.order, line)
+        run_interrupted(crew, other.order, line)
+        other.check(crew)
+        sums.check(crew)
+        if not interrupted:
+            break
+    assert 5 < line < 99
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@TEAMS
+def test_a_fork_has_threads_of_its_own(threads):
+    crew, sums = team.Team(threads), Sums(threads)
+    sums.check(crew)
+    child = os.fork()
+    if not child:
+        signal.alarm(300)      # the watchdog has stayed behind
+        try:
+            sums.check(crew)
+            sums.check(crew)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    sums.check(crew)
+
+
+@TEAMS
+def test_threads_end_with_their_team(threads):
+    """Whether they are awake or asleep."""
+    before, sums = set(threading.enumerate()), Sums(threads)
+    for asleep in (False, True):
+        crew = team.Team(threads)
+        sums.check(crew)
+        if asleep:
+            wait_until(lambda: crew.boxes[:, ASLEEP].all())
+        assert len(other_threads(before)) == threads - 1
+        crew = None
+        wait_until(lambda: not other_threads(before))
+
+
+# ---- The threads of a model
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("at", ["the beginning", "the end"])
+def test_after_an_interrupt(call, at, monkeypatch):
+    """Ctrl-C around the forward pass, or the backward pass: the next step is as ever."""
+    vae, real, calls = model(2), team.lead, []
+    x, eps = batch(vae, 20, 2, 5)
+    expected = bits(vae, x, eps)
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        done = real(*arguments) if len(calls) != call or at == "the end" else None
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return done
+
+    for _ in range(3):
+        calls.clear()
+        with monkeypatch.context() as patch, threadpoolctl.threadpool_limits(2):
+            patch.setattr(team, "lead", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                vae.loss_and_gradients(x, eps)
+            assert blas_threads() == {2}
+        assert bits(vae, x, eps) == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_in_a_fork():
+    vae = model(2)
+    call = batch(vae, 20, 2, 5)
+    expected = bits(vae, *call)
+    child = os.fork()
+    if not child:
+        signal.alarm(300)      # the watchdog has stayed behind
+        try:
+            os._exit(0 if all(bits(vae, *call) == expected for _ in range(3)) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert bits(vae, *call) == expected
+
+
+def test_threads_end_with_their_model(monkeypatch):
+    """None is started before there is work, nor for work that is too small; and many models do not pile them up."""
+    before, vae = set(threading.enumerate()), model(3)
+    call = batch(vae, 20, 2, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(team, "_WORTH", WORTH)
+        result(vae, *call)
+    assert not other_threads(before)
+    vae.threads = 3
+    result(vae, *call)
+    assert len(other_threads(before)) == 2
+    del vae
+    for seed in range(20):
+        result(model(2, seed=seed), *call)
+    gc.collect()
+    wait_until(lambda: not other_threads(before))
+
+
+def test_two_models_at_once():
+    models = [model(2), model(2, hidden=(8,), seed=2)]
+    calls = [batch(vae, 20 + vae.hidden[0], 2, 5) for vae in models]
+    expected = [bits(vae, *call) for vae, call in zip(models, calls)]
+    for _ in range(5):
+        assert [bits(vae, *call) for vae, call in zip(models, calls)] == expected
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda vae, call: [bits(vae, *call) for _ in range(30)], models, calls)
+        assert list(found) == [[one] * 30 for one in expected]
+
+
+# ---- What is left behind
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+
+class Broken(ELBO):
+    def __call__(self, nll, reg, step):
+        raise ZeroDivisionError
+
+
+def test_blas_has_one_thread_inside_and_as_many_as_before_after():
+    inside, vae = [], model(2)
+
+    class Look(Callback):
+        def on_step(self, run):
+            inside.append(blas_threads())
+
+    with threadpoolctl.threadpool_limits(2):
+        x, eps = batch(vae, 20, 2, 5)
+        assert bits(vae, x, eps) == bits(vae, x, eps) and blas_threads() == {2}
+        with pytest.raises(ZeroDivisionError):
+            vae.loss_and_gradients(x, eps, Broken())
+        assert blas_threads() == {2}
+        with mock.patch.object(team, "lead", lambda *_: inside.append(blas_threads()) or True):
+            vae.loss_and_gradients(x, eps)
+        fit(vae, X, X_TEST, 1, 25, callbacks=[Look()])
+        assert inside == [{1}] * 5 and blas_threads() == {2}
+        with pytest.raises(ZeroDivisionError):
+            fit(vae, X, X_TEST, 1, 25, objective=Broken())
+        vae.elbo(X / 255, np.random.default_rng(0)), vae.log_likelihood(X / 255, np.random.default_rng(0), 9)
+        assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize("objective, draws, binarize, most", [
+    (ELBO(), 1, "dynamic", 16), (ELBO(), 1, "none", 16), (IWAE(), 5, "none", 40)])
+def test_a_step_allocates_nothing(objective, draws, binarize, most):
+    """But the few numbers per image and draw that IWAE returns.  In KiB; an array (B, Z) has 10."""
+    x = RNG.integers(0, 256, (500, 784), dtype=np.uint8)
+    vae, order = VAE(784, (128,), 20), RNG.permutation(500)
+    vae.threads = 2
+    rows = Rows("x_train", x, vae, binarize, 0, 0)
+    run = Run(vae, Adam(), objective, rows, rows, {"n_samples": draws, "batch_size": 128, "seed": 0}, epochs=1)
+    run.begin_epoch()
+    batches = [order[start:start + 128] for start in range(0, 500, 128)]      # the last has 116
+    with vae.engine.running():
+        for step in range(8):
+            train_step(run, batches[step % 4])
+        tracemalloc.start()
+        try:
+            for step in range(50):
+                train_step(run, batches[step % 4])
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < most * 1024
+
+
+# ---- vae.threads
+
+@pytest.mark.parametrize("value, error", [(0, ValueError), (-1, ValueError), (True, TypeError), (1.0, TypeError),
+                                          ("2", TypeError), (None, TypeError), ([2], TypeError)])
+def test_threads_that_are_refused(value, error):
+    vae = model(2)
+    engine = vae.engine
+    with pytest.raises(error, match="^threads must be .*at least 1, got ") as caught:
+        vae.threads = value
+    assert "\n" not in str(caught.value) and vae.threads == 2 and vae.engine is engine
+
+
+@pytest.mark.parametrize("environment, cores", [
+    ({}, 6), ({"OMP_NUM_THREADS": "3"}, 3), ({"OPENBLAS_NUM_THREADS": "1"}, 1), ({"MKL_NUM_THREADS": "2"}, 2),
+    ({"OMP_NUM_THREADS": "5", "MKL_NUM_THREADS": "4"}, 4), ({"OMP_NUM_THREADS": "99"}, 6),
+    *(({"OMP_NUM_THREADS": value}, 6) for value in ("", "0", "-1", "4,2", "many", "2.0"))])
+def test_available_cores(environment, cores, monkeypatch):
+    """What the system allows, or less by the environment; a model takes two of them at most."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(6), raising=False)
+    assert available_cores() == cores
+    assert VAE(7, (), 3).threads == min(2, cores)
+    monkeypatch.delattr(os, "sched_getaffinity")      # not on every system
+    for count in (4, None):
+        monkeypatch.setattr(os, "cpu_count", lambda: count)
+        assert available_cores() == min(cores, count or 1)
