@@ -143,7 +143,7 @@ def test_threads_do_not_change_the_bits(size, depth, draws, seed, dtype, likelih
     for threads in (1, 2, 3, 4, 5):
         vae.threads = threads
         seen[threads] = bits(vae, *call)
-        assert all(bits(vae, *call) == seen[threads] for _ in range(3))
+        assert all(bits(vae, *call) == seen[threads] for _ in range(2))
     assert seen[1] == seen[2] == seen[3] and seen[4] == seen[5]
 
 

@@ -202,8 +202,10 @@ def test_in_a_fork():
 
 def test_threads_end_with_their_model(monkeypatch):
     """None is started before there is work, nor for work that is too small; and many models do not pile them up."""
-    before, vae = set(threading.enumerate()), model(3)
+    vae = model(3)
     call = batch(vae, 20, 2, 5)
+    result(model(), *call)      # where nothing has been compiled yet, more than one thread would start a process
+    before = set(threading.enumerate())
     with monkeypatch.context() as patch:
         patch.setattr(team, "_WORTH", WORTH)
         result(vae, *call)
@@ -264,7 +266,7 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_after():
 
 
 @pytest.mark.parametrize("objective, draws, binarize, most", [
-    (ELBO(), 1, "dynamic", 16), (ELBO(), 1, "none", 16), (IWAE(), 5, "none", 40)])
+    (ELBO(), 1, "dynamic", 20), (ELBO(), 1, "none", 20), (IWAE(), 5, "none", 40)])
 def test_a_step_allocates_nothing(objective, draws, binarize, most):
     """But the few numbers per image and draw that IWAE returns.  In KiB; an array (B, Z) has 10."""
     x = RNG.integers(0, 256, (500, 784), dtype=np.uint8)
