@@ -4,7 +4,8 @@ Between two kernels Python spends a microsecond or two, and only one thread at a
 on half a batch each, waiting for Python costs more than the second core brings.  So the calls of a pass are noted once
 (`recording.py`) and replayed from a table, in one compiled function that holds no interpreter lock.
 
-A *call* is one row of the table: an address, then WORDS integers, then DOUBLES floating-point numbers.  The calling
+A *call* is one row of the table: an address, then WORDS integers, DOUBLES floating-point numbers, and room for what the
+function returns.  The calling
 conventions of Linux and macOS put the two kinds of arguments in separate registers, the rest on the stack, and leave it
 to the caller to clean up; so a function may be called with more arguments than it takes, and one type of call serves
 all.  (Windows mixes the two kinds: there nothing is replayed.)
@@ -17,7 +18,8 @@ from numba.extending import intrinsic
 from .compile import jit
 
 WORDS, DOUBLES = 64, 8
-ROW = 1 + WORDS + DOUBLES      # of the table, in units of eight bytes
+STATUS = 1 + WORDS + DOUBLES
+ROW = STATUS + 2      # of the table, in units of eight bytes
 
 #: One mailbox per worker thread, each word in a cache line of its own: the number of the newest order and of the last
 #: one done; what to replay; and whether the worker sleeps.

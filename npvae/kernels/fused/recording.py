@@ -18,13 +18,12 @@ import numpy as np
 import threadpoolctl
 
 from .arrays import add, add_flat, matmul, transpose
-from .native import ROW, WORDS, replay
+from .native import ROW, STATUS, WORDS, replay
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112      # of the C interface to BLAS
 _GEMM = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")      # in NumPy's wheels; elsewhere
-_NOWHERE = np.zeros(8, np.int64)      # a kernel of Numba writes its status here; ours have none
 
 
 class Recorder:
@@ -45,7 +44,7 @@ class Program:
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = [one for call in calls for one in _machine_calls(call)]
         self.table = np.zeros((len(self.calls), ROW), np.int64)
-        self.scalars = self.table[:, 1 + WORDS:].view(np.float64)
+        self.scalars = self.table[:, 1 + WORDS:STATUS].view(np.float64)
         for row, (kernel, arguments) in zip(self.table, self.calls):
             (_note_product if kernel is matmul else _note_kernel)(row, kernel, arguments)
 
@@ -78,7 +77,7 @@ def _note_kernel(row: Any, kernel: Any, arguments: tuple[Any, ...]) -> None:
         kernel.native.compile(types)
     compiled = kernel.native.overloads[types]
     row[0] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    words = [_NOWHERE.ctypes.data, _NOWHERE.ctypes.data + 8]
+    words = [row[STATUS:].ctypes.data, row[STATUS + 1:].ctypes.data]
     for value in arguments:
         if isinstance(value, np.ndarray):
             words += [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
