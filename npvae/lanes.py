@@ -65,8 +65,9 @@ def _compile_the_rest(vae: "VAE") -> None:
     compiles what it needs first.  Numba compiles in one thread at a time.  Should it fail, nothing is lost but time."""
     code = f"import npvae; npvae.lanes.compile_backward(npvae.VAE(**{vae.config()}))"
     with contextlib.suppress(Exception):
-        process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         threading.Thread(target=process.wait, daemon=True).start()
 
 

@@ -67,7 +67,8 @@ _GROUPS = {
         "kernels.reference.likelihoods.gaussian_nll_backward: constant: dlogvar[0] -> dlogvar[-1]",
         "kernels.reference.objectives.importance_bound_forward: constant: m[:, 0] + np.log(total) - "
         "math.log(log_w.shape[1]) -> "
-        "m[:, -1] + np.log(total) - math.log(log_w.shape[1])"],
+        "m[:, -1] + np.log(total) - math.log(log_w.shape[1])",
+        "kernels.reference.arrays.sum_squares: constant: total[0] = np.dot(x, x) -> total[-1] = np.dot(x, x)"],
     "x has two axes, of which the last has the index 1.": [
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: pixels = x.shape[-1] -> pixels = x.shape[1]",
         "kernels.reference.likelihoods.gaussian_pixel_nll_backward: sign: pixels = x.shape[-1] -> "
@@ -86,13 +87,15 @@ _GROUPS = {
         "p = np.clip(0.001, mean, 1 - 0.001)"],
     "The cosine is an even function.": [
         "optim.CosineLR.__call__: sign: 1 + math.cos(math.pi * min(1.0, step / self.total_steps)) -> "
-        "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))"],
+        "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))",
+        "kernels.reference.batches.box_muller: sign: ...] = (r * np.cos(angle), r * np.s... -> "
+        "...] = (r * np.cos(-angle), r * np.s..."],
     "Only the shape and the type of the column are taken, and every column has the same.": [
         "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])"],
     "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
-        "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> if self.v is None:",
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "
         "if self.m is None and self.v is None:",
+        "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> if self.v is None:",
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> if self.m is None:",
         "optim.Adam.prepare: name: if self.m is None or self.v is None: -> if self.v is None or self.v is None:",
         "optim.Adam.prepare: name: if self.m is None or self.v is None: -> if self.m is None or self.m is None:",
@@ -101,5 +104,56 @@ _GROUPS = {
         "self.v.flat.dtype != parameters.flat.dtype"],
     "At norm = max_norm the factor is 1 either way.": [
         "optim.Adam.step: comparison: self.max_norm / norm if norm > self.max_norm else 1.0 -> "
-        "self.max_norm / norm if norm >= self.max_norm else 1.0"]}
+        "self.max_norm / norm if norm >= self.max_norm else 1.0"],
+    "How many rows pass at a time changes the rounding of a product at most.": [
+        "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
+        "model.module: constant: _BLOCK = 500 -> _BLOCK = 499",
+        "model.VAE.encode: index: for start in range(0, len(x), _BLOCK): -> "
+        "for start in range(0, len(x), _BLOCK - 1):",
+        "model.VAE._decoder_output: index: for start in range(0, len(z), _BLOCK): -> "
+        "for start in range(0, len(z), _BLOCK - 1):",
+        "model.VAE.encode: index: block = slice(start, start + _BLOCK) -> block = slice(start, start + _BLOCK + 1)",
+        "model.VAE._decoder_output: index: block = slice(start, start + _BLOCK) -> "
+        "block = slice(start, start + _BLOCK + 1)"],
+    "One more block, of no rows, where the rows fill their blocks.": [
+        "model.VAE.encode: index: for start in range(0, len(x), _BLOCK): -> "
+        "for start in range(0, len(x) + 1, _BLOCK):",
+        "model.VAE._decoder_output: index: for start in range(0, len(z), _BLOCK): -> "
+        "for start in range(0, len(z) + 1, _BLOCK):"],
+    "Only buffers that do not depend on the number of draws are used.": [
+        "model.VAE.encode: constant: a, _ = self.passes(len(x[block]), 1) -> a, _ = self.passes(len(x[block]), 2)",
+        "model.VAE.encode: constant: a, _ = self.passes(len(x[block]), 1) -> a, _ = self.passes(len(x[block]), 0)"],
+    "One draw of B images or B draws of one: the decoder sees B rows.": [
+        "model.VAE._decoder_output: argument: a, _ = self.passes(len(z[block]), 1) -> "
+        "a, _ = self.passes(1, len(z[block]))"],
+    "Values and gradients share the buffers of matrix products: the same array by two names.": [
+        "model.VAE.backward: name: d.rows_pre -> a.rows_pre",
+        "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
+        "model.VAE.backward: name: d.logvar_pre -> a.logvar_pre",
+        "model.VAE.backward: name: d.mu_pre -> a.mu_pre",
+        "model.VAE.backward: name: d.encoder_pre -> a.encoder_pre"],
+    "What a matrix product leaves here is used in the next line and not again.": [
+        "model.VAE.encode: name: a.mu_pre -> a.logvar_pre",
+        "model.VAE.encode: name: a.logvar_pre -> a.mu_pre"],
+    "The order in which two buffers are made.": [
+        "model.VAE.passes: order: ('mu', 'logvar') -> ('logvar', 'mu')"],
+    "Two buffers of one shape exchange the private names of their memory.": [
+        "model.VAE.passes: order: ...D), self._take('z', B, K, Z), self._take('dz by nll', B, K, Z), sel... -> "
+        "...D), self._take('dz by nll', B, K, Z), self._take('z', B, K, Z), sel...",
+        "model.VAE.passes: order: ...Z), self._take('output', B, K, P), self._take('doutput', B, K, P... -> "
+        "...Z), self._take('doutput', B, K, P), self._take('output', B, K, P...",
+        "model.VAE.passes: order: ...e': self._take('mu pre', B, Z), 'logvar_pre': self._take('logvar pre', B, "
+        "Z), 'd... -> "
+        "...e': self._take('logvar pre', B, Z), 'logvar_pre': self._take('mu pre', B, Z), 'd..."],
+    "Every buffer is written before it is read.": [
+        "model.VAE._take: sign: self._memory[name] = np.zeros(size, self.dtype) -> "
+        "self._memory[name] = -np.zeros(size, self.dtype)",
+        "model.VAE._take: function: self._memory[name] = np.zeros(size, self.dtype) -> "
+        "self._memory[name] = np.ones(size, self.dtype)"],
+    "A shape of one axis, or an array of one row, where the first entry is the last.": [
+        "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
+        "model.VAE._decoder_output: constant: (len(z), self.output.shapes[self.output.b][0]) -> "
+        "(len(z), self.output.shapes[self.output.b][-1])",
+        "model.VAE.start_at: constant: mean = self._images(mean[None], 'mean')[0] -> "
+        "mean = self._images(mean[None], 'mean')[-1]"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}

@@ -104,6 +104,12 @@ def test_seeds(dtype):
     assert not np.array_equal(start, model(seed=4, dtype=dtype).parameters.flat)
 
 
+@pytest.mark.parametrize("cores, threads", [(1, 1), (2, 2), (3, 2), (64, 2)])
+def test_a_model_takes_two_threads_where_there_are_two_cores(cores, threads, monkeypatch):
+    monkeypatch.setattr("npvae.model.available_cores", lambda: cores)
+    assert model().threads == threads
+
+
 # --- results ---
 
 @TYPES

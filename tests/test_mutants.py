@@ -194,6 +194,7 @@ def test_passes_are_made_once_for_each_batch_and_number_of_draws():
     made = {key: vae.passes(*key) for key in ((4, 1), (1, 4), (4, 4), (1, 1))}
     for (batch, draws), (a, d) in made.items():
         assert a.x.shape == (batch, 5) and a.z.shape == d.z.shape == (batch, draws, 3)
+        assert a.noise.size == a.uniform.size == 2 * math.ceil(3 * batch * draws / 2)      # no more drawn than used
         assert vae.passes(batch, draws)[0] is a and vae.passes(batch, draws)[1] is d
 
 
@@ -229,6 +230,22 @@ def test_matrix_products_and_then_their_gradients_stand_where_the_names_say():
     _, gradients = vae.loss_and_gradients(x, eps)
     assert all(np.allclose(product.sum(axis=0), gradients[layer.b], rtol=1e-13, atol=1e-14)
                for product, layer in zip(products, layers))
+
+
+def test_passes_by_other_kernels_into_other_gradients():
+    """As the lanes ask for them (`lanes.py`): nothing of it reaches the model's own."""
+    vae, calls = example(), []
+    kernels = SimpleNamespace(**{name: lambda *arguments, name=name: calls.append(name) or getattr(reference, name)(
+        *arguments) for name in reference.__all__})
+    _, gradients = vae.loss_and_gradients(np.full((4, 5), 0.5), np.ones((4, 2, 3)))
+    expected, others, (a, d) = gradients.flat.copy(), gradients.zeros_like(), vae.passes(4, 2)
+    gradients.flat[...] = 7
+    vae.forward(a, False, kernels)
+    assert calls.count("matmul") == calls.count("relu_forward") + calls.count("identity_forward") == 5
+    calls.clear()
+    vae.backward(d, a, False, kernels, others)
+    assert calls.count("relu_backward") + calls.count("identity_backward") == 5 and calls.count("matmul") == 9
+    assert np.array_equal(others.flat, expected) and (gradients.flat == 7).all()
 
 
 def test_smaller_passes_are_views_of_the_largest():

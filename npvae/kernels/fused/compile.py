@@ -54,8 +54,13 @@ def jit(kernel: Callable[..., None]) -> Any:
 
 
 def is_cold() -> bool:
-    """Is there no machine code on disk yet, of these sources?"""
-    return not any(folder.is_dir() and any(folder.iterdir()) for folder in _folders())
+    """Is there no machine code of these sources on disk yet, but a place for it?"""
+    def can_be_made(folder: Path) -> bool:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return os.access(folder, os.W_OK)
+    folders = _folders()
+    return not any(folder.is_dir() and any(folder.iterdir()) for folder in folders) and any(map(can_be_made, folders))
 
 
 def inlined(function: Callable[..., Any]) -> Any:

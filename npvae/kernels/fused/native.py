@@ -4,11 +4,10 @@ Between two kernels Python spends a microsecond or two, and only one thread at a
 on half a batch each, waiting for Python costs more than the second core brings.  So the calls of a pass are noted once
 (`recording.py`) and replayed from a table, in one compiled function that holds no interpreter lock.
 
-A *call* is one row of the table: an address, then WORDS integers, DOUBLES floating-point numbers, and room for what the
-function returns.  The calling
-conventions of Linux and macOS put the two kinds of arguments in separate registers, the rest on the stack, and leave it
-to the caller to clean up; so a function may be called with more arguments than it takes, and one type of call serves
-all.  (Windows mixes the two kinds: there nothing is replayed.)
+A *call* is one row of the table: an address, then WORDS integers, DOUBLES floating-point numbers, and room for what
+the function returns.  The calling conventions of Linux and macOS put the two kinds of arguments into separate
+registers, the rest on the stack, and leave it to the caller to clean up; so a function may be called with more
+arguments than it takes, and one type of call serves all.  (Windows mixes the two kinds: there nothing is replayed.)
 """
 import numpy as np
 from llvmlite import ir

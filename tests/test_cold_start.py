@@ -1,0 +1,110 @@
+"""The very first run: a second process compiles what a step needs last, and nothing depends on it."""
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npvae import VAE, lanes
+from npvae.kernels import fused
+from npvae.kernels.fused import compile as compiling
+
+BACKWARD = ("softplus_backward", "gaussian_pixel_nll_backward", "reparameterize_backward", "gaussian_kl_backward",
+            "identity_backward", "sum_squares", "adam_update")
+
+
+def compiled(name):
+    return {str(types[0]) for types in getattr(fused, name).native.signatures}
+
+
+def test_it_compiles_the_backward_pass_and_the_update():
+    """In a process of its own: here other tests have compiled them."""
+    code = ("import npvae, sys; from test_cold_start import BACKWARD, compiled\n"
+            "vae = npvae.VAE(6, (5,), 2, 'softplus', 'gaussian-pixel', 'float64')\n"
+            "assert not any(map(compiled, BACKWARD))\n"
+            "npvae.lanes.compile_backward(vae)\n"
+            "assert all(len(compiled(name)) == 1 and 'float64' in compiled(name).pop() for name in BACKWARD)\n"
+            "assert not compiled('softplus_forward')\n")
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                         env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": ""})
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What would have been started as another process."""
+    commands = []
+
+    class Popen:
+        def __init__(self, command, **options):
+            commands.append(command)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    return commands
+
+
+@pytest.mark.parametrize("cold, threads, processes", [(True, 2, 1), (True, 1, 0), (False, 2, 0)])
+def test_only_where_there_is_a_core_for_it_and_nothing_on_disk(cold, threads, processes, started, monkeypatch):
+    monkeypatch.setattr(compiling, "is_cold", lambda: cold)
+    vae = VAE(6, (5,), 2, dtype="float64")
+    vae.threads = threads
+    assert isinstance(vae.engine, lanes.Lanes) and isinstance(vae.engine, lanes.Lanes)
+    assert len(started) == processes
+
+
+def test_its_program_builds_the_same_model(started):
+    vae = VAE(6, (5, 4), 2, "tanh", "gaussian:0.3", "float64", decoder_hidden=(3,))
+    lanes._compile_the_rest(vae)
+    (_, flag, code), = started
+    names = {}
+    exec(code.replace("npvae.lanes.compile_backward(", "vae = (").replace("import npvae; ", "import npvae\n"), names)
+    assert flag == "-c" and names["vae"].config() == vae.config()
+
+
+def test_nothing_depends_on_it(monkeypatch):
+    def popen(*command, **options):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(compiling, "is_cold", lambda: True)
+    vae = VAE(6, (5,), 2, dtype="float64")
+    vae.threads = 2
+    loss, gradients = vae.loss_and_gradients(np.full((4, 6), 0.5), np.ones((4, 1, 2)))
+    assert np.isfinite(loss) and gradients.norm() > 0
+
+
+def test_cold_is_an_empty_cache_that_can_be_filled(tmp_path, monkeypatch):
+    folders = [tmp_path / "a" / "b", tmp_path / "c"]
+    monkeypatch.setattr(compiling, "_folders", lambda: folders)
+    assert compiling.is_cold()
+    folders[1].mkdir()
+    assert compiling.is_cold()
+    (folders[1] / "kernel").touch()
+    assert not compiling.is_cold()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(compiling.os, "access", lambda path, mode: False)
+    folders[:] = [tmp_path / "d"]
+    assert not compiling.is_cold()
+    folders.clear()
+    assert not compiling.is_cold()
+
+
+def test_a_first_run_starts_it_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    """The real thing, with an empty cache: the kernels of the backward pass arrive there."""
+    code = ("import numpy as np, npvae\n"
+            "vae = npvae.VAE(6, (5,), 2)\nvae.threads = 2\nvae.engine\n")
+    root = Path(__file__).parents[1]
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True,
+                         env={"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(tmp_path), "PATH": ""})
+    assert (run.returncode, run.stderr) == (0, "")
+    for _ in range(600):
+        if any(path.name.startswith("adam_update") for path in tmp_path.rglob("*")):
+            return
+        time.sleep(0.1)
+    raise AssertionError(sorted(path.name for path in tmp_path.rglob("*")))
