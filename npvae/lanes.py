@@ -277,7 +277,7 @@ class Whole:
         scalars = tuple(map(float, scalars))
         key = name, *map(id, arrays)
         if key not in self._orders:
-            if len(self._orders) >= 64:      # arrays that come and go
+            if len(self._orders) >= 16:      # arrays that come and go, data sets among them
                 self._orders.clear()
 
             def call(kernels: ModuleType, part: slice) -> None:

@@ -63,7 +63,14 @@ _GROUPS = {
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: residual = x[:, None, :] - "
         "output[..., :pixels] -> "
         "residual = -(x[:, None, :] - output[..., :pixels])"],
-    "An array of shape (1,) or (rows, 1), where the first entry is the last.": [
+    "One row, one column or one entry: the first is the last.": [
+        "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
+        "model.VAE._decoder_output: constant: (len(z), self.output.shapes[self.output.b][0]) -> "
+        "(len(z), self.output.shapes[self.output.b][-1])",
+        "model.VAE.start_at: constant: mean = self._images(mean[None], 'mean')[0] -> "
+        "mean = self._images(mean[None], 'mean')[-1]",
+        "evaluate.elbo: constant: bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1) -> "
+        "bound[block] = -a.nll[:, -1] - a.kl.sum(axis=1)",
         "kernels.reference.likelihoods.gaussian_nll_backward: constant: dlogvar[0] -> dlogvar[-1]",
         "kernels.reference.objectives.importance_bound_forward: constant: m[:, 0] + np.log(total) - "
         "math.log(log_w.shape[1]) -> "
@@ -90,8 +97,11 @@ _GROUPS = {
         "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))",
         "kernels.reference.batches.box_muller: sign: ...] = (r * np.cos(angle), r * np.s... -> "
         "...] = (r * np.cos(-angle), r * np.s..."],
-    "Only the shape and the type of the column are taken, and every column has the same.": [
-        "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])"],
+    "Only shape and type are taken, and both arrays or columns have the same.": [
+        "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])",
+        "evaluate.log_likelihood: constant: (np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)) -> "
+        "(np.empty_like(a.nll[:, -1]), np.empty_like(a.nll))",
+        "evaluate.kl_per_dimension: name: kl = np.empty_like(mu) -> kl = np.empty_like(logvar)"],
     "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "
         "if self.m is None and self.v is None:",
@@ -106,26 +116,10 @@ _GROUPS = {
         "optim.Adam.step: comparison: self.max_norm / norm if norm > self.max_norm else 1.0 -> "
         "self.max_norm / norm if norm >= self.max_norm else 1.0"],
     "How many rows pass at a time changes the rounding of a product at most.": [
+        "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 501",
+        "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 499",
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
-        "model.module: constant: _BLOCK = 500 -> _BLOCK = 499",
-        "model.VAE.encode: index: for start in range(0, len(x), _BLOCK): -> "
-        "for start in range(0, len(x), _BLOCK - 1):",
-        "model.VAE._decoder_output: index: for start in range(0, len(z), _BLOCK): -> "
-        "for start in range(0, len(z), _BLOCK - 1):",
-        "model.VAE.encode: index: block = slice(start, start + _BLOCK) -> block = slice(start, start + _BLOCK + 1)",
-        "model.VAE._decoder_output: index: block = slice(start, start + _BLOCK) -> "
-        "block = slice(start, start + _BLOCK + 1)"],
-    "One more block, of no rows, where the rows fill their blocks.": [
-        "model.VAE.encode: index: for start in range(0, len(x), _BLOCK): -> "
-        "for start in range(0, len(x) + 1, _BLOCK):",
-        "model.VAE._decoder_output: index: for start in range(0, len(z), _BLOCK): -> "
-        "for start in range(0, len(z) + 1, _BLOCK):"],
-    "Only buffers that do not depend on the number of draws are used.": [
-        "model.VAE.encode: constant: a, _ = self.passes(len(x[block]), 1) -> a, _ = self.passes(len(x[block]), 2)",
-        "model.VAE.encode: constant: a, _ = self.passes(len(x[block]), 1) -> a, _ = self.passes(len(x[block]), 0)"],
-    "One draw of B images or B draws of one: the decoder sees B rows.": [
-        "model.VAE._decoder_output: argument: a, _ = self.passes(len(z[block]), 1) -> "
-        "a, _ = self.passes(1, len(z[block]))"],
+        "model.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
     "Values and gradients share the buffers of matrix products: the same array by two names.": [
         "model.VAE.backward: name: d.rows_pre -> a.rows_pre",
         "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
@@ -150,10 +144,9 @@ _GROUPS = {
         "self._memory[name] = -np.zeros(size, self.dtype)",
         "model.VAE._take: function: self._memory[name] = np.zeros(size, self.dtype) -> "
         "self._memory[name] = np.ones(size, self.dtype)"],
-    "A shape of one axis, or an array of one row, where the first entry is the last.": [
-        "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
-        "model.VAE._decoder_output: constant: (len(z), self.output.shapes[self.output.b][0]) -> "
-        "(len(z), self.output.shapes[self.output.b][-1])",
-        "model.VAE.start_at: constant: mean = self._images(mean[None], 'mean')[0] -> "
-        "mean = self._images(mean[None], 'mean')[-1]"]}
+    "No pass draws more than _ROWS samples, so that one image always fits, and two where there are two.": [
+        "evaluate.log_likelihood: function: images = max(1, _ROWS // draws) -> images = _ROWS // draws",
+        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(2, _ROWS // draws)",
+        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(0, _ROWS // draws)",
+        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(-1, _ROWS // draws)"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}

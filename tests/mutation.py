@@ -53,6 +53,7 @@ TARGETS = {
     "npvae.params": ("test_optim", *_MODEL), "npvae.layers": _MODEL, "npvae.likelihoods": _MODEL,
     "npvae.latents": _MODEL,
     "npvae.objectives": ("test_objectives", "test_optim", *_MODEL), "npvae.model": _MODEL,
+    "npvae.evaluate": ("test_evaluate", "test_mutants", "test_model", "test_linear_model", "test_train"),
     "npvae.optim": ("test_optim", "test_mutants", "test_fixtures::test_adam_is_torch_optim_adam", "test_train")}
 
 KILLED, SURVIVED, ENDLESS, BROKEN = "killed", "survived", "endless", "broken"      # broken: the harness, not a mutant
@@ -126,14 +127,15 @@ def places(node: Any, above: tuple[Any, ...], module: ast.Module) -> Iterator[Pl
 
 
 def is_left_out(node: ast.AST) -> bool:
-    """Docstrings, imports, raise, f-strings, type checks, and at module level `__all__` and type aliases."""
+    """Docstrings, imports (for types too), raise, f-strings, type checks; of assignments `__all__` and type aliases."""
     if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
         name = node.targets[0].id
         return name == "__all__" or name[0].isupper() and not name.isupper()
     if isinstance(node, ast.Call):
         return ast.unparse(node.func) in ("isinstance", "hasattr")
     return (isinstance(node, (ast.Import, ast.ImportFrom, ast.Raise, ast.JoinedStr))
-            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+            or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            or isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
 
 
 # --- one mutant: a process ---

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import IWAE, VAE, active_units, kl_per_dimension
-from npvae.evaluate import count_active
+from npvae.evaluate import count_active, elbo, log_likelihood
 
 SIGMA = 0.7
 
@@ -130,6 +130,11 @@ def test_blocks_leave_no_row_out(rows):
     assert bound.shape == (rows,) and np.allclose(bound, -nll - kl, atol=1e-9)
 
 
+def test_no_images_have_no_numbers():
+    vae, x = linear_vae(8, 3, 1)
+    assert log_likelihood(vae, x[:0], np.random.default_rng(0)).shape == elbo(vae, x[:0], None).shape == (0,)
+
+
 def test_memory_does_not_depend_on_the_number_of_samples():
     vae, x = linear_vae(50, 3, 2)
     vae.log_likelihood(x[:4], np.random.default_rng(0), 1000)
@@ -140,6 +145,21 @@ def test_memory_does_not_depend_on_the_number_of_samples():
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+@pytest.mark.parametrize("images, samples", [(1, 1000), (3, 300), (5, 1), (8, 125), (20, 50), (1, 5000), (3, 2000),
+                                             (8, 5000), (20, 125), (40, 60)])
+def test_passes_of_a_thousand_rows(images, samples, monkeypatch):
+    """A pass decodes a thousand rows at most, not many less where there are more, and draws what is asked for.  It has
+    eight images where there are so many: the lanes share images, not draws."""
+    vae, x = linear_vae(8, 3, 1)
+    passes, made = vae.passes, []
+    monkeypatch.setattr(vae, "passes", lambda *sizes: made.append(sizes) or passes(*sizes))
+    vae.log_likelihood(x[:images], np.random.default_rng(0), samples)
+    rows = [batch * draws for batch, draws in made]
+    assert sum(rows) == images * samples and max(rows) <= 1000 and min(rows) > 0
+    assert max(batch for batch, _ in made) >= min(images, 8)
+    assert len(rows) == 1 if sum(rows) <= 1000 else len(rows) <= 1.2 * sum(rows) / 1000 + 1
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian-learned", "gaussian-pixel"])
@@ -169,6 +189,7 @@ def test_kl_per_dimension():
     expected = (0.5 * (mu ** 2 + np.exp(logvar) - logvar - 1)).mean(axis=0)
     assert kl_per_dimension(vae, x).shape == (3,)
     assert np.allclose(kl_per_dimension(vae, x), expected, rtol=1e-12)
+    assert kl_per_dimension(VAE(8, (), 3, kernels="numpy"), x.clip(0, 1)).dtype == np.float64      # mean of float32
     for name in ("mu.W", "logvar.W"):
         vae.parameters[name][:, 1] = 0
     vae.parameters["mu.b"][1], vae.parameters["logvar.b"][1] = 0, 0
@@ -185,4 +206,5 @@ def test_active_units():
     assert isinstance(active_units(vae, x), int)
     mu = np.array([[0.0, 0.0, 3.0], [0.202, 0.198, 3.0]])      # variances 0.0102, 0.0098, 0
     assert count_active(mu) == 1 and count_active(mu, threshold=0.005) == 2
-    assert count_active(np.float32(1e4) + mu.astype("f4")[:, :1]) == 1      # no cancellation in float32
+    assert count_active(np.tile(np.float32(1e4) + mu.astype("f4"), (20000, 1))) == 1      # no cancellation in float32
+    assert count_active(np.array([[0.0], [1.0]]), threshold=0.25) == 0

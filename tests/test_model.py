@@ -146,6 +146,19 @@ def test_many_rows_are_rows_one_by_one(likelihood, kernels):
     assert bound.shape == (1003,) and np.isfinite(bound).all() and len(np.unique(bound)) == 1003
 
 
+@pytest.mark.parametrize("rows", [1, 499, 500, 501, 1000, 1203])
+def test_every_row_passes_once_with_one_draw(rows, monkeypatch):
+    """In no two blocks, and in none that is empty."""
+    vae, made = model(), []
+    passes, x, z = vae.passes, images(rows), generator().standard_normal((rows, Z))
+    monkeypatch.setattr(vae, "passes", lambda *sizes: made.append(sizes) or passes(*sizes))
+    for call in (lambda: vae.encode(x), lambda: vae.decode(z), lambda: vae.elbo(x, generator())):
+        made.clear()
+        call()
+        assert sum(batch for batch, _ in made) == rows
+        assert {draws for _, draws in made} == {1} and min(made) > (0, 1)
+
+
 def test_results_are_the_callers_own():
     """The next call overwrites buffers, not what was returned before."""
     vae = model(dtype="float64", kernels="numpy")

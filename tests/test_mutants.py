@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
+from npvae.evaluate import log_likelihood
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
 from npvae.latents import DiagonalGaussian
@@ -137,7 +138,7 @@ def test_importance_weights_of_very_different_size(module):
     (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}),
     (ELBO, {"beta": 1.0, "sampled": False}), (IWAE, {"beta": 1.0}), (FreeBits, {"beta": 1.0}),
     (Gaussian, {"sigma": 0.1, "learned": False}), (VAE.sample, {"mean": True}),
-    (VAE.log_likelihood, {"n_samples": 5000})])
+    (VAE.log_likelihood, {"n_samples": 5000}), (log_likelihood, {"n_samples": 5000})])
 def test_defaults(made, defaults):
     parameters = inspect.signature(made).parameters.values()
     assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults

@@ -105,7 +105,8 @@ def test_what_each_operator_makes(operator, line, expected):
 
 
 @pytest.mark.parametrize("line", ["raise ValueError(n + 1)", "y = f'{n + 1}'", "y: Array[1]", "import numpy",
-                                  "return isinstance(x, n)", "'a text'", "return None"])
+                                  "return isinstance(x, n)", "'a text'", "return None",
+                                  "if TYPE_CHECKING: import numpy"])
 def test_what_is_left_out(line):
     assert list(mutants(f"def f(n):\n    {line}\n")) == []
 

@@ -202,10 +202,11 @@ def test_in_a_fork():
 
 def test_threads_end_with_their_model(monkeypatch):
     """None is started before there is work, nor for work that is too small; and many models do not pile them up."""
-    vae = model(3)
+    vae = model(1)
     call = batch(vae, 20, 2, 5)
-    result(model(), *call)      # where nothing has been compiled yet, more than one thread would start a process
+    result(vae, *call)      # where nothing has been compiled yet, more than one thread would start a process
     before = set(threading.enumerate())
+    vae.threads = 3
     with monkeypatch.context() as patch:
         patch.setattr(team, "_WORTH", WORTH)
         result(vae, *call)
