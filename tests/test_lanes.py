@@ -129,6 +129,29 @@ def test_nothing_stale_is_replayed(tmp_path):
     assert bits(loaded, *first[30]) == bits(ours, *first[30])
 
 
+@pytest.mark.parametrize("inputs, layer, tensors", [
+    ("encoder", 1, {"encoder.1.W"}), ("encoder", 2, {"mu.W", "logvar.W"}), ("decoder", 0, {"decoder.0.W"}),
+    ("decoder", 1, {"decoder.1.W"}), ("decoder", 2, {"output.W"})])
+@pytest.mark.parametrize("entry", [(0, 0), (-1, -1)])
+def test_nan_in_one_gradient_is_seen(inputs, layer, tensors, entry):
+    """Each of them is looked at, to its last row: NaN comes between the passes, into what one layer was given."""
+    vae = model(2, activation="identity")
+    x, eps = batch(vae, 20, 1, 5)
+
+    class Planted(ELBO):
+        def __call__(self, nll, reg, step):
+            getattr(vae.passes(20, 1)[0], inputs)[layer][entry] = np.nan
+            return super().__call__(nll, reg, step)
+
+    vae.loss_and_gradients(x, eps)
+    assert vae.engine.all_finite()
+    loss, gradients = vae.loss_and_gradients(x, eps, Planted())
+    assert {name for name, value in gradients.items() if np.isnan(value).any()} == tensors and np.isfinite(loss)
+    assert not vae.engine.all_finite()
+    vae.loss_and_gradients(x, eps)
+    assert vae.engine.all_finite()
+
+
 # ---- The same bits
 
 @given(size=sizes("BDHGZ", most=40), depth=st.integers(0, 2), draws=st.integers(1, 3), seed=seeds,
