@@ -252,7 +252,8 @@ class VAE:
 
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000) -> Array:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
-        tight for many samples."""
+        tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
+        choice("the model's dtype", self.dtype, ("float32", "float64"))
         return evaluate.log_likelihood(self, self._images(x, "x"), generator("rng", rng),
                                        integer("n_samples", n_samples, 1))
 

@@ -321,3 +321,9 @@ def test_whole_numbers_are_pixels_too():
     for dtype in (np.uint8, np.int64, bool, np.float32):
         assert vae.loss_and_gradients(white.astype(dtype), EPS)[0] == expected
     assert vae.loss_and_gradients(white.tolist(), EPS.tolist())[0] == expected
+
+
+def test_no_log_likelihood_of_complex_numbers():
+    vae = model(dtype="complex128", kernels="numpy")
+    with pytest.raises(ValueError, match="^the model's dtype must be one of float32, float64, got 'complex128'$"):
+        vae.log_likelihood(images(3), generator())
