@@ -274,7 +274,7 @@ class Whole:
 
     def _run(self, name: str, arrays: tuple[Array, ...], scalars: tuple[float, ...], shared: int | None = None) -> None:
         """Cut all arrays along the first axis but the shared one; the scalars may differ from call to call."""
-        scalars = tuple(map(float, scalars))
+        values = [float(value) for value in scalars]
         key = name, *map(id, arrays)
         if key not in self._orders:
             if len(self._orders) >= 16:      # arrays that come and go, data sets among them
@@ -282,10 +282,10 @@ class Whole:
 
             def call(kernels: ModuleType, part: slice) -> None:
                 getattr(kernels, name)(*(array if i == shared else array[part] for i, array in enumerate(arrays)),
-                                       *scalars)
+                                       *values)
             parts = pieces(len(arrays[0]), self._lanes.number, _LINE if shared is None else 1)
             tasks = [self._lanes.record(functools.partial(call, part=part)) for part in parts]
             self._orders[key] = arrays, self._lanes.order(tasks)
         order = self._orders[key][1]
-        order.set_scalars(scalars)
+        order.set_scalars(values)
         self._lanes.run(order)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, StepLR, fit
+from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, Gaussian, StepLR, fit
 from npvae.kernels.fused import recording
 from npvae.lanes import Direct, Lanes
 from npvae.layers import ACTIVATIONS
@@ -258,8 +258,21 @@ class Denied(Bernoulli):
     recordable = False
 
 
+class Square(Gaussian):
+    """sigma as a matrix: its gradient is neither that of a bias nor a product."""
+
+    recordable = True
+
+    def __init__(self):
+        super().__init__(1.0, learned=True)
+        self.shapes = {"likelihood.logvar": (1, 1)}
+
+    def _logvar(self, block):
+        return block["likelihood.logvar"].reshape(1)
+
+
 @pytest.mark.parametrize("likelihood, engine", [(InNumpy, Direct), (Halved, Direct), (Denied, Direct),
-                                                (Promised, Lanes)])
+                                                (Promised, Lanes), (Square, Lanes)])
 def test_only_what_says_so_itself_is_recorded(likelihood, engine):
     """`recordable` is not inherited."""
     exact, ours = model(kernels="numpy", likelihood=likelihood()), model(2, likelihood=likelihood())

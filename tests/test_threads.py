@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -14,12 +13,11 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from npvae import ELBO, IWAE, VAE, Adam, Callback, fit
+from npvae import ELBO, VAE, Callback, fit
 from npvae.kernels import fused
 from npvae.kernels.fused import team
 from npvae.kernels.fused.native import ASLEEP
 from npvae.lanes import available_cores
-from npvae.train import Rows, Run, train_step
 from test_gradients import batch
 from test_lanes import X, X_TEST, bits, model, result
 from workers import WORTH, other_threads, small_work_is_shared, wait_until  # noqa: F401 (one is a fixture)
@@ -265,30 +263,6 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_after():
         assert inside == [{1}] * 5 and blas_threads() == {2}
         vae.elbo(X / 255, np.random.default_rng(0)), vae.log_likelihood(X / 255, np.random.default_rng(0), 9)
         assert blas_threads() == {2}
-
-
-@pytest.mark.parametrize("objective, draws, binarize, most", [
-    (ELBO(), 1, "dynamic", 20), (ELBO(), 1, "none", 20), (IWAE(), 5, "none", 40)])
-def test_a_step_allocates_nothing(objective, draws, binarize, most):
-    """But the few numbers per image and draw that IWAE returns.  In KiB; an array (B, Z) has 10."""
-    x = RNG.integers(0, 256, (500, 784), dtype=np.uint8)
-    vae, order = VAE(784, (128,), 20), RNG.permutation(500)
-    vae.threads = 2
-    rows = Rows("x_train", x, vae, binarize, 0, 0)
-    run = Run(vae, Adam(), objective, rows, rows, {"n_samples": draws, "batch_size": 128, "seed": 0}, epochs=1)
-    run.begin_epoch()
-    batches = [order[start:start + 128] for start in range(0, 500, 128)]      # the last has 116
-    with vae.engine.running():
-        for step in range(8):
-            train_step(run, batches[step % 4])
-        tracemalloc.start()
-        try:
-            for step in range(50):
-                train_step(run, batches[step % 4])
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-    assert peak < most * 1024
 
 
 # ---- vae.threads
