@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -104,7 +105,7 @@ class Direct:
     """Whole batches, as the model is written.  `kernels` are those for a whole batch or all parameters."""
 
     def __init__(self, vae: "VAE") -> None:
-        self.vae, self.kernels = vae, vae.kernels
+        self.vae, self.kernels = weakref.proxy(vae), vae.kernels      # the model holds its engine, not the reverse
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -119,6 +120,9 @@ class Direct:
         """`VAE.backward`."""
         self.vae.backward(d, a, sampled)
 
+    def forget(self) -> None:
+        """At the end of a training: let go of its data.  Here nothing is kept."""
+
     def all_finite(self) -> bool:
         """Are the gradients of the last backward pass, and the parameters?"""
         return math.isfinite(self.vae.gradients.norm()) and math.isfinite(self.vae.parameters.norm())
@@ -128,7 +132,7 @@ class Lanes:
     """The same, recorded, and replayed lane by lane."""
 
     def __init__(self, vae: "VAE", threads: int) -> None:
-        self.vae, self.threads = vae, threads
+        self.vae, self.threads = weakref.proxy(vae), threads
         self.number = max(2, threads - threads % 2)      # even: see _add_others
         self.gradients = [vae.parameters.zeros_like() for _ in range(self.number)]
         self.squares = np.zeros((self.number, len(vae.gradients) + 1, 1), vae.dtype)      # of gradients, parameters
@@ -247,6 +251,10 @@ class Lanes:
         number = min(self.number, batch)
         return [images_of(buffers, batch, part) for part in pieces(batch, max(1, number - number % 2))]
 
+    def forget(self) -> None:
+        """At the end of a training: let go of its data."""
+        self.kernels.forget()
+
     def all_finite(self) -> bool:
         """Were the gradients of the last backward pass, and the parameters?"""
         return math.isfinite(self.squares.sum())
@@ -256,8 +264,16 @@ class Whole:
     """Kernels for a whole batch or all parameters, in parts that run at the same time."""
 
     def __init__(self, lanes: Lanes) -> None:
-        self._lanes = lanes
+        self._lanes = weakref.proxy(lanes)
         self._orders: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Any other kernel, as it is."""
+        return getattr(self._lanes.vae.kernels, name)
+
+    def forget(self) -> None:
+        """What was recorded, and with it the arrays."""
+        self._orders.clear()
 
     def gather_rows(self, x: Array, rows: Array, index: Array, scale: float) -> None:
         self._run("gather_rows", (x, rows, index), (scale,), shared=1)

@@ -9,7 +9,8 @@ Buffers:  output, kept, doutput (B, K, output_dim);  nll (B, K);  x (B, D).  `ou
 `kept` the forward pass may leave what the backward pass needs again.
 
 A class that says `recordable = True` promises that its forward and backward do nothing but call kernels on their
-buffers; then they may be recorded once and replayed (`lanes.py`).  A class that computes beside them says nothing.
+buffers; then they may be recorded once and replayed (`lanes.py`), with what they take from `self` as it was at the
+first pass.  A class that computes beside them, or that changes later, says nothing.
 """
 import math
 from collections.abc import Callable

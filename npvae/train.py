@@ -214,6 +214,7 @@ def _train(run: Run, callbacks: Sequence[Callback]) -> None:
                 while run.epoch < run.epochs and not run.stop:
                     _train_epoch(run, callbacks)
         finally:
+            run.vae.engine.forget()
             for callback in callbacks:
                 callback.on_end(run)
 

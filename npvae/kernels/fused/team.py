@@ -4,6 +4,7 @@ A worker looks at its mailbox for some 0.5 ms after each order, so that in train
 and then sleeps until the leader rings.
 """
 import os
+import queue
 import threading
 import weakref
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 from .arrays import matmul
 from .native import ASLEEP, DONE, LINE, LOOKS, MAILBOX, POSTED, lead, meet, serve
 from .recording import Call, Program
+
+Bell = queue.SimpleQueue      # that wakes a worker; True: there is work, False: no more.  May be rung by the collector
 
 _WORTH = 40_000      # multiplications of a product, or numbers in an array, that are worth a second thread
 
@@ -71,9 +74,13 @@ class Team:
         if self._under_way is not None:      # an exception came in between
             self._clear_up(self._under_way)
         self._under_way = order
-        if not lead(self._address, order.rows, LOOKS, 1):
-            self._ring()
-            lead(self._address, order.rows, LOOKS, 0)
+        try:
+            if not lead(self._address, order.rows, LOOKS, 1):
+                self._ring()
+                lead(self._address, order.rows, LOOKS, 0)
+        except BaseException:      # Ctrl-C: no worker may be left waiting for its leader
+            self._clear_up(order)
+            raise
         self._under_way = None
 
     def _clear_up(self, order: Order) -> None:
@@ -84,27 +91,30 @@ class Team:
     def _ring(self) -> None:
         for box, bell in zip(self.boxes, self._bells):
             if box[ASLEEP]:
-                bell.set()
+                bell.put(True)
 
     def _hire(self) -> None:
-        self._process, self._under_way, self._address = os.getpid(), None, self.boxes.ctypes.data
+        self._under_way, self._address = None, self.boxes.ctypes.data
         self.boxes[...] = 0
-        self._bells = [threading.Event() for _ in self.boxes]
-        closing = threading.Event()
-        for box, bell in zip(self.boxes, self._bells):
-            threading.Thread(target=_work, args=(box.ctypes.data, self.boxes, bell, closing), daemon=True).start()
-        weakref.finalize(self, _dismiss, self._bells, closing)
+        self._bells: list[Bell] = [Bell() for _ in self.boxes]
+        try:
+            for box, bell in zip(self.boxes, self._bells):
+                threading.Thread(target=_work, args=(box.ctypes.data, self.boxes, bell), daemon=True).start()
+        except BaseException:
+            _dismiss(self._bells)
+            raise
+        weakref.finalize(self, _dismiss, self._bells)
+        self._process = os.getpid()
 
 
-def _work(box: int, memory: Any, bell: threading.Event, closing: threading.Event) -> None:
+def _work(box: int, memory: Any, bell: Bell) -> None:
     """A worker's life; `memory` is held so that its mailbox outlives the team."""
-    while not closing.is_set():
+    at_work = True
+    while at_work:
         serve(box, LOOKS)
-        bell.wait()
-        bell.clear()
+        at_work = bell.get()
 
 
-def _dismiss(bells: Sequence[threading.Event], closing: threading.Event) -> None:
-    closing.set()
+def _dismiss(bells: Sequence[Bell]) -> None:
     for bell in bells:
-        bell.set()
+        bell.put(False)
