@@ -94,17 +94,19 @@ class Team:
                 bell.put(True)
 
     def _hire(self) -> None:
-        self._under_way, self._address = None, self.boxes.ctypes.data
-        self.boxes[...] = 0
+        self._under_way = None
+        self.boxes = np.zeros((self.threads - 1, MAILBOX), np.int64)      # of their own: others may be leaving yet
+        self._address = self.boxes.ctypes.data
         self._bells: list[Bell] = [Bell() for _ in self.boxes]
         try:
             for box, bell in zip(self.boxes, self._bells):
                 threading.Thread(target=_work, args=(box.ctypes.data, self.boxes, bell), daemon=True).start()
+            weakref.finalize(self, _dismiss, self._bells)
+            self._process = os.getpid()
         except BaseException:
+            self._process = 0
             _dismiss(self._bells)
             raise
-        weakref.finalize(self, _dismiss, self._bells)
-        self._process = os.getpid()
 
 
 def _work(box: int, memory: Any, bell: Bell) -> None:

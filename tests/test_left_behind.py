@@ -1,0 +1,74 @@
+"""What is left behind by the lanes: no thread without a leader, no data, no model."""
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+from npvae import Adam, fit
+from npvae.kernels.fused import team
+from test_gradients import batch
+from test_lanes import X, X_TEST, model, result
+from test_threads import Sums, run_interrupted
+from workers import other_threads, small_work_is_shared, wait_until  # noqa: F401 (a fixture)
+
+
+def test_threads_that_cannot_be_started(monkeypatch):
+    """Too many processes, or Ctrl-C while they start: the next call must not wait for threads that do not exist."""
+    crew, sums = team.Team(3), Sums(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda self: exec('raise RuntimeError("can\'t start new thread")'))
+        with pytest.raises(RuntimeError):
+            crew.run(sums.order)
+    for _ in range(3):
+        sums.check(crew)
+    for line in range(1, 40):      # Ctrl-C at any line, the beginning included
+        crew, before = team.Team(3), set(threading.enumerate())
+        interrupted = run_interrupted(crew, sums.order, line)
+        sums.check(crew)
+        crew = None
+        wait_until(lambda: not other_threads(before))
+        if not interrupted:
+            break
+
+
+def test_the_data_set_is_not_kept():
+    """What was recorded holds the arrays; a training lets go of it."""
+    vae = model()
+    x = np.random.default_rng(0).random((50, 7))
+    fit(vae, x, X_TEST, 1, 25)
+    kept = weakref.ref(x)
+    del x
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_model_is_freed_at_once():
+    """Not only by the collector: the engine does not hold its model."""
+    gc.collect()
+    gc.disable()
+    try:
+        vae = model()
+        result(vae, *batch(vae, 20, 2, 5))
+        kept = weakref.ref(vae.parameters.flat)
+        del vae
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+class Momentum(Adam):
+    """The reader's own optimizer, on the kernels that it is given."""
+
+    def step(self, parameters, gradients, kernels):
+        self.t += 1
+        change = -self.lr(self.t) * gradients.flat
+        kernels.add(self.m.flat, parameters.flat, change)
+        parameters.flat[...] = self.m.flat
+
+
+def test_an_optimizer_may_call_any_kernel():
+    """Not only those that are cut into parts."""
+    fit(model(kernels="numpy"), X, X_TEST, 1, 25, Momentum())
+    fit(model(), X, X_TEST, 1, 25, Momentum())
