@@ -9,6 +9,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
+from chapters import EQUATION, chapter_of  # noqa: E402
 from npvae.testing import register_profiles  # noqa: E402
 
 register_profiles()
@@ -24,3 +25,18 @@ def floating_point_errors_are_errors():
     """Overflow, division by zero and invalid operations fail the test; underflow to zero is what exp(-1000) is."""
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+def pytest_addoption(parser):
+    parser.addoption("--equation", help="run only the chapter and the tests of an equation, such as D6.1")
+
+
+def pytest_collection_modifyitems(config, items):
+    equation = config.getoption("--equation")
+    if equation and not EQUATION.fullmatch(equation):
+        raise pytest.UsageError(f"--equation must be an id such as D6.1, got {equation!r}")
+    if equation:
+        kept = [item for item in items if any(mark.args == (equation,) for mark in item.iter_markers("equation"))
+                or item.name == f"test_a_chapter_runs[{chapter_of(equation)}]"]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept

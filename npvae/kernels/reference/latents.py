@@ -29,9 +29,9 @@ def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array
 
 
 def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
-    """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]   per latent dimension.
+    """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]          (D6.1)
 
-    Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is near 1, which is where
+    per latent dimension.  Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is near 1, which is where
     an unused dimension lives.
     """
     kl[...] = 0.5 * (mu * mu + (np.expm1(logvar) - logvar))
@@ -40,8 +40,8 @@ def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
 def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logvar: Array) -> None:
     """forward was  kl = 1/2 [ mu^2 + exp(logvar) - 1 - logvar ]:
 
-        dmu     = dkl * mu
-        dlogvar = dkl * 1/2 [ exp(logvar) - 1 ]
+        dmu     = dkl * mu                                            (D6.2)
+        dlogvar = dkl * 1/2 [ exp(logvar) - 1 ]                       (D6.3)
     """
     dmu[...] = dkl * mu
     dlogvar[...] = dkl * 0.5 * np.expm1(logvar)
@@ -53,7 +53,8 @@ def log_ratio_forward(log_ratio: Array, z: Array, logvar: Array, eps: Array) -> 
         log q = sum_j -1/2 [ eps^2 + logvar + log 2 pi ]       because (z - mu) / sigma is eps
         log p = sum_j -1/2 [ z^2 + log 2 pi ]
 
-    so  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ].  Importance-weighted bounds need it in this form.
+    so  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ]  (D6.4),  whose mean over eps is sum_j kl (D6.5).
+    Importance-weighted bounds need it in this form.
     """
     np.sum(0.5 * (z * z - eps * eps - logvar[:, None, :]), axis=-1, out=log_ratio)
 
@@ -61,8 +62,8 @@ def log_ratio_forward(log_ratio: Array, z: Array, logvar: Array, eps: Array) -> 
 def log_ratio_backward(dz: Array, dlogvar: Array, dlog_ratio: Array, z: Array) -> None:
     """forward was  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ],  eps a constant:
 
-        dz      = dlog_ratio * z
-        dlogvar = sum_k -1/2 dlog_ratio                              the same for every dimension j
+        dz      = dlog_ratio * z                                      (D6.6)
+        dlogvar = sum_k -1/2 dlog_ratio                               (D6.7)  the same for every dimension j
 
     This dlogvar is the direct path only; what reaches mu and logvar through z comes from `reparameterize_backward`.
     """
