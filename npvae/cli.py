@@ -1,30 +1,31 @@
-"""Flags, run folders and exit codes of the programs.  Beside the lesson; see `examples/train_mnist.py`.
+"""Flags, settings and exit codes of the programs.  Beside the lesson; `runs.py` does what the flags say.
 
-Exit codes: 0 done, 1 training failed (NaN), 2 bad input (one line on stderr says what), 130 ended by Ctrl-C.
+Exit codes: 0 done, 1 training failed (NaN) or gradients are wrong, 2 bad input (one line on stderr says what), 130
+ended by Ctrl-C.
 """
 import argparse
 import json
-import platform
+import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import data, validate
-from .callbacks import Callback
-from .checkpoint import CheckpointError, write_atomically
+from .checkpoint import CheckpointError
 from .kernels import KERNELS
 from .lanes import available_cores
 from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS, find
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
 from .optim import Adam, ConstantLR, CosineLR, StepLR
-from .plotting import PICTURES
-from .train import NonFiniteError, Run
+from .train import NonFiniteError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
@@ -33,13 +34,38 @@ CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.npz"
 _FREE = ("out", "resume", "overwrite", "quiet", "threads")
 
 
+_EXAMPLES = """examples:
+  %(prog)s                                            784-128-20 on grey MNIST, 10 epochs
+  %(prog)s --hidden 400 --out runs/400                the network of many tutorials
+  %(prog)s --latent 2 --epochs 30 --out runs/plane    a plane of digits
+  %(prog)s --objective iwae --k 5 --binarize dynamic --out runs/iwae
+  %(prog)s --data-dir PICTURES --out runs/mine        a folder of your own, all pictures of one size
+  %(prog)s --out runs/mine --resume --epochs 50       longer, or on after Ctrl-C
+"""
+
+
 class UsageError(ValueError):
     """Flags that do not fit; the message is the one line to print."""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Flags in full, defaults in the help, the epilog as it is written, and a UsageError for what does not fit."""
+
+    def __init__(self, prog: str | None, description: str, epilog: str) -> None:
+        super().__init__(prog, description=textwrap.fill(description, 88), epilog=epilog, formatter_class=_Help,
+                         allow_abbrev=False)
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
+        """Raises UsageError."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Flags with their default, where it says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        silent = action.default is None or action.default is False or action.default is argparse.SUPPRESS
+        return f"{action.help}{'' if silent else ' (default: %(default)s)'}"
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -51,8 +77,8 @@ def _widths(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"must be positive integers such as 400,200, or none, got {text!r}") from None
 
 
-def _number(kind: type, least: float, strict: bool = False) -> Callable[[str], Any]:
-    """A converter that refuses what `validate` refuses, in argparse's way."""
+def number(kind: type, least: float, strict: bool = False) -> Callable[[str], Any]:
+    """A converter of flags that refuses what `validate` refuses, in argparse's way."""
     def convert(text: str) -> Any:
         what = "an integer" if kind is int else "a number"
         try:
@@ -73,43 +99,53 @@ def _likelihood(text: str) -> str:
     return text
 
 
-def training_parser(**defaults: Any) -> argparse.ArgumentParser:
-    """The flags of a training run.  `defaults` replaces the defaults of flags by name."""
-    parser = _Parser(description="Train a variational autoencoder; ends with pictures, numbers and a checkpoint.",
-                     formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The flags of a network."""
     network = parser.add_argument_group("network")
-    network.add_argument("--hidden", type=_widths, default=(128,), metavar="400,200",
+    network.add_argument("--hidden", type=_widths, default="128", metavar="400,200",
                          help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
-    network.add_argument("--latent", type=_number(int, 1), default=20, metavar="Z", help="latent dimensions")
+    network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
     network.add_argument("--likelihood", type=_likelihood, default="bernoulli", metavar="NAME",
                          help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2")
+
+
+def add_objective(parser: argparse.ArgumentParser) -> Any:
+    """The flags of an objective; their group."""
     objective = parser.add_argument_group("objective")
     objective.add_argument("--objective", choices=OBJECTIVES, default="elbo", help="the bound to maximise")
-    objective.add_argument("--k", type=_number(int, 1), default=1, metavar="K", help="draws of z per image")
-    objective.add_argument("--beta", type=_number(float, 0), default=1.0, help="weight of the KL term")
-    objective.add_argument("--kl-warmup", type=_number(float, 0), default=0.0, metavar="EPOCHS",
-                           help="beta rises from 0 over so many epochs; with --cyclical, in each cycle")
-    objective.add_argument("--cyclical", type=_number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
-                           help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
-    objective.add_argument("--free-bits", type=_number(float, 0), default=0.0, metavar="NATS",
+    objective.add_argument("--k", type=number(int, 1), default=1, metavar="K", help="draws of z per image")
+    objective.add_argument("--beta", type=number(float, 0), default=1.0, help="weight of the KL term")
+    objective.add_argument("--free-bits", type=number(float, 0), default=0.0, metavar="NATS",
                            help="KL that each latent dimension may use without paying")
+    return objective
+
+
+def training_parser(**defaults: Any) -> argparse.ArgumentParser:
+    """The flags of a training run.  `defaults` replaces the defaults of flags by name."""
+    parser = Parser(None, "Train a variational autoencoder; ends with pictures, numbers, a page that shows them all "
+                    "(report.html) and a checkpoint.", _EXAMPLES)
+    add_network(parser)
+    objective = add_objective(parser)
+    objective.add_argument("--kl-warmup", type=number(float, 0), default=0.0, metavar="EPOCHS",
+                           help="beta rises from 0 over so many epochs; with --cyclical, in each cycle")
+    objective.add_argument("--cyclical", type=number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
+                           help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=_number(int, 1), default=10)
-    training.add_argument("--batch-size", type=_number(int, 1), default=128, metavar="B")
-    training.add_argument("--lr", type=_number(float, 0, strict=True), default=1e-3, help="Adam's step size")
+    training.add_argument("--epochs", type=number(int, 1), default=10, help="passes over the training images")
+    training.add_argument("--batch-size", type=number(int, 1), default=128, metavar="B",
+                          help="images per step; of fewer images, all of them")
+    training.add_argument("--lr", type=number(float, 0, strict=True), default=1e-3, help="Adam's step size")
     training.add_argument("--lr-schedule", choices=LR_SCHEDULES, default="constant",
                           help="steps: a tenth after 1/2 and again after 3/4 of the run; cosine: down to 0")
-    training.add_argument("--seed", type=_number(int, 0), default=0, help="of all randomness")
-    training.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    training.add_argument("--seed", type=number(int, 0), default=0, help="of all randomness")
+    training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers")
     training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
-    training.add_argument("--threads", type=_number(int, 1), default=min(2, available_cores()), metavar="N",
-                          help="cores at work; 1 and 2 give the same numbers, bit for bit, with --kernels numba")
+    add_threads(training)
     where = parser.add_argument_group("data and results")
-    where.add_argument("--data-dir", default="mnist", metavar="PATH",
-                       help="mnist (it comes with npvae), a folder of IDX files, an .npy or .npz file")
+    where.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{data.ALLOWED}; mnist comes with npvae")
     where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none", help="of the pixels")
-    where.add_argument("--limit", type=_number(int, 1), default=None, metavar="N", help="use the first N images only")
+    where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use the first N images only")
     where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="where all results go")
     where.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
     where.add_argument("--overwrite", action="store_true", help="replace the run in --out")
@@ -118,19 +154,23 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def add_threads(group: Any) -> None:
+    """The flag for the cores."""
+    group.add_argument("--threads", type=number(int, 1), default=min(2, available_cores()), metavar="N",
+                       help="cores at work; 1 and 2 give the same numbers, bit for bit, with --kernels numba")
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags; with --resume, those of the run in --out.  Raises UsageError before anything is changed."""
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
-    config = args.out / CONFIG
     if args.resume:
-        _adopt(args, _given(parser, argv), config)
-    elif config.exists() and not args.overwrite:
+        _adopt(args, _given(parser, argv))
+    elif (args.out / CONFIG).exists() and not args.overwrite:
         raise UsageError(f"--out {args.out} already holds a run: go on with it by --resume, replace it by --overwrite, "
                          "or choose another folder")
-    if args.objective == "iwae" and args.free_bits:
-        raise UsageError("--free-bits needs the analytic KL of --objective elbo, got --objective iwae")
+    check_objective(args)
     if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
         raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
                          f"{args.epochs} epochs")
@@ -143,53 +183,51 @@ def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[
     return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not None}
 
 
-def _adopt(args: argparse.Namespace, given: dict[str, Any], config: Path) -> None:
+def _adopt(args: argparse.Namespace, given: dict[str, Any]) -> None:
     """Take the settings of the run to resume.  Raises UsageError that names those given otherwise."""
     try:
-        theirs = dict(json.loads(config.read_text())["settings"])
-    except OSError:
-        raise UsageError(f"--resume: {config} cannot be read; is there a run in --out {args.out}?") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"--resume: {config} is not the config.json of a run") from None
-    if theirs.keys() != settings(args).keys():
-        names = ", ".join(sorted(theirs.keys() ^ settings(args).keys()))
-        raise UsageError(f"--resume: {config} is of another program or version: they differ in {names}")
+        theirs = read_config(args.out)["settings"]
+    except UsageError as error:
+        raise UsageError(f"--resume: {error}") from None
     tied = theirs["lr_schedule"] != "constant" or theirs["cyclical"]
     free = _FREE if tied else (*_FREE, "epochs")
     ours = settings(argparse.Namespace(**{**vars(args), **given}))
-    differing = [f"--{name.replace('_', '-')} is {theirs.get(name)} there, {ours[name]} here"
-                 for name in given if name in ours and name not in free and ours[name] != theirs.get(name)]
+    differing = [f"--{name.replace('_', '-')} is {theirs[name]} there, {ours[name]} here"
+                 for name in given if name in ours and name not in free and ours[name] != theirs[name]]
     if differing:
         raise UsageError(f"--resume: the run in {args.out} has other settings: {'; '.join(differing)}")
     epochs = given.get("epochs", theirs["epochs"])
     vars(args).update({**theirs, "hidden": tuple(theirs["hidden"]), "epochs": epochs})
 
 
+def check_objective(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags of an objective that exclude each other."""
+    if args.objective == "iwae" and args.free_bits:
+        raise UsageError("--free-bits needs the analytic KL of --objective elbo, got --objective iwae")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a run; its "settings" are those of `settings`.  Raises UsageError."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        theirs, ours = config["settings"], settings(training_parser().parse_args([]))
+        if not isinstance(theirs, dict) or not isinstance(theirs.get("hidden", []), list):
+            raise TypeError
+    except OSError:
+        raise UsageError(f"there is no run in {folder}: {path} cannot be read") from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path} is not the config.json of a run") from None
+    if theirs.keys() != ours.keys():
+        names = ", ".join(sorted(theirs.keys() ^ ours.keys()))
+        raise UsageError(f"{path} is of another program or version: they differ in {names}")
+    return dict(config)
+
+
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What a run computes, as JSON holds it: every flag but those that say how it is done."""
     plain = {name: value for name, value in vars(args).items() if name not in _FREE}
     return {**plain, "hidden": list(args.hidden)}
-
-
-class RunFolder(Callback):
-    """Makes the output folder and writes config.json when training starts: all input has been checked by then, and
-    nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args = args
-
-    def on_start(self, run: Run) -> None:
-        out, versions = self.args.out, {"python": platform.python_version(), "numpy": np.__version__,
-                                        "machine": platform.platform()}
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            write_atomically(out / CONFIG, json.dumps({"settings": settings(self.args), "versions": versions},
-                                                      indent=1).encode())
-            if self.args.overwrite:
-                for name in (METRICS, CHECKPOINT, *PICTURES):
-                    (out / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def make_objective(args: argparse.Namespace, images: int) -> Objective:
@@ -216,11 +254,33 @@ def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
     return Adam(ConstantLR(args.lr))
 
 
-def exit_code(main: Callable[[], None]) -> int:
-    """Run a program; bad input becomes one line on stderr and 2, NaN 1, Ctrl-C 130."""
-    name = Path(sys.argv[0]).name
+def output(flag: str, path: Path, suffixes: Sequence[str]) -> Path:
+    """`path`, if a file can be written there.  Raises UsageError, so that nothing is computed in vain."""
+    if path.suffix not in suffixes:
+        raise UsageError(f"{flag} {path}: must end in {' or '.join(suffixes)}")
+    if path.name in (CONFIG, METRICS, CHECKPOINT):
+        raise UsageError(f"{flag} {path}: is the name of a file that a run needs; choose another")
+    if path.is_dir():
+        raise UsageError(f"{flag} {path}: is a folder; the name of a file is needed")
+    if not path.parent.is_dir():
+        raise UsageError(f"{flag} {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{flag} {path}: {path.parent} cannot be written")
+    return path
+
+
+def progress(items: Iterable[Any] | None, unit: str, total: int | None = None) -> "tqdm":
+    """The items, or what `update` counts, with a bar on stderr if that is a terminal and it lasts longer than a second.
+    """
+    from tqdm import tqdm      # no small part of the time that `npvae --help` would take
+    return tqdm(items, total=total, unit=unit, delay=1, leave=False, disable=None, dynamic_ncols=True)
+
+
+def exit_code(main: Callable[[], int | None]) -> int:
+    """Run a program; the exit code it returns, or 0.  Bad input becomes one line on stderr and 2, NaN 1, Ctrl-C 130."""
+    name = _program()
     try:
-        main()
+        return main() or 0
     except KeyboardInterrupt as stop:
         print(f"\n{name}: {stop}" if str(stop) else f"\n{name}: stopped", file=sys.stderr)
         return 130
@@ -230,18 +290,25 @@ def exit_code(main: Callable[[], None]) -> int:
     except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+
+
+def _program() -> str:
+    """The name of the program: of `python -m npvae`, sys.argv knows only the file."""
+    path = Path(sys.argv[0])
+    return "npvae" if path.name == "__main__.py" else path.name
 
 
 def resume_command(args: argparse.Namespace) -> str:
-    """The command that goes on with this run."""
-    python = Path(sys.executable).name
-    if shutil.which(python) != sys.executable:
-        python = sys.executable
-    return shlex.join([python, sys.argv[0], "--out", str(args.out), "--threads", str(args.threads), "--resume"])
+    """The command that goes on with this run, for `npvae train`, `python -m npvae train` or a script."""
+    program, python = Path(sys.argv[0]), _shortest(sys.executable)
+    if program.name == "__main__.py":
+        start = [python, "-m", "npvae", "train"]
+    else:
+        start = [python, sys.argv[0]] if program.suffix == ".py" else [_shortest(sys.argv[0]), "train"]
+    return shlex.join([*start, "--out", str(args.out), "--threads", str(args.threads), "--resume"])
 
 
-def checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
-    """The checkpoint that --resume goes on from; None without --resume, or if the run had not saved one yet."""
-    path = args.out / CHECKPOINT
-    return path if args.resume and path.exists() else None
+def _shortest(program: str) -> str:
+    """The name alone, where the shell finds the same program by it."""
+    name = Path(program).name
+    return name if shutil.which(name) == program else program

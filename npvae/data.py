@@ -1,4 +1,4 @@
-"""Images in, arrays out: IDX files, MNIST, .npy and .npz, binarization. Beside the lesson; NumPy alone.
+"""Images in, arrays out: MNIST, IDX files, .npy and .npz, binarization. Beside the lesson; `images.py` reads the rest.
 
 Every loader ends in an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 0..255 or
 float32 of any range. Whatever is wrong with a file becomes a `DataError` of one line that names the file.
@@ -15,9 +15,11 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Mapping, NamedTuple, NoReturn
+from typing import Mapping
 
 import numpy as np
+
+from .images import DataError, ImageData, Progress, fail, flat_shape, hold_out, load_csv, load_pictures
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
@@ -43,26 +45,8 @@ _KNOWN = {
 _UNKNOWN = ("an unknown set", "file")
 # In an .npz, the key of the training images: those of test images, train labels and test labels.
 _NPZ_KEYS = {"train": ("test", "train_labels", "test_labels"), "x_train": ("x_test", "y_train", "y_test")}
-
-
-class DataError(ValueError):
-    """A file or array that cannot be used: one line that names it, what was wrong and what is allowed."""
-
-
-class ImageData(NamedTuple):
-    """A data set. Images are C-contiguous rows, uint8 or float32; labels uint8 or int64, or None."""
-
-    train_images: np.ndarray  # (N, D)
-    train_labels: np.ndarray | None  # (N,)
-    test_images: np.ndarray  # (M, D)
-    test_labels: np.ndarray | None  # (M,)
-    image_shape: tuple[int, int]  # (height, width), height * width = D
-    name: str
-
-
-def _fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
-    """Raise DataError(path: what) on one line, even if the path or a quoted message holds a newline."""
-    raise DataError(" ".join(f"{path}: {what}".splitlines())) from cause
+#: what `load` takes
+ALLOWED = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file"
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -79,9 +63,9 @@ def read_idx(path: str | Path) -> np.ndarray:
             return _parse_idx(file, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
-        _fail(path, f"the gzip stream is {state}; copy or download the file again", error)
+        fail(path, f"the gzip stream is {state}; copy or download the file again", error)
     except OSError as error:
-        _fail(path, f"cannot be read ({error.strerror or error})", error)
+        fail(path, f"cannot be read ({error.strerror or error})", error)
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path) -> np.ndarray:
@@ -90,18 +74,18 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path) -> np.ndarray:
     promised = math.prod(shape)
     promise = f"the header promises {promised} bytes, shape {shape}"
     if promised > _MAX_BYTES:
-        _fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
+        fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
     array = np.empty(shape, dtype=np.uint8)
     buffer = array.data.cast("B")
     filled = 0
     while filled < promised:
         count = stream.readinto(buffer[filled:filled + _CHUNK])
         if not count:
-            _fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
+            fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
         filled += count
     # One byte more is asked for: it must not exist, and reaching the end makes gzip compare its checksum.
     if stream.read(1):
-        _fail(path, f"has trailing bytes: {promise}, but more follow")
+        fail(path, f"has trailing bytes: {promise}, but more follow")
     return array
 
 
@@ -109,22 +93,22 @@ def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     """The shape an IDX header promises, after checking every field of it."""
     magic = stream.read(4)
     if not magic:
-        _fail(path, "is empty; an IDX file is expected")
+        fail(path, "is empty; an IDX file is expected")
     if magic.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        _fail(path, "is a web page (HTML or XML), not an IDX file: the download went wrong")
+        fail(path, "is a web page (HTML or XML), not an IDX file: the download went wrong")
     if len(magic) < 4 or magic[:2] != b"\x00\x00":
-        _fail(path, f"is not an IDX file: it begins with {magic.hex(' ')}, not with 00 00 08 and 01 to 03")
+        fail(path, f"is not an IDX file: it begins with {magic.hex(' ')}, not with 00 00 08 and 01 to 03")
     if magic[2] != 0x08:
-        _fail(path, f"holds values of IDX type 0x{magic[2]:02x}; only 0x08 (uint8) is allowed")
+        fail(path, f"holds values of IDX type 0x{magic[2]:02x}; only 0x08 (uint8) is allowed")
     ndim = magic[3]
     if not 1 <= ndim <= 3:
-        _fail(path, f"the header promises {ndim} dimensions; 1 (labels) to 3 (images) are allowed")
+        fail(path, f"the header promises {ndim} dimensions; 1 (labels) to 3 (images) are allowed")
     sizes = stream.read(4 * ndim)
     if len(sizes) < 4 * ndim:
-        _fail(path, f"ends inside the IDX header, which needs {4 + 4 * ndim} bytes")
+        fail(path, f"ends inside the IDX header, which needs {4 + 4 * ndim} bytes")
     shape = struct.unpack(f">{ndim}I", sizes)
     if 0 in shape:
-        _fail(path, f"the header promises shape {shape}; every dimension must be at least 1")
+        fail(path, f"the header promises shape {shape}; every dimension must be at least 1")
     return shape
 
 
@@ -168,11 +152,11 @@ def _load_idx(folder: str | Path, family: str | None) -> ImageData:
     for part in "train", "t10k":
         count, n_labels = len(arrays[f"{part}-images"]), len(arrays[f"{part}-labels"])
         if count != n_labels:
-            _fail(paths[f"{part}-labels"], f"holds {n_labels} labels for {count} images; one each is needed")
+            fail(paths[f"{part}-labels"], f"holds {n_labels} labels for {count} images; one each is needed")
     train, test = arrays["train-images"], arrays["t10k-images"]
     height, width = train.shape[1:]
     if test.shape[1:] != (height, width):
-        _fail(paths["t10k-images"], f"holds images {test.shape[1:]}; the training images are {height, width}")
+        fail(paths["t10k-images"], f"holds images {test.shape[1:]}; the training images are {height, width}")
     owners = {role: _identify(array) for role, array in arrays.items()}
     known = [owner[0] for owner in owners.values() if owner != _UNKNOWN]
     family = family or max(known, key=known.count, default=None)
@@ -186,7 +170,7 @@ def _load_idx(folder: str | Path, family: str | None) -> ImageData:
 def _find_idx_files(folder: Path) -> dict[str, Path]:
     """The path of each of the four files; DataError names those that are missing."""
     if not folder.is_dir():
-        _fail(folder, "is not a folder" if folder.exists() else "there is no such folder")
+        fail(folder, "is not a folder" if folder.exists() else "there is no such folder")
     found, missing = {}, []
     for role, ndim in _ROLES.items():
         names = [f"{role}{dash}idx{ndim}-ubyte{gz}" for dash in "-." for gz in ("", ".gz")]
@@ -196,7 +180,7 @@ def _find_idx_files(folder: Path) -> dict[str, Path]:
         else:
             missing.append(names[0])
     if missing:
-        _fail(folder, f"lacks {', '.join(missing)}; all four are needed (.idx for -idx and .gz are allowed)")
+        fail(folder, f"lacks {', '.join(missing)}; all four are needed (.idx for -idx and .gz are allowed)")
     return found
 
 
@@ -205,7 +189,7 @@ def _read_role(path: Path, ndim: int) -> np.ndarray:
     array = read_idx(path)
     if array.ndim != ndim:
         meaning = {1: "labels (1 dimension)", 2: "a matrix (2 dimensions)", 3: "images (3 dimensions)"}
-        _fail(path, f"holds {meaning[array.ndim]}; its name calls for {meaning[ndim]}")
+        fail(path, f"holds {meaning[array.ndim]}; its name calls for {meaning[ndim]}")
     return array
 
 
@@ -215,8 +199,8 @@ def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], fa
     if wrong:
         owner, part = owners[wrong[0]]
         right = [paths[role].name for role in paths if role not in wrong]
-        _fail(paths[wrong[0]], f"is not {family}'s {wrong[0]} but {owner}'s {part} (by SHA-256), beside "
-                               f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
+        fail(paths[wrong[0]], f"is not {family}'s {wrong[0]} but {owner}'s {part} (by SHA-256), beside "
+                              f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
 
 
 def load_array(path: str | Path) -> ImageData:
@@ -233,14 +217,11 @@ def load_array(path: str | Path) -> ImageData:
     key = next(iter(arrays))
     train, shape = _as_rows(path, key, arrays.pop(key))
     if not arrays:
-        if len(train) < 2:
-            _fail(path, f"{key} holds 1 image; at least 2 are needed, one to train and one to test")
-        n_test = max(1, len(train) // 10)
-        return ImageData(train[:-n_test], None, train[-n_test:], None, shape, path.stem)
+        return hold_out(path, train, None, shape, f"{key} ")
     test_key, train_labels, test_labels = _NPZ_KEYS[key]
     test, test_shape = _as_rows(path, test_key, arrays.pop(test_key))
     if (test_shape, test.dtype) != (shape, train.dtype):
-        _fail(path, f"{key} is {train.dtype} {shape}, {test_key} {test.dtype} {test_shape}; they must agree")
+        fail(path, f"{key} is {train.dtype} {shape}, {test_key} {test.dtype} {test_shape}; they must agree")
     y_train = _as_labels(path, train_labels, arrays.get(train_labels), len(train))
     y_test = _as_labels(path, test_labels, arrays.get(test_labels), len(test))
     return ImageData(train, y_train, test, y_test, shape, path.stem)
@@ -259,30 +240,28 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {key: np.asarray(content[key]) for key in chosen if key in names}
     except Exception as error:  # a damaged file raises whatever zipfile, zlib, tokenize or malloc raise
         reason = getattr(error, "strerror", None) or "it is damaged, or no .npy or .npz of plain arrays"
-        _fail(path, f"cannot be read ({reason})", error)
+        fail(path, f"cannot be read ({reason})", error)
     if not arrays:
-        _fail(path, f"holds {names}; train and test, x_train and x_test, or a single array are allowed")
+        fail(path, f"holds {names}; train and test, x_train and x_test, or a single array are allowed")
     return arrays
 
 
 def _as_rows(path: Path, key: str, array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """The array as contiguous uint8 or float32 rows (N, D), and its (height, width)."""
     if array.ndim not in (2, 3) or 0 in array.shape:
-        _fail(path, f"{key} has shape {array.shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
+        fail(path, f"{key} has shape {array.shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        _fail(path, f"{key} has dtype {array.dtype}; uint8, bool and the float types are allowed")
-    side = math.isqrt(array.shape[1])
-    flat_shape = (side, side) if side * side == array.shape[1] else (1, array.shape[1])
-    height, width = array.shape[1:] if array.ndim == 3 else flat_shape
+        fail(path, f"{key} has dtype {array.dtype}; uint8, bool and the float types are allowed")
+    height, width = array.shape[1:] if array.ndim == 3 else flat_shape(array.shape[1])
     with np.errstate(all="ignore"):  # a float64 beyond float32 becomes inf and is refused as such
         rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
         rows = rows.reshape(len(rows), -1)
         # min and max carry NaN through, and unlike isfinite need no temporary array
         finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
     if not finite:
-        _fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
+        fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
     return rows, (height, width)
 
 
@@ -291,24 +270,26 @@ def _as_labels(path: Path, key: str, labels: np.ndarray | None, count: int) -> n
     if labels is None or (labels.shape == (count,) and labels.dtype == np.uint8):
         return labels
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.dtype == np.uint64:
-        _fail(path, f"{key} is {labels.dtype} {labels.shape}; integers ({count},) that fit int64 are allowed")
+        fail(path, f"{key} is {labels.dtype} {labels.shape}; integers ({count},) that fit int64 are allowed")
     return labels.astype(np.int64)
 
 
-def load(source: str | Path | None = None) -> ImageData:
-    """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files. A .npy or .npz: its arrays.
+def load(source: str | Path | None = None, progress: Progress = iter) -> ImageData:
+    """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files, or its pictures, which
+    `progress` may count. A .csv, .npy or .npz file: its rows.
 
     Raises DataError for anything else.
     """
-    allowed = "mnist, a folder of IDX files, a .npy and a .npz file are allowed"
     if source is None or isinstance(source, str) and source == "mnist":
         return _load_idx(_EMBEDDED, "mnist")
     path = Path(source)
     if path.is_dir():
-        return load_idx_folder(path)
+        return load_idx_folder(path) if any(path.glob("*-ubyte*")) else load_pictures(path, progress)
+    if path.exists() and path.suffix == ".csv":
+        return load_csv(path)
     if path.exists() and path.suffix in (".npy", ".npz"):
         return load_array(path)
-    _fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {allowed}")
+    fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
 
 
 def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:

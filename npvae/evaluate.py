@@ -31,7 +31,10 @@ def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator) -> SimpleN
 
 
 def elbo(vae: "VAE", x: Array, rng: np.random.Generator) -> Array:
-    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact.  x (B, D)."""
+    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact.  x (B, D).
+
+    Minus its mean over images is D + R, distortion D = mean_b nll and rate R = mean_b KL  (D11.7).
+    """
     bound = np.empty(len(x), vae.dtype)
     for start in range(0, len(x), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -44,7 +47,9 @@ def elbo(vae: "VAE", x: Array, rng: np.random.Generator) -> Array:
 def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5000) -> Array:
     """log 1/L sum_l p(x, z_l) / q(z_l|x), z_l ~ q(z|x), L = n_samples, for each image (B,) (Burda et al. 2016, eq. 8).
 
-    Samples come in blocks, joined by a running log-sum-exp in float64, so memory does not depend on L.
+    Samples come in blocks of k, joined by a running log-sum-exp in float64, so memory does not depend on L:
+
+        total <- log [ exp(total) + k exp(bound of the block) ]       (D10.7)  at first -infinity, at the end less log L
     """
     draws = min(n_samples, _ROWS // min(_IMAGES, max(1, len(x))))
     images = max(1, _ROWS // draws)
@@ -63,7 +68,10 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
 
 
 def kl_per_dimension(vae: "VAE", x: Array) -> Array:
-    """The mean over images of KL(q(z_j|x) || p(z_j)), (Z,): how much each latent dimension says about x (B, D)."""
+    """The mean over images of KL(q(z_j|x) || p(z_j)), (Z,): how much each latent dimension says about x (B, D).
+
+    Their sum is the rate: R = sum_j R_j,  R_j = mean_b kl[b, j]  (D11.8).
+    """
     mu, logvar = vae.encode(x)
     kl = np.empty_like(mu)
     vae.kernels.gaussian_kl_forward(kl, mu, logvar)
@@ -76,6 +84,6 @@ def active_units(vae: "VAE", x: Array) -> int:
 
 
 def count_active(mu: Array, threshold: float = 0.01) -> int:
-    """Latent dimensions whose mean moves from image to image: Var_x(mu_j) > threshold, mu (B, Z) (Burda et al. 2016,
-    section 5.2)."""
+    """Latent dimensions whose mean moves from image to image: Var_x(mu_j) > threshold  (D11.6), mu (B, Z) (Burda et
+    al. 2016, section 5.2)."""
     return int(np.sum(mu.var(axis=0, dtype=np.float64) > threshold))

@@ -44,7 +44,10 @@ def numerical_gradient(loss: Loss, parameters: Mapping[str, Array], method: str 
 
 
 def _by_entry(loss: Loss, parameters: Mapping[str, Array], method: str) -> dict[str, tuple[Array, Array]]:
-    """For each tensor: its slopes, and (central differences) by how much the slopes on the two sides differ."""
+    """For each tensor: its slopes, and (central differences) by how much the slopes on the two sides differ.
+
+    The step of a central difference is  h = eps^(1/3) max(1, |theta_i|)  (D9.2).
+    """
     if method not in ("complex", "central"):
         raise ValueError(f"method must be one of complex, central, got {method!r}")
     work = _working_copies(parameters, method)
@@ -64,7 +67,13 @@ def _by_entry(loss: Loss, parameters: Mapping[str, Array], method: str) -> dict[
 
 def _slope(loss: Loss, work: dict[str, Array], array: Array, place: Any, direction: Any, size: float, middle: float,
            method: str) -> tuple[float, float]:
-    """The derivative of the loss when array[place] moves along `direction`, and the jump between its two sides."""
+    """The derivative of the loss f when theta = array[place] moves along `direction` v, and the jump between its two
+    sides:
+
+        central     ( f(theta + h v) - f(theta - h v) ) / 2h                            (D9.1)
+        complex     Im f(theta + i h v) / h                                             (D9.3)
+        jump        | f(theta + h v) - 2 f(theta) + f(theta - h v) | / h                (D9.6)
+    """
     kept = array[place].copy()
     try:
         if "central" not in method:
@@ -152,7 +161,10 @@ def _check_names(analytic: Mapping[str, Array], parameters: Mapping[str, Array])
 
 def _compare(name: str, analytic: Array, numeric: Array, tolerance: float, counts: Mapping[str, float],
              others: Mapping[str, Array], jumps: Array | None, norm: float | None = None) -> TensorReport:
-    """Entries, or, where `norm` of the whole gradient is given, derivatives along directions."""
+    """Entries, or, where `norm` of the whole gradient is given, derivatives along directions.
+
+        error_i = |analytic_i - numeric_i| / max(|numeric_i|, r),  r = sqrt(mean_i numeric_i^2)         (D9.5)
+    """
     finite = np.where(np.isfinite(numeric), numeric, 0)
     largest = np.max(np.abs(finite))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -211,9 +223,9 @@ def _generator(rng: np.random.Generator | None) -> np.random.Generator:
 def _check_directions(loss: Loss, gradients: Mapping[str, Array], parameters: Mapping[str, Array], method: str,
                       tolerance: float, counts: Mapping[str, float], directions: int, rng: np.random.Generator
                       ) -> Report:
-    """The derivative along v is the sum of gradient * v; over random signs v its mean square is |gradient|^2, so the
-    rule's floor by the RMS measures each error against the norm of the whole tensor.  The norm of the analytic gradient
-    is a second floor: along a few directions alone, the derivative may be nearly zero by chance."""
+    """The derivative along v is  sum_i gradient_i v_i ; over random signs v its mean square is |gradient|^2  (D9.4), so
+    the rule's floor by the RMS measures each error against the norm of the whole tensor.  The norm of the analytic
+    gradient is a second floor: along a few directions alone, the derivative may be nearly zero by chance."""
     work, reports = _working_copies(parameters, method), []
     for name, array in work.items():
         size = CENTRAL_STEP * max(1.0, float(np.abs(parameters[name]).max()))
@@ -239,6 +251,8 @@ def check_pair(forward: Callable[..., Array], backward: Callable[..., Mapping[st
                tolerance: float | None = None, rng: np.random.Generator | None = None) -> Report:
     """Check a layer: is `backward` the derivative of `forward`, and a well-behaved function?
 
+    f(inputs) = sum of dout * forward(inputs)  is a loss whose gradient `backward` has to return, dout random  (D9.7).
+
     Parameters
     ----------
     forward : called as forward(**inputs), returns one array
@@ -247,7 +261,8 @@ def check_pair(forward: Callable[..., Array], backward: Callable[..., Mapping[st
     inputs : name -> float64 array, values away from kinks
     rng : draws the upstream gradient (default: a fixed seed)
 
-    Beside the derivative: forward and backward give the same bits when run twice; backward is linear in the upstream
+    The derivative is that of the number sum(dout * forward(inputs)), dout held fixed: J^T dout  (D0.1).
+    Beside it: forward and backward give the same bits when run twice; backward is linear in the upstream
     gradient and gives zero for zero; no argument is changed; no gradient shares memory with an argument, with another
     gradient or with an earlier one, and forward's result is not overwritten by the next; read-only, Fortran-ordered
     and strided inputs give the same.  What is broken stands in the report's `violations`.

@@ -26,6 +26,11 @@ class DiagonalGaussian:
         """From d.z_nll, what the decoder says, and d.log_ratio or d.kl, what the objective says: d.mu and d.logvar.
 
         Two paths meet: through z, marked _z, and through the KL term, marked _kl.
+
+            dz      = dz_nll, and where the KL term is sampled dz_nll + dz_kl          (D7.5)
+            dmu     = dmu_z + dmu_kl,   dlogvar = dlogvar_z + dlogvar_kl               (D7.6)
+
+        (If sampled, dz brings the KL term's part along, and there is no direct path to mu.)
         """
         if sampled:
             kernels.log_ratio_backward(d.z_kl, d.logvar_kl, d.log_ratio, a.z)

@@ -32,18 +32,28 @@ class Dense:
         self.activation_forward, self.activation_backward = f"{activation}_forward", f"{activation}_backward"
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Random W, zero b.  Drawn in float64, so that every dtype starts at the same point."""
+        """Random W with Var(W) = gain / max(in, out)  (D1.7), zero b.
+
+        Drawn in float64, so that every dtype starts at the same point.
+        """
         shape = params[self.W].shape
         params[self.W][...] = rng.normal(0, math.sqrt(self.gain / max(shape)), shape)
         params[self.b][...] = 0
 
     def forward(self, kernels: ModuleType, out: Array, pre: Array, x: Array, params: Block) -> None:
+        """out = f(x W + b)  (D1.1)."""
         kernels.matmul(pre, x, params[self.W])
         getattr(kernels, self.activation_forward)(out, pre, params[self.b])
 
     def backward(self, kernels: ModuleType, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array,
                  x: Array, params: Block) -> None:
-        """Writes dpre, dW, db and, where it is asked for, dx."""
+        """forward was  out = f(pre + b),  pre = x W:
+
+            dpre = dout f'(pre + b)                    (D1.2)
+            db   = sum of the rows of dpre             (D1.3)
+            dW   = x^T dpre                            (D1.4)    as of any product: D0.3
+            dx   = dpre W^T, where it is asked for     (D1.5)    and D0.2
+        """
         getattr(kernels, self.activation_backward)(dpre, grads[self.b], dout, out)
         kernels.matmul(grads[self.W], x.T, dpre)
         if dx is not None:
@@ -64,6 +74,9 @@ class MLP:
 
     def backward(self, kernels: ModuleType, dacts: Sequence[Array], dpres: Sequence[Array], grads: Block,
                  acts: Sequence[Array], params: Block) -> None:
-        """dacts[-1] is given; the others are written, dacts[0] only if it is not None."""
+        """The chain rule from the last layer to the first  (D0.7).
+
+        dacts[-1] is given; the others are written, dacts[0] only if it is not None.
+        """
         for i, layer in reversed(list(enumerate(self.layers))):
             layer.backward(kernels, dacts[i], dpres[i], grads, dacts[i + 1], acts[i + 1], acts[i], params)

@@ -26,7 +26,7 @@ from .validate import choice, real, shown
 
 class Bernoulli:
     """Independent binary pixels, p = sigmoid(logits).  Grey pixels in [0, 1] are taken as targets all the same: the
-    summed binary cross-entropy, which is then no likelihood of the data but what most published VAEs report."""
+    summed binary cross-entropy, which is then no likelihood of the data (D3.6) but what most published VAEs report."""
 
     name = "bernoulli"
     recordable = True
@@ -46,8 +46,8 @@ class Bernoulli:
         """It has no parameters of its own."""
 
     def bias_at(self, mean: Array) -> Array:
-        """The output bias at which the decoder starts at the mean image: its logit, kept finite for pixels that are
-        black or white throughout (Burda et al. 2016)."""
+        """The output bias at which the decoder starts at the mean image: its logit, the best that one bias for all
+        images can be (D3.7), kept finite for pixels that are black or white throughout (Burda et al. 2016)."""
         p = np.clip(mean, 1e-3, 1 - 1e-3)
         return np.log(p / (1 - p))
 
@@ -71,7 +71,7 @@ class Bernoulli:
 
 class Gaussian:
     """Independent Gaussian pixels with one sigma: fixed, or learned with the other parameters (then `sigma` is where
-    it starts, and the parameter is `likelihood.logvar`)."""
+    it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4)."""
 
     recordable = True
 
@@ -149,7 +149,7 @@ class GaussianPixel:
         return output[:, :output.shape[1] // 2].copy()
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ p(x|z) (rows, D)."""
+        """x ~ p(x|z) (rows, D), with the logvar of D4.5."""
         mean = self.mean(kernels, output)
         logvar = LOGVAR_FLOOR + np.logaddexp(0, output[:, mean.shape[1]:].real - LOGVAR_FLOOR)
         return (mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape)).astype(output.dtype)

@@ -32,6 +32,7 @@ class LinearAnnealing:
         self.steps, self.beta = integer("steps", steps, 1), real("beta", beta, 0)
 
     def __call__(self, step: int) -> float:
+        """beta(step) = beta min(1, step / steps)  (D11.2)."""
         return self.beta * min(1.0, step / self.steps)
 
 
@@ -45,6 +46,7 @@ class CyclicalAnnealing:
             raise ValueError(f"ratio must be at most 1, got {ratio}")
 
     def __call__(self, step: int) -> float:
+        """beta(step) = beta min(1, position / ratio),  position in [0, 1) how far the cycle is  (D11.3)."""
         if step >= self.total_steps:
             return self.beta
         position = (step * self.cycles / self.total_steps) % 1.0
@@ -66,6 +68,14 @@ class ELBO:
         self.beta, self.sampled = _schedule(beta), bool(sampled)
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        """loss = mean_{b,k} nll + beta mean_b sum_j kl  (D11.1), or of log_ratio + beta mean_{b,k} log_ratio.
+
+            loss = 1/(B K) sum nll + beta/B sum kl                           (D7.2)
+            dnll = 1/(B K)                                                   (D7.3)
+            dkl  = beta/B,   dlog_ratio = beta/(B K)                         (D7.4)
+
+        At beta = 1, on average over the noise:  loss = mean_b [ KL(q(z|x) || p(z|x)) - log p(x) ]           (D7.1)
+        """
         batch, draws = nll.shape
         dnll = 1 / (batch * draws)
         dreg = self.beta(step) / (batch * draws if self.sampled else batch)
@@ -85,6 +95,11 @@ class FreeBits:
         self.bits, self.beta = real("free bits", bits, 0), _schedule(beta)
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        """With R_j = mean_b kl[b, j], the mean over the batch:
+
+            loss = mean_{b,k} nll + beta sum_j max(bits, R_j)             (D11.4)
+            dkl[b, j] = beta / B where R_j > bits, else 0                 (D11.5)
+        """
         batch, draws = nll.shape
         dnll = 1 / (batch * draws)
         beta = self.beta(step)
@@ -107,6 +122,11 @@ class IWAE:
         self.beta = _schedule(beta)
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        """log_w = -nll - beta log_ratio,  dbound = -1 / B,  and with the weights w~ of the kernel     (D10.5)
+
+            dnll = w~ / B
+            dlog_ratio = beta w~ / B
+        """
         batch, beta = len(nll), self.beta(step)
         log_w = -(nll + beta * reg)
         bound, weights, dlog_w = np.empty_like(log_w[:, 0]), np.empty_like(log_w), np.empty_like(log_w)

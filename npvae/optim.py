@@ -34,6 +34,7 @@ class StepLR:
             raise ValueError(f"milestones must ascend, got {list(milestones)}")
 
     def __call__(self, step: int) -> float:
+        """lr * factor^n,  n = how many milestones are at or before the step          (D8.7)"""
         return self.lr * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
@@ -44,6 +45,7 @@ class CosineLR:
         self.lr, self.total_steps = real("lr", lr, 0, strict=True), integer("total_steps", total_steps, 1)
 
     def __call__(self, step: int) -> float:
+        """lr / 2 [ 1 + cos(pi t / T) ],  t the step, but at most T = total_steps      (D8.6)"""
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
 
@@ -87,7 +89,10 @@ class Adam:
         return self.m, self.v
 
     def step(self, parameters: Block, gradients: Block, kernels: Any = reference) -> None:
-        """One update of `parameters`, in place, by the `adam_update` of `kernels`."""
+        """One update of `parameters`, in place, by the `adam_update` of `kernels`, with the gradient clipped to
+
+            scale * gradient,  scale = min(1, max_norm / |gradient|)      (D8.5)   |.| over all tensors together
+        """
         m, v = self.prepare(parameters)
         lr, scale = self.lr(self.t), 1.0
         if self.max_norm is not None:

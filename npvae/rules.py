@@ -65,7 +65,7 @@ def _broken_by_backward(backward: Backward, inputs: Mapping[str, Array], upstrea
 
 def _broken_linearity(backward: Backward, inputs: Mapping[str, Array], upstream: Array, gradients: Mapping[str, Array],
                       rng: np.random.Generator) -> Iterator[str]:
-    """Gradients of 0, of another upstream gradient, and of a combination of the two."""
+    """backward(0) = 0  and  backward(2 u - w) = 2 backward(u) - backward(w)  for upstream gradients u, w  (D9.8)."""
     if any(np.any(value) for value in backward(0 * upstream, **copies(inputs)).values()):
         yield "backward of a zero upstream gradient is not zero"
     other = rng.standard_normal(upstream.shape)

@@ -25,8 +25,8 @@ _ENGINE = {"kernels.fused.native", "kernels.fused.recording", "kernels.fused.tea
 ALLOWED = {
     **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED) - _ENGINE,
     "kernels": {"kernels.reference", "kernels.fused"},
-    "validate": set(), "report": set(), "rules": set(), "gradcheck": {"report", "rules"}, "data": set(),
-    "figures": set(), "params": set(), "latents": set(),
+    "validate": set(), "report": set(), "rules": set(), "gradcheck": {"report", "rules"},
+    "images": {"validate"}, "data": {"images"}, "figures": set(), "params": set(), "latents": set(),
     "layers": {"params", "validate"},
     "likelihoods": {"kernels.reference.likelihoods", "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
@@ -40,15 +40,21 @@ ALLOWED = {
     "callbacks": {"checkpoint", "validate"},
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},
     "plotting": {"checkpoint", "figures"},
-    "cli": {"kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "checkpoint", "callbacks", "data",
-            "plotting", "train", "validate"},
+    "report_page": {"checkpoint"},
+    "explorer": {"checkpoint", "evaluate", "likelihoods", "model", "params", "report_page", "validate"},
+    "cli": {"kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "checkpoint", "data", "train", "validate"},
+    "runs": {"callbacks", "checkpoint", "cli", "data", "model", "params", "plotting", "report_page", "train"},
+    "commands": {"checkpoint", "cli", "data", "evaluate", "explorer", "gradcheck", "model", "objectives", "params",
+                 "plotting", "runs"},
+    "program": {"cli", "commands", "data", "runs"}, "__main__": {"cli", "program"},
     "": {"checkpoint", "callbacks", "data", "evaluate", "gradcheck", "likelihoods", "model", "objectives", "optim",
          "train"}}
 
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"},
                "kernels.fused.native": {"llvmlite", "numba"}, "kernels.fused.recording": {"numba", "threadpoolctl"},
-               "lanes": {"threadpoolctl"}, "callbacks": {"tqdm"},
+               "lanes": {"threadpoolctl"}, "runs": {"threadpoolctl"}, "program": {"threadpoolctl"},
+               "callbacks": {"tqdm"}, "cli": {"tqdm"}, "images": {"PIL"},
                "testing": {"hypothesis"},
                "figures": {"matplotlib"}, "plotting": {"matplotlib"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}

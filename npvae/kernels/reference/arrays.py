@@ -6,12 +6,15 @@ Array = NDArray[np.inexact]
 
 
 def matmul(out: Array, a: Array, b: Array) -> None:
-    """out = a b.   a (M, L);  b (L, N);  either may be a transposed view.  BLAS does it, for both twins."""
+    """out = a b.   a (M, L);  b (L, N);  either may be a transposed view.  BLAS does it, for both twins.
+
+    Its gradients are products again:  da = dout b^T  (D0.2)  and  db = a^T dout  (D0.3).
+    """
     np.matmul(a, b, out=out)
 
 
 def add(out: Array, a: Array, b: Array) -> None:
-    """out = a + b: where two paths meet, their gradients are added.   All of one shape."""
+    """out = a + b: where two paths meet, their gradients are added (D0.4).   All of one shape."""
     np.add(a, b, out=out)
 
 

@@ -27,7 +27,7 @@ def gather_binarized(x: Array, rows: NDArray[Any], index: NDArray[np.integer], n
 def box_muller(eps: Array, uniform: NDArray[np.float32]) -> None:
     """Two numbers from N(0, 1) for two from the uniform distribution on [0, 1), which the caller draws:
 
-        r = sqrt(-2 log(1 - u[0])),      eps[0] = r cos(2 pi u[1]),      eps[1] = r sin(2 pi u[1])
+        r = sqrt(-2 log(1 - u[0])),      eps[0] = r cos(2 pi u[1]),      eps[1] = r sin(2 pi u[1])     (D5.7)
 
     In the plane, r^2 / 2 is exponentially distributed and the direction uniform (Box and Muller 1958).  1 - u is never
     zero.  All in float32, whatever the type of eps, so that runs in float32 and float64 see the same noise.

@@ -5,8 +5,8 @@ the activation f, elementwise.  Shapes:  pre, out (B, H);  b (H,).
 
 The backward kernels share one derivation.  With a = pre + b and out = f(a),
 
-    dpre[i, j] = dout[i, j] * f'(a[i, j])          each entry of out depends on one entry of a
-    db[j]      = sum over i of dpre[i, j]          the same b[j] is added to every row
+    dpre[i, j] = dout[i, j] * f'(a[i, j])          (D1.2)  each entry of out depends on one entry of a
+    db[j]      = sum over i of dpre[i, j]          (D1.3)  the same b[j] is added to every row
 
 and f' is always taken *from the output* (f'(a) written as a function of f(a)), so `pre` need not be kept.
 
@@ -27,7 +27,7 @@ def identity_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def identity_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1."""
+    """f'(a) = 1  (D2.1).   The one row b was added to all rows, so db is the sum of the rows of dpre  (D0.5)."""
     dpre[...] = dout
     np.sum(dpre, axis=0, out=db)
 
@@ -39,7 +39,7 @@ def relu_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def relu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1 where out > 0, else 0.  At the kink a = 0, where f has no derivative, 0 is taken."""
+    """f'(a) = 1 where out > 0, else 0  (D2.2).  At the kink a = 0, where f has no derivative, 0 is taken."""
     dpre[...] = np.where(out.real > 0, dout, 0)
     np.sum(dpre, axis=0, out=db)
 
@@ -51,7 +51,7 @@ def leaky_relu_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def leaky_relu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1 where out > 0, else s.  (s > 0, so out and a have the same sign.)"""
+    """f'(a) = 1 where out > 0, else s  (D2.3).  (s > 0, so out and a have the same sign.)"""
     dpre[...] = np.where(out.real > 0, dout, LEAKY_SLOPE * dout)
     np.sum(dpre, axis=0, out=db)
 
@@ -66,7 +66,7 @@ def elu_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def elu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1 where out >= 0, else exp(a) = out + 1."""
+    """f'(a) = 1 where out >= 0, else exp(a) = out + 1  (D2.4)."""
     dpre[...] = np.where(out.real < 0, dout * (out + 1), dout)
     np.sum(dpre, axis=0, out=db)
 
@@ -77,7 +77,10 @@ def tanh_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def tanh_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1 - tanh(a)^2 = (1 - out)(1 + out): the product keeps more digits than the square."""
+    """f'(a) = 1 - tanh(a)^2 = (1 - out)(1 + out)  (D2.5): the product keeps more digits than the square.
+
+    As for every elementwise function the Jacobian is diagonal, and its product with dout is dout f'(a)  (D0.6).
+    """
     dpre[...] = dout * (1 - out) * (1 + out)
     np.sum(dpre, axis=0, out=db)
 
@@ -85,7 +88,7 @@ def tanh_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
 def sigmoid_forward(out: Array, pre: Array, b: Array) -> None:
     """out = 1 / (1 + exp(-a)), with e = exp(-|a|) so that nothing overflows:
 
-        a >= 0:  1 / (1 + e)          a < 0:  e / (1 + e)
+        a >= 0:  1 / (1 + e)          a < 0:  e / (1 + e)          (D2.8)
     """
     a = pre + b
     negative = a.real < 0
@@ -94,19 +97,19 @@ def sigmoid_forward(out: Array, pre: Array, b: Array) -> None:
 
 
 def sigmoid_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = exp(-a) / (1 + exp(-a))^2 = out (1 - out)."""
+    """f'(a) = exp(-a) / (1 + exp(-a))^2 = out (1 - out)  (D2.6)."""
     dpre[...] = dout * out * (1 - out)
     np.sum(dpre, axis=0, out=db)
 
 
 def softplus_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = log(1 + exp(a)) = max(a, 0) + log1p(exp(-|a|)): the second form neither overflows nor loses digits."""
+    """out = log(1 + exp(a)) = max(a, 0) + log1p(exp(-|a|))  (D2.9): the second neither overflows nor loses digits."""
     a = pre + b
     negative = a.real < 0
     out[...] = np.where(negative, 0, a) + np.log1p(np.exp(np.where(negative, a, -a)))
 
 
 def softplus_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
-    """f'(a) = 1 / (1 + exp(-a)).  From the output: exp(out) = 1 + exp(a), hence f'(a) = 1 - exp(-out)."""
+    """f'(a) = 1 / (1 + exp(-a)).  From the output: exp(out) = 1 + exp(a), hence f'(a) = 1 - exp(-out)  (D2.7)."""
     dpre[...] = dout * -np.expm1(-out)
     np.sum(dpre, axis=0, out=db)

@@ -10,10 +10,10 @@ Array = NDArray[np.inexact]
 
 
 def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:
-    """z[b, k] = mu[b] + sigma[b] * eps[b, k],   sigma = exp(logvar / 2),   eps ~ N(0, I) drawn by the caller.
+    """z[b, k] = mu[b] + sigma[b] * eps[b, k],   sigma = exp(logvar / 2),   eps ~ N(0, I) drawn by the caller.  (D5.1)
 
-    A sample has no gradient; a *function* of mu, sigma and outside noise has one (Kingma and Welling 2014, section
-    2.4).  That the noise is an argument makes this kernel such a function.
+    Then z ~ N(mu, sigma^2)  (D5.4).  A sample has no gradient; a *function* of mu, sigma and outside noise has one
+    (Kingma and Welling 2014, section 2.4).  That the noise is an argument makes this kernel such a function.
     """
     z[...] = mu[:, None, :] + np.exp(0.5 * logvar)[:, None, :] * eps
 
@@ -21,8 +21,11 @@ def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> No
 def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array, eps: Array) -> None:
     """forward was  z = mu + exp(logvar / 2) eps,  one mu and one logvar for all K draws:
 
-        dmu     = sum_k dz                                            dz/dmu = 1
-        dlogvar = sum_k dz * eps * 1/2 exp(logvar / 2)                d sigma / d logvar = sigma / 2
+        dmu     = sum_k dz                                            (D5.2)  dz/dmu = 1
+        dlogvar = sum_k dz * eps * 1/2 exp(logvar / 2)                (D5.3)  d sigma / d logvar = sigma / 2
+
+    With dz = f'(z) their means over eps are the derivatives of E[f(z)]:  E[f'(z)] by mu (Bonnet's theorem, D5.5) and
+    sigma^2 / 2 E[f''(z)] by logvar (Price's theorem, D5.6).
     """
     np.sum(dz, axis=1, out=dmu)
     dlogvar[...] = np.sum(dz * eps, axis=1) * 0.5 * np.exp(0.5 * logvar)
@@ -31,8 +34,8 @@ def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array
 def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
     """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]          (D6.1)
 
-    per latent dimension.  Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is near 1, which is where
-    an unused dimension lives.
+    per latent dimension.  Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is
+    near 1, which is where an unused dimension lives.
     """
     kl[...] = 0.5 * (mu * mu + (np.expm1(logvar) - logvar))
 

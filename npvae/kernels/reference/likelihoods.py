@@ -24,12 +24,18 @@ def bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> N
 
     Inserting log p = l - softplus(l) and log(1 - p) = -softplus(l) gives
 
-        -[x l - x softplus(l) - (1 - x) softplus(l)]  =  softplus(l) - x l
+        nll = sum_d -[x l - x softplus(l) - (1 - x) softplus(l)]  =  sum_d softplus(l) - x l          (D3.1)
 
     with no logarithm of a probability left, so neither clipping nor an epsilon is needed however large l is.
-    With e = exp(-|l|):  softplus(l) = max(l, 0) + log1p(e),  and  p = 1 / (1 + e) or e / (1 + e) by the sign of l.
+    With e = exp(-|l|), which cannot overflow:
+
+        softplus(l) = max(l, 0) + log1p(e)                                  (D3.2)
+        p = 1 / (1 + e) where l >= 0,  e / (1 + e) where l < 0              (D3.3)
 
     mean (B, K, D) receives p: it is the picture to show, and the backward pass needs it.
+
+    For grey x this is a cross-entropy and no likelihood: the integral of exp(-nll) over x in [0, 1]^D is
+    prod_d tanh(l/2) / l  (D3.6),  not 1.
     """
     negative = logits.real < 0
     e = np.exp(np.where(negative, logits, -logits))
@@ -41,15 +47,21 @@ def bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> N
 def bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -> None:
     """forward was  nll = sum_d softplus(l) - x l.   softplus'(l) = sigmoid(l) = mean, hence
 
-        dlogits = dnll * (mean - x)
+        dlogits = dnll * (mean - x)                                         (D3.4)
+
+    On paper  dnll * (p - x) / (p (1 - p)) * p (1 - p)  (D3.5),  the chain rule through p, is the same.  In float32 it
+    is NaN as soon as p rounds to 1, near l = 17.
     """
     dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])
 
 
 def gaussian_nll_forward(nll: Array, mean: Array, x: Array, logvar: Array) -> None:
-    """nll[b, k] = sum_d 1/2 [ (x - mean)^2 / sigma^2 + logvar + log 2 pi ],   sigma^2 = exp(logvar).
+    """nll[b, k] = sum_d 1/2 [ (x - mean)^2 / sigma^2 + logvar + log 2 pi ],   sigma^2 = exp(logvar)           (D4.1)
 
     One sigma for all pixels: logvar has shape (1,), a constant or a learned parameter.
+
+    The nll of a density, which may be negative and depends on the units of x: in units in which x, mean and sigma are
+    a times as large, it is larger by D log a  (D4.8).
     """
     residual = x[:, None, :] - mean
     pixels = mean.shape[-1]
@@ -59,8 +71,10 @@ def gaussian_nll_forward(nll: Array, mean: Array, x: Array, logvar: Array) -> No
 def gaussian_nll_backward(dmean: Array, dlogvar: Array, dnll: Array, mean: Array, x: Array, logvar: Array) -> None:
     """forward was  nll = 1/2 [ S exp(-logvar) + D logvar + const ],   S = sum_d (x - mean)^2.
 
-        dmean   = dnll * (mean - x) exp(-logvar)
-        dlogvar = sum_{b,k} dnll * 1/2 [ D - S exp(-logvar) ]       every nll depends on the one logvar
+        dmean   = dnll * (mean - x) exp(-logvar)                            (D4.2)
+        dlogvar = sum_{b,k} dnll * 1/2 [ D - S exp(-logvar) ]               (D4.3)  every nll depends on the one logvar
+
+    With equal dnll, dlogvar is zero where  sigma^2 = mean_{b,k} S / D  (D4.4),  the mean squared residual.
     """
     residual = mean - x[:, None, :]
     precision = np.exp(-logvar)
@@ -74,7 +88,7 @@ def gaussian_pixel_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
     output (B, K, 2 D): the first D columns are the means, the others s, from which
 
-        logvar = c + softplus(s - c),   c = LOGVAR_FLOOR
+        logvar = c + softplus(s - c),   c = LOGVAR_FLOOR                    (D4.5)
 
     is log sigma^2, bounded below by c.  Without a bound the likelihood has no maximum: a pixel that is black in every
     image is explained by sigma -> 0 at nll -> -infinity (Mattei and Frellsen 2018).  A smooth bound keeps the exact
@@ -91,9 +105,9 @@ def gaussian_pixel_nll_forward(nll: Array, output: Array, x: Array) -> None:
 def gaussian_pixel_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
     """forward was  nll = sum_d 1/2 [ r^2 exp(-logvar) + logvar + const ],  r = mean - x,  logvar = c + softplus(s - c).
 
-        dmean   = dnll * r exp(-logvar)
+        dmean   = dnll * r exp(-logvar)                                     (D4.6)
         dlogvar = dnll * 1/2 [ 1 - r^2 exp(-logvar) ]
-        ds      = dlogvar * sigmoid(s - c)
+        ds      = dlogvar * sigmoid(s - c)                                  (D4.7)
 
     doutput (B, K, 2 D) is [dmean, ds].
     """

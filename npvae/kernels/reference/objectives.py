@@ -11,12 +11,15 @@ Array = NDArray[np.inexact]
 
 
 def importance_bound_forward(bound: Array, weights: Array, log_w: Array) -> None:
-    """bound[b] = log 1/K sum_k w[b, k],   w = exp(log_w) = p(x, z_k) / q(z_k|x)   (Burda et al. 2016, equation 8).
+    """bound[b] = log 1/K sum_k w[b, k],   w = exp(log_w) = p(x, z_k) / q(z_k|x)    (D10.1; Burda et al. 2016, eq. 8)
 
     With m = max_k log_w, which changes nothing on paper and keeps exp from overflowing:
 
-        bound   = m + log sum_k exp(log_w - m) - log K
-        weights = exp(log_w - m) / sum_k exp(log_w - m)        the normalised weights, a softmax; they sum to one
+        bound   = m + log sum_k exp(log_w - m) - log K                (D10.2)
+        weights = exp(log_w - m) / sum_k exp(log_w - m)               (D10.3)  normalised, a softmax; they sum to one
+
+    Its mean over the draws, L_K, is the ELBO for K = 1, and more draws bring it nearer to log p(x):
+    L_K <= L_{K+1} <= log p(x)  (D10.6).
     """
     m = log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)][:, None]
     shifted = np.exp(log_w - m)
@@ -28,6 +31,6 @@ def importance_bound_forward(bound: Array, weights: Array, log_w: Array) -> None
 def importance_bound_backward(dlog_w: Array, dbound: Array, weights: Array) -> None:
     """forward was  bound = log sum_k exp(log_w) - log K,  whose derivative is the softmax:
 
-        dlog_w = dbound * weights                                    (Burda et al. 2016, equation 14)
+        dlog_w = dbound * weights                                     (D10.4; Burda et al. 2016, equation 14)
     """
     dlog_w[...] = dbound[:, None] * weights

@@ -12,11 +12,11 @@ def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1:
     """One step of Adam (Kingma and Ba 2015, Algorithm 1), in place.  All arrays (P,); step counts from 1.
 
         g     = scale * grad                              scale < 1 where the gradient's norm is clipped
-        m     = beta1 m + (1 - beta1) g                   running mean of the gradient
-        v     = beta2 v + (1 - beta2) g^2                 running mean of its square
-        m_hat = m / (1 - beta1^step)                      both start at zero: the division takes that bias out
-        v_hat = v / (1 - beta2^step)
-        theta = theta - lr m_hat / (sqrt(v_hat) + eps)    eps is added *after* the bias correction
+        m     = beta1 m + (1 - beta1) g                   running mean of the gradient                      (D8.1)
+        v     = beta2 v + (1 - beta2) g^2                 running mean of its square                        (D8.2)
+        m_hat = m / (1 - beta1^step)                      both start at zero: the division takes            (D8.3)
+        v_hat = v / (1 - beta2^step)                      that bias out
+        theta = theta - lr m_hat / (sqrt(v_hat) + eps)    eps is added *after* the bias correction          (D8.4)
     """
     g = scale * grad
     m[...] = beta1 * m + (1 - beta1) * g

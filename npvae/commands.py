@@ -1,0 +1,256 @@
+"""What each command of `npvae` does with a run.  Beside the lesson; `program.py` holds their flags, `runs.py` training.
+
+Each takes the parsed flags, prints what it found or wrote, and raises what `cli.exit_code` turns into one line.
+"""
+import argparse
+import io
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import cli, evaluate as measures, plotting
+from .checkpoint import write_atomically
+from .cli import UsageError
+from .data import ImageData
+from .explorer import write_explorer
+from .gradcheck import check_gradients
+from .model import VAE
+from .objectives import Objective
+from .params import Array
+from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BLOCK = 40      # images between two moves of the progress bar: a multiple of what log_likelihood takes at a time
+_ENTRIES = 5000      # a network of more parameters is checked along random directions, not entry by entry
+_DIRECTIONS = 32
+#: the network that gradcheck takes where no run and no flag says another: every gradient entry by entry in a second
+SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
+         "objective": "elbo", "k": 2, "beta": 1.0, "free_bits": 0.0}
+
+
+# ---- Numbers
+
+def evaluate(args: argparse.Namespace) -> None:
+    """The bound and its parts, log p(x), active units and KL per dimension, on test images."""
+    if args.json:
+        cli.output("--json", args.json, [".json"])
+    run, images, x = _test_set(args)
+    x = x[plotting._spread(len(x), args.limit)]
+    rng = np.random.default_rng(args.seed)
+    elbo = run.vae.elbo(x, rng).astype(np.float64).mean()
+    kl = measures.kl_per_dimension(run.vae, x)
+    log_p = _log_likelihood(run.vae, x, rng, args.samples)
+    error = log_p.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None
+    found = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
+             "samples": args.samples, "seed": args.seed, "elbo": elbo, "distortion": kl.sum() - elbo, "rate": kl.sum(),
+             "log_p": log_p.mean(), "log_p_standard_error": error, "active_units": measures.active_units(run.vae, x),
+             "kl_per_dimension": kl.tolist(), "meaning": _meaning(run, x)}
+    _print_numbers(found)
+    if args.json:
+        _write("--json", args.json, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def _log_likelihood(vae: VAE, x: Array, rng: np.random.Generator, samples: int) -> Array:
+    """`vae.log_likelihood` (N,), the same numbers, with a progress bar."""
+    ends = [*range(_BLOCK, len(x) - _BLOCK + 1, _BLOCK), len(x)]      # no small block at the end: it draws otherwise
+    blocks = cli.progress(zip([0, *ends], ends), f"blocks of {_BLOCK} images", len(ends))
+    return np.concatenate([vae.log_likelihood(x[start:end], rng, samples) for start, end in blocks])
+
+
+def _meaning(run: SavedRun, x: Array) -> str:
+    """What the numbers are: of what kind of data they are the likelihood, if any."""
+    if run.vae.likelihood.name != "bernoulli":
+        return "log densities of pixels as real numbers: they may be of either sign"
+    if np.isin(x, (0, 1)).all():
+        return "log likelihoods of black-and-white images"
+    return "no likelihoods: grey pixels as Bernoulli targets make a cross-entropy; train with --binarize for one"
+
+
+def _print_numbers(found: dict[str, Any]) -> None:
+    error = found["log_p_standard_error"]
+    spread = f" +- {error:.2f} (standard error of the mean over images)" if error is not None else ""
+    kl = found["kl_per_dimension"]
+    print(f"{found['images']:,} of {found['of']:,} test images of {found['data']}, nats per image, means; seed "
+          f"{found['seed']}\n"
+          f"  ELBO                     {found['elbo']:9.2f}     = -distortion - rate, one z per image\n"
+          f"    distortion, -log p(x|z) {found['distortion']:8.2f}     reconstruction\n"
+          f"    rate, KL(q(z|x) || p(z)) {found['rate']:7.2f}\n"
+          f"  log p(x)                 {found['log_p']:9.2f}{spread}, {found['samples']:,} importance samples\n"
+          f"  active units             {found['active_units']:6d}        of {len(kl)}\n"
+          f"({found['meaning']})\nKL of each dimension, nats:")
+    cells = [f"z[{j}]".rjust(6) + f" {kl[j]:7.4f}" for j in np.argsort(np.negative(kl), kind="stable")]
+    print(*("  " + "   ".join(cells[i:i + 6]) for i in range(0, len(cells), 6)), sep="\n")
+
+
+def gradcheck(args: argparse.Namespace) -> int:
+    """The gradients of a run's network, or of the one the flags name, in float64, against the complex step; 1 if they
+    are wrong."""
+    given = {name: value for name in SMALL if (value := getattr(args, name)) is not None}
+    if args.run and given:
+        flag = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{flag} and RUN exclude each other: a run has its own network")
+    vae, objective, draws, step = _of_run(args) if args.run else _small(args, given)
+    analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
+    rng = np.random.default_rng(args.seed)
+    batch = max(2, 8 // draws)
+    x, eps = rng.random((batch, vae.input_dim)), rng.standard_normal((batch, draws, vae.latent_dim))
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, step)
+    size, few = vae.parameters.flat.size, vae.parameters.flat.size <= _ENTRIES
+
+    def moved_loss(parameters: dict[str, Array]) -> Any:
+        bar.update()
+        for name, value in parameters.items():
+            analytic.parameters[name][...] = value
+        return analytic.loss_and_gradients(x, eps, objective, step)[0]
+
+    with cli.progress(None, "losses", size if few else _DIRECTIONS * len(vae.parameters)) as bar:
+        report = check_gradients(moved_loss, gradients, vae.parameters, "complex" if few else "directional",
+                                 counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
+    network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
+    how = "each of them" if few else f"{_DIRECTIONS} random directions in each tensor"
+    print(f"{network}, {vae.activation}, {vae.likelihood.name}, {type(objective).__name__}, K = {draws}, loss "
+          f"{loss:.6f}\n{size:,} parameters, {how} by the complex step\n{report}")
+    return 0 if report.ok else 1
+
+
+def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
+    """The trained network, its objective, K, and the step its schedules have reached."""
+    run = open_run(args.run)
+    vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
+    vae.parameters.flat[...] = run.vae.parameters.flat
+    return vae, cli.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
+
+
+def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
+    """The network of the flags at random parameters, biases included, its objective, K, and step 0."""
+    flags = argparse.Namespace(**{**vars(cli.training_parser().parse_args([])), **SMALL, **given})
+    cli.check_objective(flags)
+    vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
+              args.seed)
+    vae.parameters.flat[...] += 0.2 * np.random.default_rng(args.seed).standard_normal(vae.parameters.flat.size)
+    return vae, cli.make_objective(flags, 1), flags.k, 0
+
+
+def info(args: argparse.Namespace) -> None:
+    """Everything a run's folder says of it."""
+    run = open_run(args.run)
+    vae, last = run.vae, run.last
+    height, width = run.image_shape
+    print(f"run       {args.run}\n"
+          f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
+          f"epochs    {run.epochs} of {run.args.epochs}")
+    if last:
+        print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
+              f"{last['test_kl']:.2f}), {last['train_loss']:.2f} in training; {last['active_units']} of "
+              f"{vae.latent_dim} latent dimensions in use")
+    print("versions  " + ", ".join(f"{name} {value}" for name, value in run.versions.items()))
+    print("settings")
+    for name, value in cli.settings(run.args).items():
+        flag = f"--{name.replace('_', '-')}"
+        print(f"  {flag:15s} {(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}")
+    print("parameters")
+    for name, value in vae.parameters.items():
+        print(f"  {name:18s} {' x '.join(map(str, value.shape)):>12s} {value.size:12,}")
+    flat = vae.parameters.flat
+    print(f"  {'in all':18s} {flat.dtype.name:>12s} {flat.size:12,}   {_bytes(flat.nbytes)}")
+    print("files")
+    for path in sorted(path for path in args.run.iterdir() if path.is_file() and path.name[0] != "."):
+        print(f"  {path.name:22s} {_bytes(path.stat().st_size):>9s}   {FILES.get(path.name, 'not of this run')}")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+# ---- Pictures
+
+def sample(args: argparse.Namespace) -> None:
+    """New images as a picture, or as rows of numbers."""
+    out = _out(args, "sample.png", [".png", ".npy"])
+    run = open_run(args.run, args.threads)
+    images = run.vae.sample(args.count, np.random.default_rng(args.seed), mean=not args.draw)
+    if out.suffix == ".png":
+        _write_picture(out, plotting.samples(images, run.image_shape))
+        return
+    stream = io.BytesIO()
+    np.save(stream, images)
+    _write("--out", out, stream.getvalue())
+
+
+def reconstruct(args: argparse.Namespace) -> None:
+    """Test images, and what is left of them after encoder and decoder."""
+    out = _out(args, "reconstruct.png", [".png"])
+    run, _, x = _test_set(args)
+    rng = np.random.default_rng(args.seed)
+    originals = x[np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))]
+    _write_picture(out, plotting.reconstructions(originals, run.vae.reconstruct(originals, rng), run.image_shape))
+
+
+def interpolate(args: argparse.Namespace) -> None:
+    """Ways through latent space between pairs of test images."""
+    out = _out(args, "interpolate.png", [".png"])
+    if args.images is not None and len(args.images) % 2:
+        raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
+    run, _, x = _test_set(args)
+    if args.images is None:
+        chosen = np.random.default_rng(args.seed).permutation(len(x))[:2 * args.count]
+        chosen = np.resize(chosen, len(chosen) + len(chosen) % 2)
+    else:
+        chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
+    pairs = x[chosen].reshape(-1, 2, x.shape[1])
+    _write_picture(out, plotting.interpolation(run.vae, pairs, run.image_shape))
+
+
+def traverse(args: argparse.Namespace) -> None:
+    """One test image, one latent coordinate varied in each row, the most informative first."""
+    out = _out(args, "traverse.png", [".png"])
+    run, _, x = _test_set(args)
+    image = x[_in_range(args.image, "--image", len(x))]
+    kl = measures.kl_per_dimension(run.vae, x)
+    _write_picture(out, plotting.traversals(run.vae, image, kl, run.image_shape, rows=args.rows))
+
+
+def explore(args: argparse.Namespace) -> None:
+    """A web page with the decoder in it."""
+    out = _out(args, EXPLORER, [".html"])
+    run, images, x = _test_set(args)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out)
+    print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
+
+
+# ---- Helpers
+
+def _test_set(args: argparse.Namespace) -> tuple[SavedRun, ImageData, Array]:
+    """The run, its data or those of --data-dir, and the test images (M, D) as the run binarizes them."""
+    run = open_run(args.run, args.threads)
+    if args.data_dir is not None:
+        run.args.data_dir, run.args.limit = args.data_dir, None
+    images = load_images(run.args)
+    return run, images, test_images(run.vae, images, run.args)
+
+
+def _in_range(image: int, flag: str, n: int) -> int:
+    if image >= n:
+        raise UsageError(f"{flag} {image}: there are {n} test images, 0 to {n - 1}")
+    return image
+
+
+def _out(args: argparse.Namespace, name: str, suffixes: list[str]) -> Path:
+    return cli.output("--out", args.run / name if args.out is None else args.out, suffixes)
+
+
+def _write_picture(out: Path, figure: "Figure") -> None:
+    _write("--out", out, plotting._png(figure))
+
+
+def _write(flag: str, path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be written: {error.strerror}") from None
+    print(path)

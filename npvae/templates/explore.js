@@ -1,0 +1,183 @@
+// The decoder of a variational autoencoder in a web page: z -> image.  Nothing is loaded; all it needs stands in the
+// element "model", as npvae/explorer.py wrote it:
+//   layers      the decoder: W (in, out) row by row, b (out), and the name of f, the function after them
+//   shape       [height, width] of an image            reach   plane and sliders go from -reach to reach
+//   mu          means of q(z|x) of test images, Z numbers each         colours   one for each of them
+//   thumbs      a few test images, one byte a pixel                    thumbMu   their means
+//   shown       the two dimensions that the plane shows at first
+"use strict";
+const model = JSON.parse(document.getElementById("model").textContent);
+const byId = id => document.getElementById(id);
+const all = selector => [...document.querySelectorAll(selector)];
+
+// ---- 1. The decoder
+
+// Arrays travel as base64: the text stands for bytes, and four bytes, the least significant first, for a float32.
+const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+const floats = text => new Float32Array(bytes(text).buffer);
+
+// Between layers f is the model's activation.  After the last it makes the mean of a pixel: sigmoid for Bernoulli pixels,
+// whose mean is a probability, identity for Gaussian ones.
+const FUNCTIONS = {
+  identity: a => a,
+  relu: a => Math.max(0, a),
+  leaky_relu: a => a < 0 ? 0.01 * a : a,
+  elu: a => a < 0 ? Math.expm1(a) : a,
+  tanh: a => Math.tanh(a),
+  sigmoid: a => 1 / (1 + Math.exp(-a)),
+  softplus: a => Math.max(0, a) + Math.log1p(Math.exp(-Math.abs(a))),
+};
+const layers = model.layers.map(({W, b, f}) => ({W: floats(W), b: floats(b), f: FUNCTIONS[f]}));
+const Z = layers[0].W.length / layers[0].b.length;
+
+// A dense layer, out = f(x W + b):  out[j] = f(b[j] + sum over i of x[i] W[i, j]), summed in double precision.
+function dense(x, {W, b, f}) {
+  const out = Float64Array.from(b), n = out.length;
+  for (let i = 0; i < x.length; i++)
+    for (let j = 0; j < n; j++) out[j] += x[i] * W[i * n + j];
+  return out.map(a => f(a));
+}
+
+// E[x|z]: each layer takes what the one before it gives.
+const decode = z => Float32Array.from(layers.reduce(dense, z));
+
+// ---- 2. The picture
+
+// Ink on white paper: 0 is white, 1 black, and what lies beyond is cut off (a Uint8ClampedArray does that).
+function draw(canvas, image) {
+  [canvas.height, canvas.width] = model.shape;
+  const picture = new ImageData(canvas.width, canvas.height);
+  image.forEach((ink, i) => {
+    const grey = 255 * (1 - ink);
+    picture.data.set([grey, grey, grey, 255], 4 * i);
+  });
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+}
+
+// ---- 3. The point z
+
+const sliders = all("#sliders input");
+let point = [], shown = model.shown;
+
+// Whatever moves the point ends here: first the image, then all that says where the point is.
+function setPoint(z, event) {
+  point = Array.from(z);
+  draw(byId("image"), decode(point));
+  if (event) npvae.latency = performance.now() - event.timeStamp;
+  byId("where").textContent = shown.map(j => `z[${j}] = ${point[j].toFixed(2)}`).join("\n");
+  for (const slider of sliders) {
+    slider.value = point[slider.dataset.j];
+    slider.nextElementSibling.textContent = point[slider.dataset.j].toFixed(2);
+  }
+  if (Z > 1) byId("handle").setAttribute("transform", `translate(${place(point)})`);
+}
+
+// By hand, not by the animation: only the coordinates in `changes`, {j: value}.
+function move(changes, event) {
+  stop();
+  setPoint(Object.assign([...point], changes), event);
+}
+
+for (const slider of sliders)
+  slider.addEventListener("input", event => move({[slider.dataset.j]: Number(slider.value)}, event));
+byId("zero").addEventListener("click", () => move(Array(Z).fill(0)));
+
+// z ~ N(0, I): a normal number from two uniform ones (Box and Muller 1958).
+const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+byId("sample").addEventListener("click", () => move(Array.from({length: Z}, normal)));
+
+// ---- 4. The plane of two dimensions: an SVG from -100 to 100, its y pointing down
+
+const plane = byId("plane"), axes = all(".axis"), unit = 100 / model.reach;
+const place = z => [unit * z[shown[0]], -unit * z[shown[1]]];
+const rows = numbers => Array.from({length: numbers.length / Z}, (_, i) => numbers.subarray(i * Z, (i + 1) * Z));
+const dots = rows(floats(model.mu));
+
+function drawPlane() {
+  const step = Math.ceil(model.reach / 6), ticks = [];
+  for (let v = step; v < model.reach; v += step) ticks.push(-v, v);
+  byId("scatter").innerHTML =
+    `<path d="M-100 0H100M0-100V100"/><text x="98" y="-3" text-anchor="end">z[${shown[0]}]</text>` +
+    `<text x="3" y="-93">z[${shown[1]}]</text>` +
+    [1, 2, 3].map(sigma => `<circle class="prior" r="${sigma * unit}"/>`).join("") +
+    ticks.map(v => `<text x="${v * unit}" y="98" text-anchor="middle">${v}</text>` +
+                   `<text x="-98" y="${2 - v * unit}">${v}</text>`).join("") +
+    dots.map((z, i) => `<circle r="1.1" transform="translate(${place(z)})" fill="${model.colours[i]}"/>`).join("");
+}
+
+axes.forEach((select, i) => {
+  select.value = shown[i];
+  select.addEventListener("change", () => {
+    if (axes[0].value === axes[1].value) axes[1 - i].value = shown[i];      // the two change places
+    shown = axes.map(axis => Number(axis.value));
+    drawPlane();
+    setPoint(point);
+  });
+});
+
+// Mouse, pen and finger are pointers; the plane keeps the one that pressed it until it lets go.
+const inside = v => Math.max(-model.reach, Math.min(model.reach, v));
+function drag(event) {
+  const box = plane.getBoundingClientRect();
+  move({[shown[0]]: inside(((event.clientX - box.left) / box.width * 2 - 1) * model.reach),
+        [shown[1]]: inside((1 - (event.clientY - box.top) / box.height * 2) * model.reach)}, event);
+}
+plane.addEventListener("pointerdown", event => { plane.setPointerCapture(event.pointerId); drag(event); });
+plane.addEventListener("pointermove", event => { if (plane.hasPointerCapture(event.pointerId)) drag(event); });
+plane.addEventListener("keydown", event => {
+  const direction = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowDown: [1, -1], ArrowUp: [1, 1]}[event.key];
+  if (!direction) return;
+  event.preventDefault();      // of scrolling
+  const j = shown[direction[0]];
+  move({[j]: inside(point[j] + 0.1 * direction[1])}, event);
+});
+
+// ---- 5. From one test image to another: z = (1 - t) mu_a + t mu_b
+
+const thumbs = all("#thumbs button"), thumbMu = rows(floats(model.thumbMu)), ink = bytes(model.thumbs);
+const D = ink.length / thumbs.length, t = byId("t"), play = byId("play");
+let ends = [], frame = 0;
+
+function morph(value) {
+  t.value = value;
+  setPoint(thumbMu[ends[0]].map((from, j) => (1 - value) * from + value * thumbMu[ends[1]][j]));
+}
+
+// There and back in four seconds, slower at the ends, from where t stands.
+function start() {
+  const begin = performance.now() - Math.acos(1 - 2 * t.value) / Math.PI * 2000;
+  const step = now => {
+    morph((1 - Math.cos((now - begin) / 2000 * Math.PI)) / 2);
+    frame = requestAnimationFrame(step);
+  };
+  frame = requestAnimationFrame(step);
+  play.textContent = "Pause";
+}
+
+function stop() {
+  cancelAnimationFrame(frame);
+  frame = 0;
+  play.textContent = "Play";
+}
+
+function pick(i) {
+  move(thumbMu[i]);
+  ends = [...ends.filter(end => end !== i), i].slice(-2);
+  thumbs.forEach((thumb, j) => thumb.setAttribute("aria-pressed", ends.includes(j)));
+  t.disabled = play.disabled = ends.length < 2;
+  t.value = 0;
+  if (ends.length === 2 && !matchMedia("(prefers-reduced-motion: reduce)").matches) start();
+}
+
+thumbs.forEach((thumb, i) => {
+  draw(thumb.firstElementChild, Array.from(ink.subarray(i * D, (i + 1) * D), byte => byte / 255));
+  thumb.addEventListener("click", () => pick(i));
+});
+t.addEventListener("input", () => { stop(); morph(Number(t.value)); });
+play.addEventListener("click", () => frame ? stop() : start());
+
+// ---- 6. Begin; window.npvae is for the console, and for the tests
+
+window.npvae = {decode, setPoint: z => move(z), get point() { return [...point]; }, latency: null};
+if (Z > 1) drawPlane();
+setPoint(thumbMu[0]);
