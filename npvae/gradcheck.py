@@ -57,10 +57,12 @@ def _by_entry(loss: Loss, parameters: Mapping[str, Array], method: str) -> dict[
         for index in np.ndindex(array.shape):
             size = CENTRAL_STEP * max(1.0, abs(array[index]))
             slope, jump = _slope(loss, work, array, index, 1.0, size, middle, method)
-            if jump > _KINK * abs(slope):      # a kink or curvature?  Curvature's part halves with the step
+            if jump > _KINK * abs(slope):      # a kink or curvature?  Curvature's part halves with the step, and again
                 _, half = _slope(loss, work, array, index, 1.0, size / 2, middle, method)
+                _, quarter = _slope(loss, work, array, index, 1.0, size / 4, middle, method)
                 rounding = 100 * np.finfo(float).eps * abs(middle) / size
-                jump = 0.0 if jump <= rounding or abs(half / jump - 0.5) < 0.1 else jump
+                halves = abs(half / jump - 0.5) < 0.1 and abs(quarter / jump - 0.25) < 0.1
+                jump = 0.0 if jump <= rounding or halves else jump
             found[name][0][index], found[name][1][index] = slope, jump
     return found
 

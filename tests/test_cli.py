@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npvae import ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint, cli
+from npvae import ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint, cli, runs
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import LIKELIHOODS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 FILES = {"config.json", "metrics.jsonl", "checkpoint.npz", "reconstructions.png", "samples.png", "learning_curves.png",
-         "traversals.png", "interpolation.png", "latent_scatter.png", "kl_per_dimension.png"}
+         "traversals.png", "interpolation.png", "latent_scatter.png", "kl_per_dimension.png", "report.html"}
 TINY = ["--hidden", "5", "--latent", "3", "--batch-size", "16", "--epochs", "2"]
 
 
@@ -38,6 +38,8 @@ def write_data(folder):
     np.save(folder / "wide.npy", 3 * rng.random((70, 12), dtype=np.float32) - 1)
     np.save(folder / "nan.npy", np.full((70, 12), np.nan, np.float32))
     (folder / "file").write_text("not a folder")
+    (folder / "half").mkdir()
+    (folder / "half" / "t10k-images-idx3-ubyte").write_bytes(b"")
 
 
 def by_subprocess(folder, *flags):
@@ -65,7 +67,8 @@ def run_program(first, monkeypatch, capsys):
         return (code, *capsys.readouterr())
 
     monkeypatch.chdir(first[0])
-    monkeypatch.setattr(example, "save_pictures", lambda *args: [])
+    monkeypatch.setattr(runs, "save_pictures", lambda *args: [])
+    monkeypatch.setattr(runs, "write_report", lambda folder: folder / "report.html")
     return run
 
 
@@ -96,6 +99,7 @@ def test_a_run_without_a_terminal_prints_a_line_per_epoch(first):
     assert "\r" not in done.stderr
     assert "loss" in done.stdout and "of 3 latent dimensions" in done.stdout
     assert all(f"  {Path('run') / name}\n" in done.stdout for name in FILES if name.endswith(".png"))
+    assert done.stdout.endswith(f"all on one page: {Path('run') / 'report.html'}\n")
 
 
 def test_quiet_prints_nothing(first):
@@ -175,6 +179,17 @@ def test_learning_rate():
         assert [optimizer.lr(step) for step in range(52)] == [schedule(step) for step in range(52)]
 
 
+@pytest.mark.parametrize("flags, size", [(["--batch-size", 51], 50), (["--limit", 10], 10)])
+def test_a_batch_is_never_larger_than_the_training_set(run_program, tmp_path, flags, size):
+    """As with the default of 128 and a few pictures of one's own."""
+    code, out, _ = run_program(*TINY, "--data-dir", "data.npz", "--out", tmp_path, *flags)
+    assert code == 0 and f"all {size} of them were each batch, one step an epoch" in out
+    manifest = checkpoint.read(tmp_path / "checkpoint.npz")[1]
+    assert manifest["settings"]["batch_size"] == size
+    assert [metrics["step"] for metrics in manifest["training"]["history"]] == [1, 2]
+    assert run_program("--out", tmp_path, "--resume", "--epochs", 3, "--quiet") == (0, "", "")
+
+
 # ---- Refusals
 
 BAD = {
@@ -190,8 +205,7 @@ BAD = {
     "--epochs 0": "--epochs: must be an integer of at least 1, got '0'", "--batch-size 0": "--batch-size: must be",
     "--seed -1": "--seed: must be an integer of at least 0", "--limit 0": "--limit: must be an integer of at least 1",
     "--threads 0": "--threads: must be", "--free-bits -1": "--free-bits: must be", "--kl-warmup -1": "--kl-warmup: ",
-    "--cyclical -1": "--cyclical: must be", "--batch-size 51": "batch_size must be at most .*images, 50, got 51",
-    "--limit 10": "batch_size must be at most the number of training images, 10, got 16",
+    "--cyclical -1": "--cyclical: must be", "--hidden": "--hidden: expected one .*train_mnist.py --help",
     "--activation swish": f"--activation: .*'swish'.*{'.*'.join(ACTIVATIONS)}",
     "--likelihood poisson": f"--likelihood: .*{', '.join(LIKELIHOODS)}, got 'poisson'",
     "--likelihood gaussian:0": "--likelihood: .*'gaussian:0': sigma must be a finite number more than 0",
@@ -200,7 +214,8 @@ BAD = {
     "--lr-schedule warm": "--lr-schedule: .*'warm'.*constant.*steps.*cosine",
     "--dtype float16": "--dtype: .*'float16'.*float32.*float64", "--kernels cuda": "--kernels: .*'cuda'.*numba.*numpy",
     "--data-dir nowhere": "nowhere: there is no such file or folder; .* are allowed",
-    "--data-dir file": "file: is no data set; .* are allowed", "--data-dir run": "run: lacks train-images",
+    "--data-dir file": "file: is no data set; .* are allowed",
+    "--data-dir run": "run/checkpoint.npz: cannot be read as a picture", "--data-dir half": "half: lacks train-images",
     "--data-dir wide.npy": r"x_train must lie in \[0, 1\] for the Bernoulli likelihood",
     "--data-dir nan.npy": "nan.npy: .*NaN", "--nonsense": "unrecognized arguments: --nonsense",
     "--hid 4": "unrecognized arguments: --hid 4", "--latent": "--latent: expected one argument",
@@ -317,7 +332,7 @@ def damage(folder):
     (lambda folder: edit_config(folder, flavour=0), "config.json is of another program or version: .*flavour"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is not the config.json of a run"),
     (lambda folder: (folder / "config.json").write_text('{"settings": 3}'), "is not the config.json of a run"),
-    (lambda folder: (folder / "config.json").unlink(), "config.json cannot be read; is there a run in --out")])
+    (lambda folder: (folder / "config.json").unlink(), "there is no run in .*config.json cannot be read")])
 def test_resume_of_a_spoiled_run_is_refused(copy, run_program, spoil, says):
     spoil(copy)
     before = contents(copy)

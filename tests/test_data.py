@@ -194,9 +194,9 @@ def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
 # --- load ---
 
 def test_load_says_what_is_allowed(tmp_path):
-    (tmp_path / "images.csv").write_text("1,2,3")
-    allowed = "mnist, a folder of IDX files, a .npy and a .npz file are allowed"
-    for source, name, says in ((tmp_path / "images.csv", "images.csv", "is no data set"),
+    (tmp_path / "images.txt").write_text("1,2,3")
+    allowed = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file are allowed"
+    for source, name, says in ((tmp_path / "images.txt", "images.txt", "is no data set"),
                                (tmp_path / "absent.npy", "absent.npy", "there is no such file or folder"),
                                ("cifar", "cifar", "there is no such file or folder")):
         message = refusal(data.load, source, name=name, says=says)

@@ -1,4 +1,4 @@
-"""Chapters 10 and 11, equation by equation: the importance-weighted bound, and what is done about posterior collapse."""
+"""Chapters 10 and 11, equation by equation: the importance-weighted bound, and the cures of posterior collapse."""
 import contextlib
 import math
 from decimal import Decimal
@@ -279,7 +279,8 @@ def test_the_elbo_is_minus_distortion_minus_rate():
         eps = vae.passes(len(x), 1)[0].eps[:, 0].copy()      # the noise is still in the buffer
         mu, logvar = vae.encode(x)
         residual = x - vae.decode(mu + np.exp(0.5 * logvar) * eps)
-        nll = np.array([sum(0.5 * (r / 0.6) ** 2 + math.log(0.6 * math.sqrt(2 * math.pi)) for r in row) for row in residual])
+        constant = math.log(0.6 * math.sqrt(2 * math.pi))
+        nll = np.array([sum(0.5 * (r / 0.6) ** 2 + constant for r in row) for row in residual])
         close(-found, nll + kl_integrals(mu, logvar).sum(axis=1))
 
 

@@ -126,7 +126,7 @@ def relu_backward(dout, x):
     return {"x": dout * (x > 0)}
 
 
-@pytest.mark.parametrize("at", [0.0, 0.1 * CENTRAL_STEP, -0.5 * CENTRAL_STEP])
+@pytest.mark.parametrize("at", [part * CENTRAL_STEP for part in (0, 0.1, 0.29, 0.33, 0.37, -0.5)])
 def test_kinks_are_counted_with_central_differences(at):
     """And not excused: half a slope is neither side's.  The complex step looks at one side and cannot see them."""
     x = spread(np.random.default_rng(0), (3, 4))

@@ -14,8 +14,8 @@ def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1:
         g     = scale * grad                              scale < 1 where the gradient's norm is clipped
         m     = beta1 m + (1 - beta1) g                   running mean of the gradient                      (D8.1)
         v     = beta2 v + (1 - beta2) g^2                 running mean of its square                        (D8.2)
-        m_hat = m / (1 - beta1^step)                      both start at zero: the division takes            (D8.3)
-        v_hat = v / (1 - beta2^step)                      that bias out
+        m_hat = m / (1 - beta1^step)                      without the bias of their start at zero           (D8.3)
+        v_hat = v / (1 - beta2^step)
         theta = theta - lr m_hat / (sqrt(v_hat) + eps)    eps is added *after* the bias correction          (D8.4)
     """
     g = scale * grad
