@@ -37,9 +37,10 @@ SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "lik
 
 def evaluate(args: argparse.Namespace) -> None:
     """The bound and its parts, log p(x), active units and KL per dimension, on test images."""
+    run = open_run(args.run, args.threads)
     if args.json:
         cli.output("--json", args.json, [".json"])
-    run, images, x = _test_set(args)
+    images, x = _test_set(run, args)
     x = x[plotting._spread(len(x), args.limit)]
     rng = np.random.default_rng(args.seed)
     elbo = run.vae.elbo(x, rng).astype(np.float64).mean()
@@ -47,7 +48,7 @@ def evaluate(args: argparse.Namespace) -> None:
     log_p = _log_likelihood(run.vae, x, rng, args.samples)
     error = log_p.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None
     found = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
-             "samples": args.samples, "seed": args.seed, "elbo": elbo, "distortion": kl.sum() - elbo, "rate": kl.sum(),
+             "samples": args.samples, "seed": args.seed, "elbo": elbo, "distortion": -elbo - kl.sum(), "rate": kl.sum(),
              "log_p": log_p.mean(), "log_p_standard_error": error, "active_units": measures.active_units(run.vae, x),
              "kl_per_dimension": kl.tolist(), "meaning": _meaning(run, x)}
     _print_numbers(found)
@@ -171,8 +172,7 @@ def _bytes(count: int) -> str:
 
 def sample(args: argparse.Namespace) -> None:
     """New images as a picture, or as rows of numbers."""
-    out = _out(args, "sample.png", [".png", ".npy"])
-    run = open_run(args.run, args.threads)
+    run, out = _open(args, "sample.png", [".png", ".npy"])
     images = run.vae.sample(args.count, np.random.default_rng(args.seed), mean=not args.draw)
     if out.suffix == ".png":
         _write_picture(out, plotting.samples(images, run.image_shape))
@@ -184,8 +184,8 @@ def sample(args: argparse.Namespace) -> None:
 
 def reconstruct(args: argparse.Namespace) -> None:
     """Test images, and what is left of them after encoder and decoder."""
-    out = _out(args, "reconstruct.png", [".png"])
-    run, _, x = _test_set(args)
+    run, out = _open(args, "reconstruct.png", [".png"])
+    _, x = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
     originals = x[np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))]
     _write_picture(out, plotting.reconstructions(originals, run.vae.reconstruct(originals, rng), run.image_shape))
@@ -193,10 +193,10 @@ def reconstruct(args: argparse.Namespace) -> None:
 
 def interpolate(args: argparse.Namespace) -> None:
     """Ways through latent space between pairs of test images."""
-    out = _out(args, "interpolate.png", [".png"])
+    run, out = _open(args, "interpolate.png", [".png"])
     if args.images is not None and len(args.images) % 2:
         raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
-    run, _, x = _test_set(args)
+    _, x = _test_set(run, args)
     if args.images is None:
         chosen = np.random.default_rng(args.seed).permutation(len(x))[:2 * args.count]
         chosen = np.resize(chosen, len(chosen) + len(chosen) % 2)
@@ -208,8 +208,8 @@ def interpolate(args: argparse.Namespace) -> None:
 
 def traverse(args: argparse.Namespace) -> None:
     """One test image, one latent coordinate varied in each row, the most informative first."""
-    out = _out(args, "traverse.png", [".png"])
-    run, _, x = _test_set(args)
+    run, out = _open(args, "traverse.png", [".png"])
+    _, x = _test_set(run, args)
     image = x[_in_range(args.image, "--image", len(x))]
     kl = measures.kl_per_dimension(run.vae, x)
     _write_picture(out, plotting.traversals(run.vae, image, kl, run.image_shape, rows=args.rows))
@@ -217,31 +217,32 @@ def traverse(args: argparse.Namespace) -> None:
 
 def explore(args: argparse.Namespace) -> None:
     """A web page with the decoder in it."""
-    out = _out(args, EXPLORER, [".html"])
-    run, images, x = _test_set(args)
+    run, out = _open(args, EXPLORER, [".html"])
+    images, x = _test_set(run, args)
     write_explorer(run.vae, x, images.test_labels, run.image_shape, out)
     print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 
 # ---- Helpers
 
-def _test_set(args: argparse.Namespace) -> tuple[SavedRun, ImageData, Array]:
-    """The run, its data or those of --data-dir, and the test images (M, D) as the run binarizes them."""
+def _open(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
+    """The run, and the file to write: by that name in its folder, or --out."""
     run = open_run(args.run, args.threads)
+    return run, cli.output("--out", args.run / name if args.out is None else args.out, suffixes)
+
+
+def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array]:
+    """The data of the run, or those of --data-dir, and the test images (M, D) as the run binarizes them."""
     if args.data_dir is not None:
         run.args.data_dir, run.args.limit = args.data_dir, None
     images = load_images(run.args)
-    return run, images, test_images(run.vae, images, run.args)
+    return images, test_images(run.vae, images, run.args)
 
 
 def _in_range(image: int, flag: str, n: int) -> int:
     if image >= n:
         raise UsageError(f"{flag} {image}: there are {n} test images, 0 to {n - 1}")
     return image
-
-
-def _out(args: argparse.Namespace, name: str, suffixes: list[str]) -> Path:
-    return cli.output("--out", args.run / name if args.out is None else args.out, suffixes)
 
 
 def _write_picture(out: Path, figure: "Figure") -> None:

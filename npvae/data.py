@@ -274,6 +274,11 @@ def _as_labels(path: Path, key: str, labels: np.ndarray | None, count: int) -> n
     return labels.astype(np.int64)
 
 
+def holds_idx(folder: Path) -> bool:
+    """Is this a folder of IDX files, if perhaps not of all four?  Otherwise it is one of pictures."""
+    return any(folder.glob("*-ubyte*"))
+
+
 def load(source: str | Path | None = None, progress: Progress = iter) -> ImageData:
     """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files, or its pictures, which
     `progress` may count. A .csv, .npy or .npz file: its rows.
@@ -284,7 +289,7 @@ def load(source: str | Path | None = None, progress: Progress = iter) -> ImageDa
         return _load_idx(_EMBEDDED, "mnist")
     path = Path(source)
     if path.is_dir():
-        return load_idx_folder(path) if any(path.glob("*-ubyte*")) else load_pictures(path, progress)
+        return load_idx_folder(path) if holds_idx(path) else load_pictures(path, progress)
     if path.exists() and path.suffix == ".csv":
         return load_csv(path)
     if path.exists() and path.suffix in (".npy", ".npz"):

@@ -76,7 +76,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
           image_shape: tuple[int, int]) -> bytes:
     """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label."""
     Z, (height, width) = vae.latent_dim, image_shape
-    kl = kl_per_dimension(vae, x)
+    kl = np.maximum(kl_per_dimension(vae, x), 0)      # rounding may leave -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
     dots, buttons = _spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[_spread(len(x), THUMBS)]
     mu, thumb_mu = vae.encode(x[dots])[0].astype("<f4"), vae.encode(x[buttons])[0].astype("<f4")
@@ -86,16 +86,15 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
     classes = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(classes, _colours(len(classes)), strict=True))
-    network = "-".join(map(str, (vae.input_dim, *vae.hidden, Z)))
-    data = {"layers": layers, "shape": [height, width], "reach": reach, "shown": [0, 1] if Z == 2 else by_kl[:2],
-            "mu": _base64(mu),
-            "colours": [colour[name] for name in names[dots].tolist()], "thumbMu": _base64(thumb_mu),
+    data = {"layers": layers, "shape": [int(height), int(width)], "reach": reach,
+            "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
+            "colours": [colour[name] for name in names[dots].tolist()],
             "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
     return fill(
-        "explore.html", title=network, data=json.dumps(data, separators=(",", ":")),
+        "explore.html", data=json.dumps(data, separators=(",", ":")),
         script=(TEMPLATES / "explore.js").read_text(encoding="utf-8"),
-        verb="Drag the point" if Z > 1 else "Move the slider", activation=vae.activation,
-        likelihood=escape(vae.likelihood.name),
+        network="-".join(map(str, (Z, *vae.decoder_hidden, vae.input_dim))), activation=vae.activation,
+        verb="Drag the point" if Z > 1 else "Move the slider", likelihood=escape(vae.likelihood.name),
         points=f"Dots: where the encoder puts {len(dots):,} test images. Dashed: 1, 2 and 3 sigma of the prior.",
         aspect=f"{min(4, max(0.25, width / height)):g}", legend=_legend(colour),
         options="".join(f'<option value="{j}">z[{j}], {kl[j]:.2f} nats</option>' for j in by_kl),

@@ -184,7 +184,7 @@ def _as_labels(path: Path, layout: _Layout, table: np.ndarray, column: int) -> n
 
 def _as_pixels(path: Path, layout: _Layout, table: np.ndarray, columns: list[int]) -> np.ndarray:
     """The columns (N, D), as float32 from 0 to 1 or as bytes."""
-    images = table[:, columns]
+    images = table.take(columns, axis=1)
     low, high = images.min(), images.max()
     if low >= 0 and high <= 1:
         return images

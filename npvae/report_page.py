@@ -22,13 +22,13 @@ CONFIG, METRICS, REPORT = "config.json", "metrics.jsonl", "report.html"
 PICTURES = {
     "reconstructions": (
         "Reconstructions", "Rows of test images, each with its reconstruction under it",
-        "Look for the same shape, slant and thickness, only smoother. If all look alike, the code is not used."),
+        "Look for the same shape, slant and thickness, only smoother; if all look alike, the code is not used."),
     "interpolation": (
         "From one test image to another", "Rows of images, each a way through latent space between two test images",
         "Look for a plausible image at every step, not two half transparent ones on top of each other."),
     "samples": (
         "Samples", "A grid of images decoded from random draws of the prior",
-        "Look for how many could pass as data. Crossbreeds come from regions that no image is encoded to."),
+        "Look for how many could pass as data; crossbreeds come from regions that no image is encoded to."),
     "latent_scatter": (
         "Where the encoder puts the test set", "Points: the means of q(z|x) of test images, coloured by label",
         "Look for labels that gather although training never saw them, in a cloud about as wide as the prior."),
@@ -37,7 +37,7 @@ PICTURES = {
         "Look for smooth change from tile to tile, and for which shapes are neighbours."),
     "traversals": (
         "One latent coordinate at a time", "Rows of images; along each one latent coordinate runs from -3 to 3",
-        "Look for rows that change one thing, such as slant or width. A row of equal tiles is a dimension not in use."),
+        "Look for rows that change one thing, such as slant or width; a row of equal tiles is a dimension not in use."),
     "kl_per_dimension": (
         "KL of each latent dimension", "Bars in falling order: the mean KL of each latent dimension in nats",
         "Look for the step from dimensions that carry information to those that equal the prior and carry none.")}

@@ -40,6 +40,7 @@ def train(args: argparse.Namespace) -> None:
     """A whole run, as the flags say; what it prints goes to stdout, its progress to stderr.  Raises what `fit` raises,
     and KeyboardInterrupt that says how to go on."""
     # 1. Data: one image per row, bytes from 0 to 255 or numbers.
+    _check_places(args)
     images = load_images(args, args.quiet)
     x_train, x_test = images.train_images, images.test_images
 
@@ -69,6 +70,14 @@ def train(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt(f"stopped; go on with:  {cli.resume_command(args)}") from None
     if not args.quiet:
         _print_result(args, len(x_train), history[-1], pictures, page)
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Results among the pictures of a folder would be taken for pictures the next time.  Raises UsageError."""
+    pictures, out = Path(args.data_dir).resolve(), args.out.resolve()
+    if pictures.is_dir() and pictures in (out, *out.parents) and not data.holds_idx(pictures):
+        raise UsageError(f"--out {args.out} lies in --data-dir {args.data_dir}, among the pictures; choose a folder "
+                         "outside of it")
 
 
 class RunFolder(Callback):

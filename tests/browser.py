@@ -66,12 +66,12 @@ class Browser:
         elements = self._ask("POST", "/elements", {"using": "css selector", "value": selector})
         self._ask("POST", f"/element/{elements[index][_ELEMENT]}/click", {})
 
-    def pointer(self, *actions):
-        """A finger's or a mouse's path: ("move", x, y), ("down",), ("up",), in CSS pixels of the screen."""
+    def pointer(self, *actions, kind="mouse"):
+        """The path of a mouse or, kind="touch", a finger: ("move", x, y), ("down",), ("up",), in CSS pixels."""
         steps = [{"type": f"pointer{what.title()}", "button": 0} if not place else
                  {"type": "pointerMove", "duration": 20, "x": round(place[0]), "y": round(place[1])}
                  for what, *place in actions]
-        source = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": steps}
+        source = {"type": "pointer", "id": kind, "parameters": {"pointerType": kind}, "actions": steps}
         self._ask("POST", "/actions", {"actions": [source]})
 
     def key(self, *names):

@@ -54,12 +54,12 @@ def point(browser):
     return browser.run("return npvae.point")
 
 
-def ink(browser):
-    """The canvas as pixels in [0, 1], 1 black; they are grey and opaque."""
-    pixels = browser.run("""const canvas = document.getElementById("image"), copy = canvas.cloneNode();
+def ink(browser, selector="#image"):
+    """A canvas as pixels in [0, 1], 1 black; they are grey and opaque."""
+    pixels = browser.run("""const canvas = document.querySelector(arguments[0]), copy = canvas.cloneNode();
         const context = copy.getContext("2d", {willReadFrequently: true});
         context.drawImage(canvas, 0, 0);
-        return Array.from(context.getImageData(0, 0, copy.width, copy.height).data)""")
+        return Array.from(context.getImageData(0, 0, copy.width, copy.height).data)""", selector)
     red, green, blue, alpha = np.array(pixels).reshape(-1, 4).T
     assert (red == green).all() and (red == blue).all() and (alpha == 255).all()
     return 1 - red / 255
@@ -120,8 +120,10 @@ def reach(browser):
     return browser.run("return JSON.parse(document.getElementById('model').textContent).reach")
 
 
+@pytest.mark.parametrize("kind, width", [("mouse", 1280), ("touch", 390)])
 @pytest.mark.parametrize("latent_dim", [2, 5])
-def test_the_image_follows_the_pointer(browser, explore, latent_dim):
+def test_the_image_follows_the_pointer(browser, explore, latent_dim, kind, width):
+    browser.size(width, 800)
     vae, _ = explore(latent_dim)
     shown = browser.run("return JSON.parse(document.getElementById('model').textContent).shown")
     browser.run("npvae.setPoint(arguments[0])", [0.5] * latent_dim)
@@ -131,7 +133,7 @@ def test_the_image_follows_the_pointer(browser, explore, latent_dim):
     for across, up in ((0.3, 0.8), (0.9, 0.25)):      # parts of the plane, from left and from below
         target = left + across * side, top + (1 - up) * side
         browser.pointer(("move", left + side / 2, top + side / 2), ("down",), ("move", *target), ("up",),
-                        ("move", left + 5, top + 5))      # let go, it stays
+                        ("move", left + 5, top + 5), kind=kind)      # let go, it stays
         z = [0.5] * latent_dim
         z[shown[0]], z[shown[1]] = [(2 * part - 1) * reach(browser) for part in (across, up)]
         assert point(browser) == pytest.approx(z, abs=1.5 * reach(browser) / side)      # half a pixel each way
@@ -155,6 +157,10 @@ def test_the_arrow_keys_move_the_point(browser, explore):
     browser.key(*"\ue014\ue014\ue014", *"\ue012", *"\ue013\ue013\ue013", *"\ue015", "x")      # right, left, up, down
     assert point(browser) == pytest.approx([0.2, 0.2])
     assert_shows(browser, vae, [0.2, 0.2])
+    browser.size(1280, 300)      # where arrow keys would scroll
+    browser.key(*"\ue015\ue015")
+    time.sleep(0.3)      # scrolling takes its time
+    assert browser.run("return [scrollY, document.scrollingElement.scrollHeight > 300]") == [0, True]
 
 
 def test_a_drag_changes_the_picture_at_once(browser, explore):
@@ -260,8 +266,20 @@ def test_two_test_images_morph(browser, explore):
         browser.run("const slider = document.getElementById('t'); slider.value = arguments[0];"
                     "slider.dispatchEvent(new Event('input'))", t)
         assert_shows(browser, vae, (1 - t) * start + t * end)
-    assert browser.run("return [...document.querySelectorAll('#thumbs button')].map((button, i) => "
-                       "button.getAttribute('aria-pressed') == 'true' ? i : -1).filter(i => i >= 0)") == [4, 11]
+    assert pressed(browser) == [4, 11]
+    browser.click("#thumbs button", 7)      # the last two clicked count, and it begins again
+    assert pressed(browser) == [7, 11] and browser.run("return Number(document.getElementById('t').value)") < 0.9
+
+
+def pressed(browser):
+    return browser.run("return [...document.querySelectorAll('#thumbs button')].map((button, i) => "
+                       "button.getAttribute('aria-pressed') == 'true' ? i : -1).filter(i => i >= 0)")
+
+
+def test_the_thumbnails_are_the_test_images(browser, explore):
+    vae, x = explore()
+    np.testing.assert_allclose(ink(browser, "#thumbs button canvas"), x[0], rtol=0, atol=0.51 / 255)
+    np.testing.assert_allclose(ink(browser, "#thumbs button:last-child canvas"), x[-1], rtol=0, atol=0.51 / 255)
 
 
 def test_playing_ends_where_the_point_is_moved(browser, explore):
@@ -279,6 +297,7 @@ def test_nothing_plays_by_itself_where_people_want_it_still(browser, explore):
     for i in (0, 20):
         browser.click("#thumbs button", i)
     assert browser.run("return document.getElementById('play').textContent") == "Play"
+    assert browser.run("return document.getElementById('t').disabled") is False
     browser.media(prefers_reduced_motion="")
 
 
@@ -300,9 +319,10 @@ def report(browser, tmp_path):
     browser.run("document.querySelector('details').open = true")
 
 
-def assert_fits(browser):
-    """No sideways scrolling, and no button or text beyond the right edge but in a table that scrolls by itself."""
-    assert browser.run("return document.scrollingElement.scrollWidth <= innerWidth")
+def assert_fits(browser, width):
+    """No sideways scrolling, and nothing beyond the right edge but in a table that scrolls by itself."""
+    scroll, inner = browser.run("return [document.scrollingElement.scrollWidth, innerWidth]")
+    assert scroll <= inner == width      # a phone would zoom out to show what is too wide
     beyond = browser.run("""return [...document.body.querySelectorAll("*")].filter(one => !one.closest(".scroll") &&
         one.getBoundingClientRect().right > innerWidth + 0.5).map(one => one.outerHTML.slice(0, 80))""")
     assert beyond == []
@@ -311,7 +331,7 @@ def assert_fits(browser):
 @pytest.mark.parametrize("width, height", [(1280, 800), (390, 844)])
 def test_the_report_fits(browser, report, width, height):
     browser.size(width, height)
-    assert_fits(browser)
+    assert_fits(browser, width)
     assert browser.run("return [...document.images].map(image => image.naturalWidth)") == [1350] * len(PICTURES)
 
 
@@ -320,7 +340,7 @@ def test_the_report_fits(browser, report, width, height):
 def test_the_explorer_fits(browser, explore, latent_dim, width, height):
     browser.size(width, height)
     explore(latent_dim)
-    assert_fits(browser)
+    assert_fits(browser, width)
     if latent_dim > 1:
         plane, picture = box(browser, "#plane"), box(browser, "#image")
         if width > 1000:      # side by side, both on the first screen

@@ -139,6 +139,7 @@ def test_the_curves_read_off_their_scale_are_the_metrics(write):
     history = [row(1), row(2, train_kl=-3.5), row(3, test_kl=14.31)]
     for (ticks, lines), name in zip(panels(write(history)), ("loss", "nll", "kl"), strict=True):
         assert 2 <= len(ticks) <= 6
+        assert (ticks[max(ticks)], ticks[min(ticks)]) == (report_page.TOP, report_page.BOTTOM)
         for part in ("train", "test"):
             expected = [one[f"{part}_{name}"] for one in history]
             scale = max(ticks) - min(ticks)
