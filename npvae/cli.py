@@ -40,6 +40,7 @@ _EXAMPLES = """examples:
   %(prog)s --latent 2 --epochs 30 --out runs/plane    a plane of digits
   %(prog)s --objective iwae --k 5 --binarize dynamic --out runs/iwae
   %(prog)s --data-dir PICTURES --out runs/mine        a folder of your own, all pictures of one size
+  %(prog)s --data-dir PICTURES --out runs/few --batch-size 16 --epochs 200    the same, of a hundred pictures
   %(prog)s --out runs/mine --resume --epochs 50       longer, or on after Ctrl-C
 """
 

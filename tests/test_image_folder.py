@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_named(spoil, name, says, tmp_path, rng):
 
 def test_folders_that_do_not_fit(tmp_path, rng):
     save(tmp_path / "deep" / "a" / "b", grey(rng, 2), ["0.png", "1.png"])
-    refusal(data.load, tmp_path / "deep", name="deep/a: ", says="holds a sub-folder (b); the folder of a class must hold")
+    refusal(data.load, tmp_path / "deep", name="deep/a: ", says="holds a sub-folder (b); the folder of a class must")
     save(tmp_path / "empty" / "a", grey(rng, 2), ["0.png", "1.png"])
     (tmp_path / "empty" / "b").mkdir()
     refusal(data.load, tmp_path / "empty", name="empty/b: ", says="holds nothing; the folder of a class")

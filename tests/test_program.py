@@ -1,0 +1,259 @@
+"""The program `npvae`: every command does what the library does, and leaves nothing when it refuses."""
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from npvae import Callback, checkpoint, cli, commands, evaluate, program, runs
+from npvae.kernels import reference
+from tiny_runs import TINY, contents, library, pixels, program_in, train_in
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "info")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return train_in(tmp_path_factory.mktemp("program"))
+
+
+@pytest.fixture
+def npvae(first, monkeypatch, capsys):
+    return program_in(first, monkeypatch, capsys)
+
+
+# ---- Help
+
+def test_help_names_every_command(npvae):
+    for argv in ([], ["-h"], ["--help"]):
+        code, out, error = npvae(*argv)
+        assert code == 0 and not error
+        lines = out.splitlines()
+        start = lines.index("commands:") + 1
+        assert [line.split()[0] for line in lines[start:start + 9]] == list(COMMANDS) == list(program.COMMANDS)
+        assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_in_the_help_is_a_command(name, npvae, capsys):
+    with pytest.raises(SystemExit) as stop:
+        npvae(name, "--help")
+    out, error = capsys.readouterr()
+    assert stop.value.code == 0 and not error and max(map(len, out.splitlines())) <= 120
+    examples = [line.split("  ")[0].split() for line in re.findall("^  (npvae .*)", out, re.MULTILINE)]
+    assert examples and all(words[:2] == ["npvae", name] for words in examples)
+    for words in examples:
+        program.COMMANDS[name].parser().parse_args(words[2:])
+
+
+# ---- Training
+
+def test_the_script_and_the_command_are_one_program(npvae, first, tmp_path, monkeypatch):
+    """The same run, bit for bit, from the same flags."""
+    spec = importlib.util.spec_from_file_location("train_mnist", ROOT / "examples" / "train_mnist.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(sys, "argv", ["train_mnist.py", *TINY, "--out", str(tmp_path / "script"), "--quiet"])
+    assert cli.exit_code(script.main) == 0
+    for name in contents(tmp_path / "script").keys() - {Path("metrics.jsonl"), Path("checkpoint.npz"),
+                                                        Path("report.html")}:      # they hold times
+        assert (tmp_path / "script" / name).read_bytes() == (first / "run" / name).read_bytes(), name
+    one, other = (checkpoint.read(path / "checkpoint.npz")[0] for path in (tmp_path / "script", first / "run"))
+    assert all(np.array_equal(one[name], other[name]) for name in ("parameters", "m", "v"))
+    assert {path.name for path in (first / "run").iterdir()} <= set(runs.FILES)
+
+
+def test_pictures_of_ones_own_from_a_folder_to_a_page(npvae, tmp_path, monkeypatch):
+    """What a new user does, with 60 pictures of two kinds and the defaults."""
+    monkeypatch.chdir(tmp_path)
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (60, 6, 5), dtype=np.uint8)):
+        Path("pictures", "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(Path("pictures", "ab"[i % 2], f"{i}.png"))
+    code, out, _ = npvae("train", "--data-dir", "pictures", "--out", "runs/mine", "--epochs", 3)
+    assert code == 0 and "all 54 of them were each batch" in out and "runs/mine/report.html" in out
+    for command, *flags in (["sample"], ["evaluate", "--samples", 20], ["explore"], ["info"]):
+        code, out, error = npvae(command, "runs/mine", *flags)
+        assert code == 0 and not error and out
+    assert "6 of 6 test images" in npvae("evaluate", "runs/mine", "--samples", 2)[1]
+    page = Path("runs/mine/explore.html").read_text()
+    assert ">a</li>" in page and ">b</li>" in page
+    assert pixels("runs/mine/sample.png").ndim == 3
+    files = {path.name for path in Path("runs/mine").iterdir()}
+    code, _, _ = npvae("train", "--data-dir", "pictures", "--out", "runs/mine", "--epochs", 1, "--overwrite", "--quiet")
+    assert code == 0 and files - {path.name for path in Path("runs/mine").iterdir()} == {"sample.png", "explore.html"}
+
+
+@pytest.mark.parametrize("argv0, start", [
+    ("/x/npvae/__main__.py", "{python} -m npvae train "), ("x/train_mnist.py", "{python} x/train_mnist.py "),
+    ("/nowhere/bin/npvae", "/nowhere/bin/npvae train "), ("{on the path}", "npvae train ")])
+def test_the_command_to_resume_by(argv0, start, tmp_path, monkeypatch):
+    (tmp_path / "npvae").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [argv0.replace("{on the path}", str(tmp_path / "npvae"))])
+    args = cli.training_parser().parse_args(["--out", "a b", "--threads", "1"])
+    assert cli.resume_command(args) == start.format(python=sys.executable) + "--out 'a b' --threads 1 --resume"
+
+
+def test_ctrl_c_in_the_module_and_on_by_the_printed_command(first, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    flags = [*TINY[:-1], "100000", "--out", str(tmp_path / "stopped")]
+    process = subprocess.Popen([sys.executable, "-m", "npvae", "train", *flags], cwd=first, env=environment, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (tmp_path / "stopped" / "checkpoint.npz").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and not out and error.splitlines()[-1].startswith("npvae: stopped; go on with:  ")
+    command = error.splitlines()[-1].split("go on with:  ")[1]
+    assert "-m npvae train --out" in command
+    config = json.loads((tmp_path / "stopped" / "config.json").read_text())
+    done = checkpoint.read(tmp_path / "stopped" / "checkpoint.npz")[1]["training"]["epoch"]
+    config["settings"]["epochs"] = done + 1
+    (tmp_path / "stopped" / "config.json").write_text(json.dumps(config))
+    again = subprocess.run(command, shell=True, cwd=first, env=environment, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and f"epoch {done + 1:3d}/{done + 1}" in again.stderr, again.stderr
+
+
+# ---- Numbers
+
+def test_evaluate(npvae, first, tmp_path):
+    """The library's own numbers, from the same seed, though the images come in blocks."""
+    code, out, error = npvae("evaluate", "run", "--samples", 30, "--seed", 4, "--json", tmp_path / "x.json")
+    vae, x = library(first)
+    rng = np.random.default_rng(4)
+    elbo, log_p = vae.elbo(x, rng), vae.log_likelihood(x, rng, 30)
+    kl = evaluate.kl_per_dimension(vae, x)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert code == 0 and not error and found["images"] == found["of"] == 100
+    assert found["elbo"] == elbo.mean(dtype=float) and found["log_p"] == log_p.mean()
+    assert found["log_p_standard_error"] == pytest.approx(log_p.std(ddof=1) / 10)
+    assert found["kl_per_dimension"] == kl.tolist() and found["rate"] == kl.sum()
+    a = evaluate._draw(vae, x, 1, np.random.default_rng(4))
+    vae.engine.forward(a, sampled=False)
+    assert found["distortion"] == pytest.approx(a.nll.mean(dtype=float), rel=1e-6)
+    assert found["active_units"] == evaluate.active_units(vae, x)
+    for number in (found["elbo"], found["distortion"], found["rate"], found["log_p"], found["log_p_standard_error"]):
+        assert f" {number:.2f} " in re.sub(r"\s+", " ", out)
+    order = [int(j) for j in re.findall(r"z\[(\d)\]", out.split("KL of each dimension")[1])]
+    assert order == np.argsort(-kl).tolist()
+    assert "no likelihoods: grey pixels" in out
+
+
+@pytest.mark.parametrize("n", [1, 7, 39, 40, 41, 79, 80, 83, 100])
+def test_log_likelihood_in_blocks_is_that_of_all(n, first):
+    vae, x = library(first)
+    whole = vae.log_likelihood(x[:n], np.random.default_rng(1), 150)
+    assert np.array_equal(commands._log_likelihood(vae, x[:n], np.random.default_rng(1), 150), whole)
+
+
+def test_a_few_images_are_spread_over_the_test_set(npvae, first, tmp_path):
+    npvae("evaluate", "run", "--limit", 3, "--samples", 5, "--json", tmp_path / "x.json")
+    vae, x = library(first)
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["images"] == 3 and found["rate"] == evaluate.kl_per_dimension(vae, x[[0, 50, 99]]).sum()
+    npvae("evaluate", "run", "--limit", 1, "--samples", 5, "--json", tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["log_p_standard_error"] is None
+
+
+def test_the_test_set_is_the_one_that_training_measures(first, monkeypatch):
+    monkeypatch.chdir(first)
+    seen = []
+
+    class Watch(Callback):
+        def on_start(self, run):
+            seen.append(run.test.array.copy())
+
+    monkeypatch.setattr(runs, "Progress", Watch)
+    monkeypatch.setattr(runs, "save_pictures", lambda vae, x, *rest: seen.append(x) or [])
+    program.main(["train", *TINY, "--out", "watched", "--binarize", "dynamic", "--seed", "5"])
+    _, x = commands._test_set(runs.open_run(Path("watched")), argparse.Namespace(data_dir=None))
+    shutil.rmtree("watched")
+    assert set(np.unique(x)) == {0, 1} and np.array_equal(255 * x, seen[0]) and np.array_equal(x, seen[1])
+
+
+def test_black_and_white_images_have_a_likelihood(npvae):
+    assert "(log likelihoods of black-and-white images)" in npvae("evaluate", "dynamic", "--samples", 3)[1]
+
+
+def test_other_data(npvae, first, tmp_path):
+    npvae("evaluate", "run", "--samples", 3, "--data-dir", "other.npz", "--json", tmp_path / "x.json")
+    vae, x = library(first, source="other.npz")
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["images"] == 40 and found["rate"] == evaluate.kl_per_dimension(vae, x).sum()
+    assert found["data"] == "other.npz"
+
+
+def test_info(npvae, first):
+    code, out, error = npvae("info", "run")
+    vae, _ = library(first)
+    last = json.loads((first / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert code == 0 and not error and "epochs    2 of 2" in out and "4 x 3 pixels, 50 to train" in out
+    for name, value in vae.parameters.items():
+        assert re.search(rf"{re.escape(name)} +{' x '.join(map(str, value.shape))} +{value.size}\n", out), name
+    assert re.search(rf"in all +float32 +{vae.parameters.flat.size} ", out)
+    assert f"loss {last['test_loss']:.2f} on the test set" in out and "--data-dir      data.npz" in out
+    assert all(f"  {path.name} " in out for path in (first / "run").iterdir()) and "not of this run" not in out
+
+
+def test_a_run_that_was_stopped_in_its_first_epoch(npvae, first, tmp_path):
+    """It has a model, and no numbers yet."""
+    shutil.copytree(first / "run", tmp_path / "young")
+    arrays, manifest = checkpoint.read(tmp_path / "young" / "checkpoint.npz")
+    manifest["training"].update(history=[], epoch=0)
+    checkpoint.write(tmp_path / "young" / "checkpoint.npz", arrays, manifest)
+    code, out, _ = npvae("info", tmp_path / "young")
+    assert code == 0 and "epochs    0 of 2" in out and "last" not in out
+    assert npvae("sample", tmp_path / "young")[0] == npvae("gradcheck", tmp_path / "young")[0] == 0
+
+
+# ---- Gradients
+
+@pytest.mark.parametrize("flags, says", [
+    ([], "12-7-5-3, relu, bernoulli, ELBO, K = 2, loss"), (["run"], "12-6-3, relu, bernoulli, ELBO, K = 1, loss"),
+    (["--hidden", "4", "--latent", 2, "--pixels", 9, "--activation", "tanh", "--likelihood", "gaussian-pixel"],
+     "9-4-2, tanh, gaussian-pixel, ELBO"), (["--objective", "iwae", "--k", 5], "IWAE, K = 5"),
+    (["--free-bits", 0.1, "--hidden", "none"], "12-3, relu, bernoulli, FreeBits, K = 2")])
+def test_gradcheck(flags, says, npvae):
+    code, out, error = npvae("gradcheck", *flags)
+    assert code == 0 and not error and says in out
+    assert "gradients right (complex differences, tolerance 1e-12)" in out and "each of them by the complex step" in out
+
+
+def test_gradcheck_of_a_large_network_goes_along_directions(npvae):
+    code, out, _ = npvae("gradcheck", "--pixels", 200, "--hidden", 20)
+    assert code == 0 and "gradients right (directional differences" in out and "32 random directions" in out
+
+
+def test_gradcheck_looks_at_the_trained_parameters(npvae, first, tmp_path):
+    vae, _ = library(first)
+    vae.parameters["output.b"][...] = 1 / 3
+    shutil.copytree(first / "run", tmp_path / "run")
+    arrays, manifest = checkpoint.read(tmp_path / "run" / "checkpoint.npz")
+    checkpoint.write(tmp_path / "run" / "checkpoint.npz", {**arrays, "parameters": vae.parameters.flat}, manifest)
+    loss = [re.search(r"loss ([\d.]+)", npvae("gradcheck", folder)[1]).group(1) for folder in ("run", tmp_path / "run")]
+    assert loss[0] != loss[1]
+
+
+@pytest.mark.parametrize("flags", [[], ["run"], ["--pixels", "200", "--hidden", "20"]])
+def test_gradcheck_of_a_wrong_gradient_ends_with_1(flags, npvae, monkeypatch):
+    right = reference.gaussian_kl_backward
+
+    def wrong_sign(dmu, dlogvar, dkl, mu, logvar):
+        right(dmu, dlogvar, dkl, mu, logvar)
+        dlogvar *= -1
+
+    monkeypatch.setattr(reference, "gaussian_kl_backward", wrong_sign)
+    code, out, error = npvae("gradcheck", *flags)
+    assert code == 1 and not error and "gradients WRONG" in out and re.search(r"\n\* logvar.b", out)
