@@ -5,10 +5,10 @@ Reading order, a few minutes each but the first:
     kernels/reference/   every formula and its derivative, in plain NumPy         <- the book
     params.py            Block: one flat vector with named views
     layers.py            Dense and MLP: one matrix product and one kernel each way
-    likelihoods.py       p(x|z): Bernoulli, Gaussian
-    latents.py           q(z|x) and p(z): reparameterization and KL
+    likelihoods.py       p(x|z): Bernoulli, Gaussian;  outputs.py, the decoder's last step
+    priors.py, flows.py, latents.py     p(z) and q(z|x): reparameterization and KL
     objectives.py        ELBO, beta, annealing, free bits, IWAE
-    model.py             VAE: forward, and backward as its mirror image
+    model.py             VAE: forward, and backward as its mirror image;  buffers.py lists its arrays
     optim.py             Adam and learning-rate schedules
     gradcheck.py         is a gradient right?  for any project; report.py names the likely slip,
                          rules.py holds what a layer must keep besides

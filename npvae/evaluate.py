@@ -22,29 +22,33 @@ def draw_noise(a: SimpleNamespace, rng: np.random.Generator, kernels: Any) -> No
     kernels.box_muller(a.noise, a.uniform)
 
 
-def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator) -> SimpleNamespace:
+def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator,
+          labels: Array | None) -> SimpleNamespace:
     """The buffers of one pass over x (B, D) with fresh noise, not yet run."""
     a, _ = vae.passes(len(x), draws)
     a.x[...] = x
+    if labels is not None:
+        a.labels[...] = labels
     draw_noise(a, rng, vae.engine.kernels)
     return a
 
 
-def elbo(vae: "VAE", x: Array, rng: np.random.Generator) -> Array:
-    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact.  x (B, D).
+def elbo(vae: "VAE", x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact where it can be.  x (B, D), labels (B,).
 
     Minus its mean over images is D + R, distortion D = mean_b nll and rate R = mean_b KL  (D11.7).
     """
     bound = np.empty(len(x), vae.dtype)
     for start in range(0, len(x), _BLOCK):
         block = slice(start, start + _BLOCK)
-        a = _draw(vae, x[block], 1, rng)
-        vae.engine.forward(a, sampled=False)
-        bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1)
+        a = _draw(vae, x[block], 1, rng, None if labels is None else labels[block])
+        vae.engine.forward(a, sampled=not vae.latent.analytic)
+        bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1) if vae.latent.analytic else -a.nll[:, 0] - a.log_ratio[:, 0]
     return bound
 
 
-def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5000) -> Array:
+def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5000,
+                   labels: Array | None = None) -> Array:
     """log 1/L sum_l p(x, z_l) / q(z_l|x), z_l ~ q(z|x), L = n_samples, for each image (B,) (Burda et al. 2016, eq. 8).
 
     Samples come in blocks of k, joined by a running log-sum-exp in float64, so memory does not depend on L:
@@ -59,7 +63,7 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
             block = slice(start, start + images)
             for done in range(0, n_samples, draws):
                 k = min(draws, n_samples - done)
-                a = _draw(vae, x[block], k, rng)
+                a = _draw(vae, x[block], k, rng, None if labels is None else labels[block])
                 vae.engine.forward(a, sampled=True)
                 bound, weights = np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)
                 vae.kernels.importance_bound_forward(bound, weights, -(a.nll + a.log_ratio))

@@ -51,7 +51,7 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
 
     That a part is `recordable` its own class must say: a subclass may compute something else.
     """
-    parts = vae.likelihood, vae.latent
+    parts = vae.likelihood, vae.latent, vae.output
     if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
         return Direct(vae)
     from .kernels.fused.compile import is_cold

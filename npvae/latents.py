@@ -5,24 +5,42 @@ Two forms of the KL term, for two kinds of objective:
 
     analytic    kl[b, j], summed over nothing: KL per image and latent dimension, exact           (B, Z)
     sampled     log q(z|x) - log p(z) at the drawn z, per image and draw                         (B, K)
+
+A richer q(z|x) or p(z) is put together by `Composed`, of a flow (`flows.py`) and a prior (`priors.py`).
 """
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from .flows import Flow, NoFlow
+from .params import Array, Block, Shapes
+from .priors import Prior, StandardNormal
+
 
 class DiagonalGaussian:
-    """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients."""
+    """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients.
+
+    Here no method but the first two does anything; those below are what `Composed` needs.
+
+    analytic : the KL term is known in closed form
+    rows : how many rows the encoder is given below the images of a batch
+    """
 
     recordable = True      # does nothing but call kernels; see `lanes.py`
+    analytic = True
+    rows = 0
+    shapes: Shapes = {}
 
-    def forward(self, kernels: ModuleType, a: Any, sampled: bool) -> None:
+    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool) -> None:
         kernels.reparameterize_forward(a.z, a.mu, a.logvar, a.eps)
         if sampled:
             kernels.log_ratio_forward(a.log_ratio, a.z, a.logvar, a.eps)
         else:
             kernels.gaussian_kl_forward(a.kl, a.mu, a.logvar)
 
-    def backward(self, kernels: ModuleType, d: Any, a: Any, sampled: bool) -> None:
+    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool) -> None:
         """From d.z_nll, what the decoder says, and d.log_ratio or d.kl, what the objective says: d.mu and d.logvar.
 
         Two paths meet: through z, marked _z, and through the KL term, marked _kl.
@@ -41,3 +59,101 @@ class DiagonalGaussian:
             kernels.gaussian_kl_backward(d.mu_kl, d.logvar_kl, d.kl, a.mu, a.logvar)
             kernels.add(d.mu, d.mu_z, d.mu_kl)
         kernels.add(d.logvar, d.logvar_z, d.logvar_kl)
+
+    def initialize(self, params: Block, rng: np.random.Generator) -> None:
+        """It has no parameters of its own."""
+
+    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+        """Those of `buffers.py` are enough."""
+
+    def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
+        """Before the encoder: there are no rows to fill."""
+
+    def after(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
+        """After the encoder's backward pass: no row has a gradient to hand on."""
+
+    def join(self, kernels: ModuleType, d: Any) -> None:
+        """To d.h, what the heads say of the encoder's output, no path is added: d.h is d.encoder[-1]."""
+
+    def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
+        """z ~ p(z), (n, Z)."""
+        return rng.standard_normal((n, vae.latent_dim))
+
+    def posterior_sample(self, mu: Array, logvar: Array, rng: np.random.Generator, vae: Any, x: Array,
+                         labels: Array | None) -> Array:
+        """z ~ q(z|x), one for each row of mu and logvar (B, Z), the encodings of x (B, D)."""
+        return mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape)
+
+
+class Composed(DiagonalGaussian):
+    """z0 = mu + sigma eps,  z = flow(z0),  and any prior.  The KL term is sampled:
+
+        log q(z|x) - log p(z) = log q0(z0|x) - log |det dz/dz0| - log p(z)
+
+    (Rezende and Mohamed 2015, equation 13).  Rows of the encoder below the images belong to the prior.
+    """
+
+    recordable = False
+    analytic = False
+
+    def __init__(self, flow: Flow, prior: Prior) -> None:
+        self.flow, self.prior = flow, prior
+        self.rows = prior.rows
+        self.shapes = {**flow.shapes, **prior.shapes}
+
+    def initialize(self, params: Block, rng: np.random.Generator) -> None:
+        self.flow.initialize(params, rng)
+        self.prior.initialize(params, rng)
+
+    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+        B, K, Z = a.eps.shape
+        for one, mark in ((a, ""), (d, "d")):
+            one.log_q, one.log_det, one.log_p = (take(f"{mark}log {name}", B, K) for name in ("q", "det", "p"))
+        a.log_det[...] = 0
+        d.z_p = take("dz by prior", B, K, Z)
+        self.flow.add_buffers(a, d, take)
+        self.prior.add_buffers(a, d, take)
+
+    def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
+        self.prior.before(kernels, a, params)
+
+    def after(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
+        self.prior.after(kernels, d, a, grads, params)
+
+    def join(self, kernels: ModuleType, d: Any) -> None:
+        self.flow.join(kernels, d)
+
+    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool) -> None:
+        images = slice(len(a.eps))
+        kernels.reparameterize_forward(a.z0, a.mu[images], a.logvar[images], a.eps)
+        kernels.log_q_forward(a.log_q, a.logvar[images], a.eps)
+        self.flow.forward(kernels, a, params)
+        self.prior.forward(kernels, a, params)
+        np.subtract(a.log_q, a.log_det, out=a.log_ratio)
+        np.subtract(a.log_ratio, a.log_p, out=a.log_ratio)
+
+    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool) -> None:
+        images = slice(len(a.eps))
+        np.negative(d.log_ratio, out=d.log_p)
+        self.prior.backward(kernels, d, a, grads, params)
+        kernels.add(d.z, d.z_nll, d.z_p)      # the decoder and the prior both look at z
+        np.negative(d.log_ratio, out=d.log_det)
+        self.flow.backward(kernels, d, a, grads, params)
+        kernels.log_q_backward(d.logvar_kl, d.log_ratio)
+        kernels.reparameterize_backward(d.mu[images], d.logvar_z, d.z0, a.logvar[images], a.eps)
+        kernels.add(d.logvar[images], d.logvar_z, d.logvar_kl)
+
+    def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
+        return self.prior.sample(n, rng, vae)
+
+    def posterior_sample(self, mu: Array, logvar: Array, rng: np.random.Generator, vae: Any, x: Array,
+                         labels: Array | None) -> Array:
+        z0 = super().posterior_sample(mu, logvar, rng, vae, x, labels)
+        return self.flow.transform(z0, vae, x, labels)
+
+
+def compose(flow: Flow, prior: Prior) -> DiagonalGaussian:
+    """The plain latent variable where that is enough: its KL term is exact, and it runs on two cores."""
+    if type(flow) is NoFlow and type(prior) is StandardNormal:
+        return DiagonalGaussian()
+    return Composed(flow, prior)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, evaluate, likelihoods
+from . import checkpoint, evaluate, flows, likelihoods, outputs, priors
+from .buffers import buffers
 from .kernels import load
 from .lanes import Direct, Lanes, available_cores, engine
-from .latents import DiagonalGaussian
+from .latents import compose
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
 from .params import Array, Block
@@ -26,6 +27,7 @@ from .validate import choice, generator, integer, matrix, numbers_of, shown, wid
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
 
+_PLAIN = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
 _BLOCK = 500      # rows at a time where a whole data set is passed through
 
 
@@ -43,6 +45,8 @@ class VAE:
     kernels : "numba" (fused, fast) or "numpy" (the reference, readable)
     seed : of the initial weights, an integer or a `numpy.random.Generator`; each layer gets a stream of its own
     decoder_hidden : widths of the decoder's hidden layers, latent side first; None mirrors the encoder's
+    prior, posterior, decoder : names that `priors.find`, `flows.find` and `outputs.find` know
+    classes : L, if images have labels 0 to L - 1, which encoder and decoder are then given
 
     Attributes
     ----------
@@ -54,7 +58,8 @@ class VAE:
     def __init__(self, input_dim: int = 784, hidden: Sequence[int] = (128,), latent_dim: int = 20,
                  activation: str = "relu", likelihood: str | likelihoods.Likelihood = "bernoulli",
                  dtype: str = "float32", kernels: str = "numba", seed: int | np.random.Generator = 0,
-                 decoder_hidden: Sequence[int] | None = None) -> None:
+                 decoder_hidden: Sequence[int] | None = None, prior: str = "normal", posterior: str = "gaussian",
+                 decoder: str = "dense", classes: int = 0) -> None:
         self.input_dim = integer("input_dim", input_dim, 1)
         self.hidden = widths("hidden", hidden)
         self.latent_dim = integer("latent_dim", latent_dim, 1)
@@ -69,14 +74,17 @@ class VAE:
             raise ValueError("dtype complex128 needs kernels='numpy': the fused kernels take real numbers only")
         self.kernels = load(kernels)
 
-        self.encoder = MLP("encoder", self.input_dim, self.hidden, activation)
+        self.classes = integer("classes", classes, 0)
+        self.encoder = MLP("encoder", self.input_dim + self.classes, self.hidden, activation)
         self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
         self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
-        self.latent = DiagonalGaussian()
-        self.decoder = MLP("decoder", self.latent_dim, self.decoder_hidden, activation)
-        self.output = Dense("output", self.decoder.n_out, self.likelihood.output_dim(self.input_dim), "identity")
+        self.latent = compose(flows.find(posterior, self.encoder.n_out, self.latent_dim),
+                              priors.find(prior, self.input_dim, self.latent_dim))
+        self.decoder = MLP("decoder", self.latent_dim + self.classes, self.decoder_hidden, activation)
+        self.output = outputs.find(decoder, self.decoder.n_out, self.likelihood, self.input_dim)
+        self._variant = {"prior": prior, "posterior": posterior, "decoder": decoder, "classes": self.classes}
 
-        layers = [*self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output]
+        layers = [*self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output, self.latent]
         shapes = {name: shape for layer in layers for name, shape in layer.shapes.items()}
         self.parameters = Block({**shapes, **self.likelihood.shapes}, self.dtype)
         self.gradients = self.parameters.zeros_like()
@@ -110,12 +118,17 @@ class VAE:
     def forward(self, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None) -> None:
         """From a.x and a.eps to a.nll and a.kl (or, if `sampled`, a.log_ratio)."""
         params, kernels = self.parameters, kernels or self.kernels
+        if self.classes:
+            kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
+        self.latent.before(kernels, a, params)
         self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
         self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
         self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
-        self.latent.forward(kernels, a, sampled)
+        self.latent.forward(kernels, a, params, sampled)
+        if self.classes:
+            kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
         self.decoder.forward(kernels, a.decoder, a.decoder_pre, params)
-        self.output.forward(kernels, a.rows, a.rows_pre, a.decoder[-1], params)
+        self.output.forward(kernels, a, params)
         self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None,
@@ -127,14 +140,18 @@ class VAE:
         """
         params, grads, kernels = self.parameters, grads or self.gradients, kernels or self.kernels
         self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
-        self.output.backward(kernels, d.decoder[-1], d.rows_pre, grads, d.rows, a.rows, a.decoder[-1], params)
+        self.output.backward(kernels, d, a, grads, params)
         self.decoder.backward(kernels, d.decoder, d.decoder_pre, grads, a.decoder, params)
-        self.latent.backward(kernels, d, a, sampled)
+        if self.classes:
+            kernels.append_labels_backward(d.z_rows, d.decoder[0])
+        self.latent.backward(kernels, d, a, grads, params, sampled)
         self.logvar.backward(kernels, d.h_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.encoder[-1], params)
         self.mu.backward(kernels, d.h_mu, d.mu_pre, grads, d.mu, a.mu, a.encoder[-1], params)
         if self.hidden:
-            kernels.add(d.encoder[-1], d.h_mu, d.h_logvar)      # the encoder's output feeds both heads
+            kernels.add(d.h, d.h_mu, d.h_logvar)      # the encoder's output feeds both heads
+            self.latent.join(kernels, d)
         self.encoder.backward(kernels, d.encoder, d.encoder_pre, grads, a.encoder, params)
+        self.latent.after(kernels, d, a, grads, params)
 
     def forward_backward(self, a: SimpleNamespace, d: SimpleNamespace, objective: Objective, step: int) -> Any:
         """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
@@ -145,42 +162,13 @@ class VAE:
         return np.asarray(loss).item()
 
     def passes(self, batch: int, draws: int) -> tuple[SimpleNamespace, SimpleNamespace]:
-        """Every buffer of a training step, with its shape: `a` the values, `d` their gradients.
+        """Every buffer of a training step, as `buffers.py` lists them: `a` the values, `d` their gradients.
 
-        The memory is made once, for the largest batch seen; a smaller batch gets views of it.  `_pre` is a matrix
-        product before bias and activation; its gradient takes its place, since no backward kernel looks back at it.
+        The memory is made once, for the largest batch seen; a smaller batch gets views of it.
         """
         if (batch, draws) in self._passes:
             return self._passes[batch, draws]
-        B, K, D, Z, P = batch, draws, self.input_dim, self.latent_dim, self.output.shapes[self.output.b][0]
-        x, z, dz, output, doutput = (self._take("x", B, D), self._take("z", B, K, Z), self._take("dz by nll", B, K, Z),
-                                     self._take("output", B, K, P), self._take("doutput", B, K, P))
-        noise = self._take("eps", B * K * Z + B * K * Z % 2)      # it is drawn in pairs
-        pre = {"encoder_pre": [self._take(f"encoder.{i} pre", B, H) for i, H in enumerate(self.hidden)],
-               "mu_pre": self._take("mu pre", B, Z), "logvar_pre": self._take("logvar pre", B, Z),
-               "decoder_pre": [self._take(f"decoder.{i} pre", B * K, H) for i, H in enumerate(self.decoder_hidden)],
-               "rows_pre": self._take("output pre", B * K, P)}
-        a = SimpleNamespace(
-            x=x, encoder=[x, *(self._take(f"encoder.{i}", B, H) for i, H in enumerate(self.hidden))],
-            mu=self._take("mu", B, Z), logvar=self._take("logvar", B, Z), z=z,
-            noise=noise, eps=noise[:B * K * Z].reshape(B, K, Z), uniform=np.empty(noise.size, np.float32),
-            kl=self._take("kl", B, Z), log_ratio=self._take("log_ratio", B, K),
-            decoder=[z.reshape(B * K, Z),
-                     *(self._take(f"decoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
-            rows=output.reshape(B * K, P), output=output, kept=self._take("kept", B, K, P),
-            nll=self._take("nll", B, K), index=np.empty(B, np.int64), orders={}, **pre)
-        d = SimpleNamespace(
-            encoder=[None, *(self._take(f"dencoder.{i}", B, H) for i, H in enumerate(self.hidden))],
-            **{f"h_{head}": self._take(f"dencoder by {head}", B, self.hidden[-1]) if self.hidden else None
-               for head in ("mu", "logvar")},
-            mu=self._take("dmu", B, Z), mu_z=self._take("dmu by z", B, Z), mu_kl=self._take("dmu by kl", B, Z),
-            logvar=self._take("dlogvar", B, Z), logvar_z=self._take("dlogvar by z", B, Z),
-            logvar_kl=self._take("dlogvar by kl", B, Z),
-            z=self._take("dz", B, K, Z), z_nll=dz, z_kl=self._take("dz by kl", B, K, Z),
-            kl=self._take("dkl", B, Z), log_ratio=self._take("dlog_ratio", B, K),
-            decoder=[dz.reshape(B * K, Z),
-                     *(self._take(f"ddecoder.{i}", B * K, H) for i, H in enumerate(self.decoder_hidden))],
-            rows=doutput.reshape(B * K, P), output=doutput, nll=self._take("dnll", B, K), **pre)
+        a, d = buffers(self, batch, draws, self._take)
         self._passes[batch, draws] = a, d
         return a, d
 
@@ -194,13 +182,13 @@ class VAE:
 
     # -- what users call -----------------------------------------------------------------------------------------
 
-    def loss_and_gradients(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0
-                           ) -> tuple[float, Block]:
+    def loss_and_gradients(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0,
+                           labels: Array | None = None) -> tuple[float, Block]:
         """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
 
-        x (B, D);  eps (B, K, Z) standard normal noise;  step is what schedules of the objective see.  A deterministic
-        function of its arguments and of `parameters`.  Returns the loss and `self.gradients`, which the next call
-        overwrites: copy what is to be kept.
+        x (B, D);  eps (B, K, Z) standard normal noise;  step is what schedules of the objective see;  labels (B,) where
+        the model has classes.  A deterministic function of its arguments and of `parameters`.  Returns the loss and
+        `self.gradients`, which the next call overwrites: copy what is to be kept.
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
@@ -212,54 +200,65 @@ class VAE:
         if eps.dtype.kind not in "fiu" or not np.isfinite(eps).all():
             raise ValueError("eps must hold finite real numbers")
         integer("step", step, 0)
-        if isinstance(objective, type) or not hasattr(objective, "sampled"):
-            raise TypeError(f"objective must be an object like those of npvae.objectives, such as ELBO(), got "
-                            f"{shown(objective)}")
+        self.check_objective(objective)
         a, d = self.passes(len(x), eps.shape[1])
-        a.x[...], a.eps[...] = x, eps
+        a.x[...], a.eps[...], a.labels[...] = x, eps, self.check_labels(labels, len(x))
         return self.forward_backward(a, d, objective, step), self.gradients
 
-    def encode(self, x: Array) -> tuple[Array, Array]:
-        """mu, logvar (B, Z) of q(z|x), x (B, D)."""
-        x = self._images(x, "x")
+    def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
+        """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
+        x, labels = self._images(x, "x"), self.check_labels(labels, len(x))
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         for start in range(0, len(x), _BLOCK):
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(x[block]), 1)
-            a.x[...] = x[block]
-            self.encoder.forward(self.kernels, a.encoder, a.encoder_pre, self.parameters)
-            self.mu.forward(self.kernels, mu[block], a.mu_pre, a.encoder[-1], self.parameters)
-            self.logvar.forward(self.kernels, logvar[block], a.logvar_pre, a.encoder[-1], self.parameters)
+            self._encode(x[block], labels[block], a)
+            mu[block], logvar[block] = a.mu[:len(a.x)], a.logvar[:len(a.x)]
         return mu, logvar
 
-    def decode(self, z: Array) -> Array:
-        """E[x|z] (B, D), the mean image, z (B, Z)."""
-        return self._mean(matrix("z", z, self.latent_dim))
+    def _encode(self, x: Array, labels: Array, a: SimpleNamespace) -> None:
+        """The forward pass as far as a.mu and a.logvar."""
+        a.x[...], a.labels[...] = x, labels
+        if self.classes:
+            self.kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
+        self.latent.before(self.kernels, a, self.parameters)
+        self.encoder.forward(self.kernels, a.encoder, a.encoder_pre, self.parameters)
+        self.mu.forward(self.kernels, a.mu, a.mu_pre, a.encoder[-1], self.parameters)
+        self.logvar.forward(self.kernels, a.logvar, a.logvar_pre, a.encoder[-1], self.parameters)
 
-    def reconstruct(self, x: Array, rng: np.random.Generator) -> Array:
+    def decode(self, z: Array, labels: Array | None = None) -> Array:
+        """E[x|z] (B, D), the mean image, z (B, Z)."""
+        z = matrix("z", z, self.latent_dim)
+        return self._mean(z, self.check_labels(labels, len(z)))
+
+    def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
         generator("rng", rng)
-        mu, logvar = self.encode(x)
-        return self._mean(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape))
+        mu, logvar = self.encode(x, labels)
+        z = self.latent.posterior_sample(mu, logvar, rng, self, x, labels)
+        return self._mean(z, self.check_labels(labels, len(z)))
 
-    def sample(self, n: int, rng: np.random.Generator, mean: bool = True) -> Array:
-        """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z)."""
-        shape = integer("n", n, 1), self.latent_dim
-        output = self._decoder_output(generator("rng", rng).standard_normal(shape))
+    def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
+        """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
+        labels = self.check_labels(labels, integer("n", n, 1))
+        z = self.latent.prior_sample(n, generator("rng", rng), self)
         if mean:
-            return self.likelihood.mean(self.kernels, output)
-        return self.likelihood.draw(self.kernels, output, self.parameters, rng)
+            return self._mean(z, labels)
+        return self.output.draw(self, self._decoder_output(z, labels, rng), rng)
 
-    def elbo(self, x: Array, rng: np.random.Generator) -> Array:
+    def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
-        return evaluate.elbo(self, self._images(x, "x"), generator("rng", rng))
+        x = self._images(x, "x")
+        return evaluate.elbo(self, x, generator("rng", rng), self.check_labels(labels, len(x)))
 
-    def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000) -> Array:
+    def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
+                       labels: Array | None = None) -> Array:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
         tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
         choice("the model's dtype", self.dtype, ("float32", "float64"))
-        return evaluate.log_likelihood(self, self._images(x, "x"), generator("rng", rng),
-                                       integer("n_samples", n_samples, 1))
+        x = self._images(x, "x")
+        return evaluate.log_likelihood(self, x, generator("rng", rng), integer("n_samples", n_samples, 1),
+                                       self.check_labels(labels, len(x)))
 
     def start_at(self, mean: Array) -> None:
         """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
@@ -273,7 +272,8 @@ class VAE:
         """What `VAE(...)` needs to build this architecture again; plain numbers and strings."""
         return {"input_dim": self.input_dim, "hidden": list(self.hidden), "latent_dim": self.latent_dim,
                 "activation": self.activation, "likelihood": self.likelihood.name, "dtype": self.dtype,
-                "decoder_hidden": list(self.decoder_hidden)}
+                "decoder_hidden": list(self.decoder_hidden),
+                **{name: value for name, value in self._variant.items() if value != _PLAIN[name]}}
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, atomically."""
@@ -299,20 +299,49 @@ class VAE:
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
+    def check_objective(self, objective: Objective) -> None:
+        """Raises TypeError for what is no objective, ValueError for one that this latent variable does not admit."""
+        if isinstance(objective, type) or not hasattr(objective, "sampled"):
+            raise TypeError(f"objective must be an object like those of npvae.objectives, such as ELBO(), got "
+                            f"{shown(objective)}")
+        if not (objective.sampled or self.latent.analytic):
+            raise ValueError(f"objective {type(objective).__name__} takes the KL term in closed form, which prior "
+                             f"{self._variant['prior']} with posterior {self._variant['posterior']} has not: "
+                             "ELBO(sampled=True) and IWAE() fit")
+
+    def check_labels(self, labels: Array | None, n: int) -> Array:
+        """labels (n,) as integers, or zeros for a model without classes.  Raises ValueError or TypeError."""
+        if not self.classes:
+            if labels is not None:
+                raise ValueError("labels were given, but this model has no classes: VAE(classes=10) would take them")
+            return np.zeros(n, np.int64)
+        if labels is None:
+            raise ValueError(f"labels must be given, one for each image: this model has {self.classes} classes")
+        labels = numbers_of("labels", labels)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"labels must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}")
+        if n and not (labels.min() >= 0 and labels.max() < self.classes):
+            raise ValueError(f"labels must lie in 0 to {self.classes - 1}, found {labels.min()} to {labels.max()}")
+        return labels.astype(np.int64)
+
     def _images(self, x: Array, name: str) -> Array:
         x = matrix(name, x, self.input_dim)
         self.likelihood.check(x, name)
         return x
 
-    def _mean(self, z: Array) -> Array:
-        return self.likelihood.mean(self.kernels, self._decoder_output(z))
+    def _mean(self, z: Array, labels: Array) -> Array:
+        return self.likelihood.mean(self.kernels, self._decoder_output(z, labels))
 
-    def _decoder_output(self, z: Array) -> Array:
+    def _decoder_output(self, z: Array, labels: Array, rng: np.random.Generator | None = None) -> Array:
+        """What the decoder says for z (B, Z), (B, P); a decoder that needs pixels draws them with `rng`."""
         output = np.empty((len(z), self.output.shapes[self.output.b][0]), self.dtype)
         for start in range(0, len(z), _BLOCK):
             block = slice(start, start + _BLOCK)
             a, _ = self.passes(len(z[block]), 1)
-            a.decoder[0][...] = z[block]
+            a.z_rows[...], a.labels[...] = z[block], labels[block]
+            if self.classes:
+                self.kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
             self.decoder.forward(self.kernels, a.decoder, a.decoder_pre, self.parameters)
-            self.output.forward(self.kernels, output[block], a.rows_pre, a.decoder[-1], self.parameters)
+            self.output.generate(self.kernels, a, self.parameters, rng)
+            output[block] = a.rows
         return output

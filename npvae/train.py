@@ -47,7 +47,8 @@ class Rows:
     Raises ValueError or TypeError for a wrong shape, type, or pixels the likelihood cannot take.
     """
 
-    def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int) -> None:
+    def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
+                 labels: Array | None = None) -> None:
         choice("binarize", binarize, data.BINARIZATIONS)
         x = matrix(name, x, vae.input_dim)
         if x.dtype != np.uint8:
@@ -63,6 +64,7 @@ class Rows:
         self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
+        self.labels = vae.check_labels(labels, len(x)) if vae.classes or labels is not None else None
         self._noise: dict[tuple[int, ...], Array] = {}
 
     def __len__(self) -> int:
@@ -71,6 +73,8 @@ class Rows:
     def gather(self, a: SimpleNamespace, index: Array, kernels: Any, rng: np.random.Generator) -> None:
         """a.x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic."""
         a.index[...] = index
+        if self.labels is not None:
+            np.take(self.labels, a.index, out=a.labels, mode="clip")      # which needs no temporary, unlike "raise"
         if not self.dynamic:
             kernels.gather_rows(a.x, self.array, a.index, self.scale)
             return
@@ -154,7 +158,8 @@ class Run:
 
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
         optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
-        seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None) -> list[Metrics]:
+        seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
+        labels_train: Array | None = None, labels_test: Array | None = None) -> list[Metrics]:
     """Train `vae` in place; one dict of metrics per epoch is returned.
 
     Parameters
@@ -167,6 +172,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
         set is drawn once)
     callbacks : see `npvae.callbacks`
     resume : a checkpoint of the same run to go on from
+    labels_train, labels_test : integers (N,), for a model with classes
 
     Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
     alone), learning_rate, beta, train_loss (the objective), train_nll, train_kl, test_loss (minus the bound, always
@@ -180,8 +186,10 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
     batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
-    train = Rows("x_train", x_train, vae, binarize, seed, _BINARIZE_ONCE)
-    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, _BINARIZE_ONCE)
+    vae.check_objective(objective)
+    train = Rows("x_train", x_train, vae, binarize, seed, _BINARIZE_ONCE, labels_train)
+    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, _BINARIZE_ONCE,
+                labels_test)
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
@@ -279,7 +287,7 @@ def _evaluate(run: Run) -> Metrics:
         loss, _, _ = objective(a.nll, a.log_ratio if objective.sampled else a.kl, run.step)
         if not (math.isfinite(loss) and math.isfinite(vae.parameters.norm())):
             raise _nonfinite_error(run, loss, _first_nonfinite(vae, a), "on the test set, ")
-        mu[block] = a.mu
+        mu[block] = a.mu[:len(block)]
         for name, value in (("loss", loss * len(block)), ("nll", a.nll.sum() / draws),
                             ("kl", _kl_sum(a, objective.sampled))):
             total[name] += float(value)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # Each module and the modules of npvae it may import: only ones further up, so there is no circle, and nobody is
 # forgotten since a test holds the list against the folder.  Imports for type annotations alone do not count.
-_CHAPTERS = ("arrays", "dense", "likelihoods", "latents", "objectives", "optim", "batches")
+_CHAPTERS = ("arrays", "dense", "likelihoods", "latents", "priors", "objectives", "optim", "batches")
 _REFERENCE = {f"kernels.reference.{name}": set() for name in _CHAPTERS}
 _FUSED = {
     "kernels.fused.compile": set(), "kernels.fused.elementary": {"kernels.fused.compile"},
@@ -26,7 +26,7 @@ ALLOWED = {
     **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED) - _ENGINE,
     "kernels": {"kernels.reference", "kernels.fused"},
     "validate": set(), "report": set(), "rules": set(), "gradcheck": {"report", "rules"},
-    "images": {"validate"}, "data": {"images"}, "figures": set(), "params": set(), "latents": set(),
+    "images": {"validate"}, "data": {"images"}, "figures": set(), "params": set(), "buffers": {"params"},
     "layers": {"params", "validate"},
     "likelihoods": {"kernels.reference.likelihoods", "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
@@ -34,8 +34,10 @@ ALLOWED = {
     "lanes": {"kernels", "kernels.reference", "params", *_ENGINE, "kernels.fused.compile"},
     "checkpoint": {"params"},
     "evaluate": {"params", "validate"},
-    "model": {"kernels", "lanes", "latents", "layers", "likelihoods", "objectives", "params", "checkpoint", "evaluate",
-              "validate"},
+    "priors": {"params"}, "flows": {"params"}, "latents": {"flows", "params", "priors"},
+    "outputs": {"layers", "params", "validate"},
+    "model": {"buffers", "checkpoint", "evaluate", "flows", "kernels", "lanes", "latents", "layers", "likelihoods",
+              "objectives", "outputs", "params", "priors", "validate"},
     "testing": {"gradcheck", "layers", "likelihoods", "model"},
     "callbacks": {"checkpoint", "validate"},
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},

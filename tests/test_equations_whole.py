@@ -125,9 +125,9 @@ def latent_backward(kernels, sampled):
     d = SimpleNamespace(z=np.empty_like(EPS), z_kl=np.empty_like(EPS), kl=DKL, log_ratio=DRATIO)
     for name in ("mu", "mu_z", "mu_kl", "logvar", "logvar_z", "logvar_kl"):
         setattr(d, name, np.empty_like(MU))
-    DiagonalGaussian().forward(kernels, a, sampled)
+    DiagonalGaussian().forward(kernels, a, None, sampled)
     d.z_nll = DNLL[:, :, None] * C * np.cos(a.z)
-    DiagonalGaussian().backward(kernels, d, a, sampled)
+    DiagonalGaussian().backward(kernels, d, a, None, None, sampled)
     return a, d
 
 

@@ -38,10 +38,12 @@ PAIRS = {
     "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
+    "log_q": Pair({"log_q": "BK"}, {"logvar": "BZ", "eps": "BKZ"}, ("eps",)),
+    "standard_normal": Pair({"log_p": "BK"}, {"z": "BKZ"}),
     "importance_bound": Pair({"bound": "B", "weights": "BK"}, {"log_w": "BK"}),
 }
-UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "adam_update", "gather_rows", "gather_binarized",
-            "box_muller"}
+UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward",
+            "adam_update", "gather_rows", "gather_binarized", "box_muller"}
 
 
 def shape_of(letters, size):
@@ -96,7 +98,7 @@ def test_every_kernel_is_here():
 
 def test_twin_sources_stand_in_the_same_order():
     for module in (reference, fused):
-        for chapter in ("dense", "likelihoods", "latents", "objectives", "optim", "batches"):
+        for chapter in ("dense", "likelihoods", "latents", "priors", "objectives", "optim", "batches"):
             source = inspect.getsource(inspect.getmodule(getattr(module, chapter)))
             ours = [name for name in reference.__all__ if f"\ndef {name}(" in source]
             assert ours == sorted(ours, key=lambda name: source.index(f"\ndef {name}(")), chapter

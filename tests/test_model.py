@@ -38,9 +38,10 @@ def test_the_handles_of_the_design():
     defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
     assert defaults == {"input_dim": 784, "hidden": (128,), "latent_dim": 20, "activation": "relu",
                         "likelihood": "bernoulli", "dtype": "float32", "kernels": "numba", "seed": 0,
-                        "decoder_hidden": None}
+                        "decoder_hidden": None, "prior": "normal", "posterior": "gaussian", "decoder": "dense",
+                        "classes": 0}
     step = inspect.signature(VAE.loss_and_gradients).parameters
-    assert list(step) == ["self", "x", "eps", "objective", "step"] and step["step"].default == 0
+    assert list(step) == ["self", "x", "eps", "objective", "step", "labels"] and step["step"].default == 0
     assert isinstance(step["objective"].default, ELBO)
     assert inspect.signature(VAE.log_likelihood).parameters["n_samples"].default == 5000
 

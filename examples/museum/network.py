@@ -6,7 +6,9 @@ stands;  what it should say;  what it says.
 from npvae import VAE
 from npvae.kernels.reference import dense, likelihoods
 from npvae.layers import MLP, Dense
+from npvae.latents import DiagonalGaussian
 from npvae.likelihoods import Bernoulli, Gaussian, GaussianPixel
+from npvae.outputs import DenseOutput
 
 from .exhibit import (DEEP, ELU, GAUSS, IMPORTANCE, LEAKY, LEARNED, MODEL, NO, NOT_APPLICABLE, PIXEL, RELU, SIGMOID,
                       SOFTPLUS, SQUARE, TANH, YES, Exhibit)
@@ -168,19 +170,19 @@ LIKELIHOOD = [
 
 _MU = 'Dense("mu", self.encoder.n_out, self.latent_dim, '
 _LOGVAR = 'Dense("logvar", self.encoder.n_out, self.latent_dim, '
-_OUTPUT = "self.likelihood.output_dim(self.input_dim), "
+_OUTPUT = "output_dim, "
 
 WHOLE_MODEL = [
     Exhibit("heads swapped", YES, "complex step", MODEL, VAE.backward,
             "grads, d.logvar, a.logvar",
             "grads, d.mu, a.logvar"),
     Exhibit("one head forgotten where paths meet", YES, "complex step", MODEL, VAE.backward,
-            "kernels.add(d.encoder[-1], d.h_mu, d.h_logvar)",
-            "d.encoder[-1][...] = d.h_mu"),
+            "kernels.add(d.h, d.h_mu, d.h_logvar)",
+            "d.h[...] = d.h_mu"),
     Exhibit("encoder fed the decoder's gradient", YES, "complex step", SQUARE, VAE.backward,
             "self.encoder.backward(kernels, d.encoder,",
             "self.encoder.backward(kernels, d.decoder,", shipped="others"),
-    Exhibit("output layer looks at the encoder", YES, "complex step", SQUARE, VAE.backward,
+    Exhibit("output layer looks at the encoder", YES, "complex step", SQUARE, DenseOutput.backward,
             "a.rows, a.decoder[-1], params",
             "a.rows, a.encoder[-1], params"),
     Exhibit("logvar computed with mu's weights", YES, "complex step", MODEL, VAE.forward,
@@ -192,15 +194,15 @@ WHOLE_MODEL = [
     Exhibit("ReLU on logvar", NO, "exact log p(x)", MODEL, VAE.__init__,
             _LOGVAR + '"identity"',
             _LOGVAR + '"relu"', shipped="shekkizh/TensorflowProjects, mended in #1"),
-    Exhibit("decoder ends in a ReLU", NO, "exact log p(x)", MODEL, VAE.__init__,
+    Exhibit("decoder ends in a ReLU", NO, "exact log p(x)", MODEL, DenseOutput.__init__,
             _OUTPUT + '"identity"',
             _OUTPUT + '"relu"', shipped="yzhao062/pyod #651"),
-    Exhibit("a sigmoid in the decoder and one in the likelihood", NO, "exact log p(x)", MODEL, VAE.__init__,
+    Exhibit("a sigmoid in the decoder and one in the likelihood", NO, "exact log p(x)", MODEL, DenseOutput.__init__,
             _OUTPUT + '"identity"',
             _OUTPUT + '"sigmoid"'),
     Exhibit("the noise never arrives", NO, "row routing", MODEL, VAE.loss_and_gradients,
-            "a.x[...], a.eps[...] = x, eps",
-            "a.x[...] = x"),
+            "a.x[...], a.eps[...], a.labels[...] = x, eps, self",
+            "a.x[...], a.labels[...] = x, self"),
     Exhibit("each output held against another image", NO, "row routing", MODEL, VAE.forward,
             "a.output, a.x, params",
             "a.output, a.x[::-1], params",
@@ -214,10 +216,11 @@ WHOLE_MODEL = [
     Exhibit("schedules stand still", NO, "epoch by hand", IMPORTANCE, VAE.forward_backward,
             "objective(a.nll, reg, step)",
             "objective(a.nll, reg, 0)"),
-    Exhibit("reconstructions with the variance as sigma", NOT_APPLICABLE, "new images", MODEL, VAE.reconstruct,
+    Exhibit("reconstructions with the variance as sigma", NOT_APPLICABLE, "new images", MODEL,
+            DiagonalGaussian.posterior_sample,
             "np.exp(0.5 * logvar)",
             "np.exp(logvar)"),
-    Exhibit("samples from a uniform prior", NOT_APPLICABLE, "new images", MODEL, VAE.sample,
-            "standard_normal(shape)",
-            "random(shape)"),
+    Exhibit("samples from a uniform prior", NOT_APPLICABLE, "new images", MODEL, DiagonalGaussian.prior_sample,
+            "rng.standard_normal(",
+            "rng.random("),
 ]

@@ -2,7 +2,7 @@
 from ..reference.arrays import matmul
 from .compile import jit
 
-__all__ = ["matmul", "add", "transpose", "sum_squares"]
+__all__ = ["matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward"]
 
 
 def add(out, a, b):
@@ -28,3 +28,21 @@ def sum_squares(total, x):
     for i in range(x.size):
         squares += x[i] * x[i]
     total[0] = squares
+
+
+@jit
+def append_labels_forward(out, x, labels):
+    zero, one, width, draws = x.dtype.type(0), x.dtype.type(1), x.shape[1], x.shape[0] // labels.size
+    for r in range(x.shape[0]):
+        for j in range(width):
+            out[r, j] = x[r, j]
+        for j in range(width, out.shape[1]):
+            out[r, j] = zero
+        out[r, width + labels[r // draws]] = one
+
+
+@jit
+def append_labels_backward(dx, dout):
+    for r in range(dx.shape[0]):
+        for j in range(dx.shape[1]):
+            dx[r, j] = dout[r, j]

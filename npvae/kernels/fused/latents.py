@@ -1,4 +1,5 @@
 """Reparameterization and KL, fused: small arrays, where the price of NumPy is the number of its calls."""
+from ..reference.latents import LOG_2PI
 from .compile import jit
 from .elementary import exp, expm1
 
@@ -65,4 +66,26 @@ def log_ratio_backward(dz, dlogvar, dlog_ratio, z):
             for j in range(z.shape[2]):
                 dz[b, k, j] = dlog_ratio[b, k] * z[b, k, j]
         for j in range(z.shape[2]):
+            dlogvar[b, j] = -half * total
+
+
+@jit
+def log_q_forward(log_q, logvar, eps):
+    zero, half, log_2pi = eps.dtype.type(0), eps.dtype.type(0.5), eps.dtype.type(LOG_2PI)
+    for b in range(eps.shape[0]):
+        for k in range(eps.shape[1]):
+            total = zero
+            for j in range(eps.shape[2]):
+                total += eps[b, k, j] * eps[b, k, j] + (logvar[b, j] + log_2pi)
+            log_q[b, k] = -half * total
+
+
+@jit
+def log_q_backward(dlogvar, dlog_q):
+    zero, half = dlog_q.dtype.type(0), dlog_q.dtype.type(0.5)
+    for b in range(dlog_q.shape[0]):
+        total = zero
+        for k in range(dlog_q.shape[1]):
+            total += dlog_q[b, k]
+        for j in range(dlogvar.shape[1]):
             dlogvar[b, j] = -half * total

@@ -26,3 +26,18 @@ def transpose(out: Array, a: Array) -> None:
 def sum_squares(total: Array, x: Array) -> None:
     """total[0] = sum_i x[i]^2,  x (P,): infinite or NaN as soon as one entry is."""
     total[0] = np.dot(x, x)
+
+
+def append_labels_forward(out: Array, x: Array, labels: NDArray[np.integer]) -> None:
+    """out[r] = [x[r], one-hot of labels[r // K]]: what an encoder or a decoder is told beside x (Sohn et al. 2015).
+
+    x (B K, N);  labels (B,), one for the K rows of an image;  out (B K, N + L), with L classes.
+    """
+    width, draws = x.shape[1], len(x) // len(labels)
+    out[:, :width] = x
+    out[:, width:] = np.arange(out.shape[1] - width) == np.repeat(labels, draws)[:, None]
+
+
+def append_labels_backward(dx: Array, dout: Array) -> None:
+    """forward was  out = [x, constants]:   dx is the left part of dout."""
+    dx[...] = dout[:, :dx.shape[1]]

@@ -3,10 +3,14 @@
 The encoder gives, for each image, a diagonal Gaussian  q(z|x) = N(mu, diag(sigma^2))  with  logvar = log sigma^2; the
 prior is  p(z) = N(0, I).  Shapes:  mu, logvar, kl (B, Z);  eps, z (B, K, Z);  log_ratio (B, K).
 """
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.inexact]
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:
@@ -72,3 +76,16 @@ def log_ratio_backward(dz: Array, dlogvar: Array, dlog_ratio: Array, z: Array) -
     """
     dz[...] = dlog_ratio[:, :, None] * z
     dlogvar[...] = -0.5 * np.sum(dlog_ratio, axis=1)[:, None]
+
+
+def log_q_forward(log_q: Array, logvar: Array, eps: Array) -> None:
+    """log_q[b, k] = log q(z|x) = sum_j -1/2 [ eps^2 + logvar + log 2 pi ]   at z = mu + exp(logvar / 2) eps."""
+    np.sum(-0.5 * (eps * eps + (logvar[:, None, :] + LOG_2PI)), axis=-1, out=log_q)
+
+
+def log_q_backward(dlogvar: Array, dlog_q: Array) -> None:
+    """forward was  log_q = sum_j -1/2 [ eps^2 + logvar + const ],  eps a constant:
+
+        dlogvar = sum_k -1/2 dlog_q                                   the same for every dimension j
+    """
+    dlogvar[...] = -0.5 * np.sum(dlog_q, axis=1)[:, None]
