@@ -4,20 +4,22 @@ Reading order, a few minutes each but the first:
 
     kernels/reference/   every formula and its derivative, in plain NumPy         <- the book
     params.py            Block: one flat vector with named views
-    layers.py            Dense and MLP: one matrix product and one kernel each way
-    likelihoods.py       p(x|z): Bernoulli, Gaussian;  outputs.py, the decoder's last step
+    layers.py            Dense and MLP: one matrix product and one kernel each way;  masks.py, autoregressive ones
+    likelihoods.py       p(x|z): Bernoulli, Gaussian;  levels.py, of bytes;  outputs.py, the decoder's last step, and
+                         made.py, one that looks at the pixels before
     priors.py, flows.py, latents.py     p(z) and q(z|x): reparameterization and KL
-    objectives.py        ELBO, beta, annealing, free bits, IWAE
+    second_layer.py      a prior that is a VAE itself: two stochastic layers;  hierarchical.py makes such models
+    objectives.py        ELBO, beta, annealing, free bits, IWAE; its gradient, or STL or DReG
     model.py             VAE: forward, and backward as its mirror image;  buffers.py lists its arrays
     optim.py             Adam and learning-rate schedules
     gradcheck.py         is a gradient right?  for any project; report.py names the likely slip,
                          rules.py holds what a layer must keep besides
     testing.py           Hypothesis strategies and assert_gradients, for a layer of your own
     train.py             fit: batches, epochs, exact resume
-    evaluate.py          what a trained model is worth
-    plotting.py          pictures
+    evaluate.py          what a trained model is worth;  summary.py, all of that at once
+    plotting.py          pictures;  charts.py, curves and bars
 
-and beside the lesson: data.py (MNIST, IDX files, arrays), images.py (folders of pictures, tables), callbacks.py,
+and beside the lesson: data.py (MNIST, IDX files, arrays), images.py (folders of pictures, tables), labels.py, callbacks.py,
 checkpoint.py, figures.py (how the pictures are drawn), report_page.py and explorer.py (web pages), validate.py; the
 program: cli.py (flags and exit codes), runs.py (a run and its folder), commands.py, program.py, __main__.py; and what
 makes it fast, kernels/fused/, the reference's compiled twins, and lanes.py, which runs the passes on two cores.
@@ -30,18 +32,22 @@ from .callbacks import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress
 from .data import DataError, load_mnist
 from .evaluate import active_units, kl_per_dimension
 from .gradcheck import check_gradients
-from .likelihoods import Bernoulli, Gaussian, GaussianPixel
+from .hierarchical import hierarchical_vae
+from .levels import BetaBinomial, Categorical, DiscretizedLogistic
+from .likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianOptimal, GaussianPixel
 from .model import VAE
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing
 from .optim import Adam, ConstantLR, CosineLR, StepLR
+from .summary import summarize
 from .train import NonFiniteError, fit
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "VAE", "fit", "Adam", "ConstantLR", "StepLR", "CosineLR",
+    "VAE", "hierarchical_vae", "fit", "Adam", "ConstantLR", "StepLR", "CosineLR",
     "ELBO", "FreeBits", "IWAE", "LinearAnnealing", "CyclicalAnnealing",
-    "Bernoulli", "Gaussian", "GaussianPixel",
+    "Bernoulli", "Gaussian", "GaussianPixel", "GaussianOptimal", "ContinuousBernoulli",
+    "DiscretizedLogistic", "Categorical", "BetaBinomial",
     "Callback", "Checkpoint", "EarlyStopping", "MetricsLog", "Progress",
-    "load_mnist", "check_gradients", "active_units", "kl_per_dimension",
+    "load_mnist", "check_gradients", "active_units", "kl_per_dimension", "summarize",
     "CheckpointError", "DataError", "NonFiniteError"]

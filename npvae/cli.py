@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import data, validate
+from . import data, flows, outputs, priors, validate
 from .checkpoint import CheckpointError
 from .kernels import KERNELS
 from .lanes import available_cores
@@ -32,6 +32,8 @@ LR_SCHEDULES = ("constant", "steps", "cosine")
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.npz"
 #: flags that say how a run is done, not what it computes: free to differ when it is resumed
 _FREE = ("out", "resume", "overwrite", "quiet", "threads")
+#: flags that came later: a run from before them has their defaults
+_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional")
 
 
 _EXAMPLES = """examples:
@@ -39,6 +41,7 @@ _EXAMPLES = """examples:
   %(prog)s --hidden 400 --out runs/400                the network of many tutorials
   %(prog)s --latent 2 --epochs 30 --out runs/plane    a plane of digits
   %(prog)s --objective iwae --k 5 --binarize dynamic --out runs/iwae
+  %(prog)s --conditional --out runs/by_class          a digit by its name, and its style in z
   %(prog)s --data-dir PICTURES --out runs/mine        a folder of your own, all pictures of one size
   %(prog)s --data-dir PICTURES --out runs/few --batch-size 16 --epochs 200    the same, of a hundred pictures
   %(prog)s --out runs/mine --resume --epochs 50       longer, or on after Ctrl-C
@@ -92,12 +95,15 @@ def number(kind: type, least: float, strict: bool = False) -> Callable[[str], An
     return convert
 
 
-def _likelihood(text: str) -> str:
-    try:
-        find(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+def _known(check: Callable[[str], Any]) -> Callable[[str], str]:
+    """A converter of names that refuses those that `check` refuses, in argparse's way."""
+    def convert(text: str) -> str:
+        try:
+            check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return text
+    return convert
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -107,8 +113,18 @@ def add_network(parser: argparse.ArgumentParser) -> None:
                          help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
     network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    network.add_argument("--likelihood", type=_likelihood, default="bernoulli", metavar="NAME",
-                         help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2")
+    network.add_argument("--likelihood", type=_known(find), default="bernoulli", metavar="NAME",
+                         help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2; "
+                         "the last three give every level of a byte a probability")
+    network.add_argument("--prior", type=_known(lambda text: priors.find(text, 1, 1, "relu")), default="normal",
+                         metavar="NAME", help="of z: normal; mixture:50, so many Gaussians; vamp:500, q(z|u) of so "
+                         "many learned images u; hierarchical:100,50, a second stochastic layer")
+    network.add_argument("--posterior", type=_known(lambda text: flows.find(text, 1, 1)), default="gaussian",
+                         metavar="NAME", help="of z given the image: gaussian; planar:8, so many planar flows; iaf:2 "
+                         "or iaf:2:64, so many inverse autoregressive steps, of so many units")
+    network.add_argument("--decoder", type=_known(outputs.masked_units), default="dense", metavar="NAME",
+                         help="dense, or made:500: a pixel sees those before it, through so many masked units; "
+                         "made:500+direct: and directly")
 
 
 def add_objective(parser: argparse.ArgumentParser) -> Any:
@@ -132,6 +148,9 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
                            help="beta rises from 0 over so many epochs; with --cyclical, in each cycle")
     objective.add_argument("--cyclical", type=number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
                            help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
+    objective.add_argument("--gradient", choices=("total", "stl", "dreg"), default="total",
+                           help="of the loss as drawn, or the encoder's with less noise in it: stl for elbo, whose KL "
+                           "term it samples, dreg for iwae")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1), default=10, help="passes over the training images")
     training.add_argument("--batch-size", type=number(int, 1), default=128, metavar="B",
@@ -146,6 +165,7 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     where = parser.add_argument_group("data and results")
     where.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{data.ALLOWED}; mnist comes with npvae")
     where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none", help="of the pixels")
+    where.add_argument("--conditional", action="store_true", help="tell encoder and decoder the label of each image")
     where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use the first N images only")
     where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="where all results go")
     where.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
@@ -205,6 +225,18 @@ def check_objective(args: argparse.Namespace) -> None:
     """Raises UsageError for flags of an objective that exclude each other."""
     if args.objective == "iwae" and args.free_bits:
         raise UsageError("--free-bits needs the analytic KL of --objective elbo, got --objective iwae")
+    if args.gradient == "stl" and (args.objective == "iwae" or args.free_bits):
+        raise UsageError("--gradient stl needs --objective elbo without --free-bits; dreg fits iwae, total fits all")
+    if args.gradient == "dreg" and args.objective == "elbo":
+        raise UsageError("--gradient dreg needs the weights of --objective iwae; stl fits elbo, total fits all")
+    for name, plain in (("posterior", "gaussian"), ("prior", "normal")):
+        if args.free_bits and vars(args)[name] != plain:
+            raise UsageError(f"--free-bits needs the analytic KL of --{name} {plain}, got --{name} {vars(args)[name]}")
+
+
+def has_exact_kl(args: argparse.Namespace) -> bool:
+    """Is the KL term of this network known in closed form?  Else its value at the draws takes its place."""
+    return bool(args.posterior == "gaussian" and args.prior == "normal")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -215,6 +247,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         theirs, ours = config["settings"], settings(training_parser().parse_args([]))
         if not isinstance(theirs, dict) or not isinstance(theirs.get("hidden", []), list):
             raise TypeError
+        theirs = config["settings"] = {**{name: ours[name] for name in _ADDED}, **theirs}
     except OSError:
         raise UsageError(f"there is no run in {folder}: {path} cannot be read") from None
     except (ValueError, KeyError, TypeError):
@@ -241,8 +274,10 @@ def make_objective(args: argparse.Namespace, images: int) -> Objective:
     elif args.kl_warmup:
         beta = LinearAnnealing(max(1, round(args.kl_warmup * steps)), args.beta)
     if args.objective == "iwae":
-        return IWAE(beta)
-    return FreeBits(args.free_bits, beta) if args.free_bits else ELBO(beta)
+        return IWAE(beta, args.gradient)
+    if args.gradient == "stl":
+        return ELBO(beta, sampled=True, gradient="stl")
+    return FreeBits(args.free_bits, beta) if args.free_bits else ELBO(beta, sampled=not has_exact_kl(args))
 
 
 def make_optimizer(args: argparse.Namespace, images: int) -> Adam:

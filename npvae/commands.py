@@ -5,7 +5,7 @@ Each takes the parsed flags, prints what it found or wrote, and raises what `cli
 import argparse
 import io
 import json
-import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,54 +17,53 @@ from .cli import UsageError
 from .data import ImageData
 from .explorer import write_explorer
 from .gradcheck import check_gradients
+from .likelihoods import fitting
+from .labels import class_codes, listed
 from .model import VAE
 from .objectives import Objective
 from .params import Array
 from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
+from .summary import Summary, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BLOCK = 40      # images between two moves of the progress bar: a multiple of what log_likelihood takes at a time
 _ENTRIES = 5000      # a network of more parameters is checked along random directions, not entry by entry
 _DIRECTIONS = 32
 #: the network that gradcheck takes where no run and no flag says another: every gradient entry by entry in a second
 SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
-         "objective": "elbo", "k": 2, "beta": 1.0, "free_bits": 0.0}
+         "prior": "normal", "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 2, "beta": 1.0,
+         "free_bits": 0.0}
 
 
 # ---- Numbers
 
 def evaluate(args: argparse.Namespace) -> None:
-    """The bound and its parts, log p(x), active units and KL per dimension, on test images."""
+    """Bounds, log p(x), active units and the nats of each latent dimension, on test images."""
     run = open_run(args.run, args.threads)
     if args.json:
         cli.output("--json", args.json, [".json"])
-    images, x = _test_set(run, args)
-    x = x[plotting._spread(len(x), args.limit)]
-    rng = np.random.default_rng(args.seed)
-    elbo = run.vae.elbo(x, rng).astype(np.float64).mean()
-    kl = measures.kl_per_dimension(run.vae, x)
-    log_p = _log_likelihood(run.vae, x, rng, args.samples)
-    error = log_p.std(ddof=1) / math.sqrt(len(x)) if len(x) > 1 else None
-    found = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
-             "samples": args.samples, "seed": args.seed, "elbo": elbo, "distortion": -elbo - kl.sum(), "rate": kl.sum(),
-             "log_p": log_p.mean(), "log_p_standard_error": error, "active_units": measures.active_units(run.vae, x),
-             "kl_per_dimension": kl.tolist(), "meaning": _meaning(run, x)}
-    _print_numbers(found)
+    images, x, labels = _test_set(run, args)
+    chosen = plotting.spread(len(x), args.limit)
+    x, labels = x[chosen], None if labels is None else labels[chosen]
+    found = summarize(run.vae, x, np.random.default_rng(args.seed), args.samples, labels, progress=lambda blocks:
+                      cli.progress(blocks, "blocks of images"))
+    meaning = "each image given its label; " * bool(run.classes) + _meaning(run, x)
+    print(f"{len(x):,} of {len(images.test_images):,} test images of {run.args.data_dir}, nats per image, means; seed "
+          f"{args.seed}")
+    print(textwrap.indent(str(found), "  "), f"({meaning})", sep="\n")
+    _print_dimensions(found)
     if args.json:
-        _write("--json", args.json, (json.dumps(found, indent=1) + "\n").encode())
-
-
-def _log_likelihood(vae: VAE, x: Array, rng: np.random.Generator, samples: int) -> Array:
-    """`vae.log_likelihood` (N,), the same numbers, with a progress bar."""
-    ends = [*range(_BLOCK, len(x) - _BLOCK + 1, _BLOCK), len(x)]      # no small block at the end: it draws otherwise
-    blocks = cli.progress(zip([0, *ends], ends), f"blocks of {_BLOCK} images", len(ends))
-    return np.concatenate([vae.log_likelihood(x[start:end], rng, samples) for start, end in blocks])
+        whence = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
+                  "samples": args.samples, "seed": args.seed}
+        numbers = {**whence, **found.plain(), "meaning": meaning}
+        _write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def _meaning(run: SavedRun, x: Array) -> str:
     """What the numbers are: of what kind of data they are the likelihood, if any."""
+    if hasattr(run.vae.likelihood, "levels"):
+        return f"log likelihoods of images of {run.vae.likelihood.levels} grey levels"
     if run.vae.likelihood.name != "bernoulli":
         return "log densities of pixels as real numbers: they may be of either sign"
     if np.isin(x, (0, 1)).all():
@@ -72,20 +71,13 @@ def _meaning(run: SavedRun, x: Array) -> str:
     return "no likelihoods: grey pixels as Bernoulli targets make a cross-entropy; train with --binarize for one"
 
 
-def _print_numbers(found: dict[str, Any]) -> None:
-    error = found["log_p_standard_error"]
-    spread = f" +- {error:.2f} (standard error of the mean over images)" if error is not None else ""
-    kl = found["kl_per_dimension"]
-    print(f"{found['images']:,} of {found['of']:,} test images of {found['data']}, nats per image, means; seed "
-          f"{found['seed']}\n"
-          f"  ELBO                     {found['elbo']:9.2f}     = -distortion - rate, one z per image\n"
-          f"    distortion, -log p(x|z) {found['distortion']:8.2f}     reconstruction\n"
-          f"    rate, KL(q(z|x) || p(z)) {found['rate']:7.2f}\n"
-          f"  log p(x)                 {found['log_p']:9.2f}{spread}, {found['samples']:,} importance samples\n"
-          f"  active units             {found['active_units']:6d}        of {len(kl)}\n"
-          f"({found['meaning']})\nKL of each dimension, nats:")
-    cells = [f"z[{j}]".rjust(6) + f" {kl[j]:7.4f}" for j in np.argsort(np.negative(kl), kind="stable")]
-    print(*("  " + "   ".join(cells[i:i + 6]) for i in range(0, len(cells), 6)), sep="\n")
+def _print_dimensions(found: Summary) -> None:
+    """The most informative first."""
+    title, nats = "KL of each dimension, nats:", found.kl_per_dimension
+    if nats is None:
+        title, nats = "what each dimension says of the image, nats at most:", found.information_per_dimension
+    cells = [f"z[{j}]".rjust(6) + f" {nats[j]:7.4f}" for j in np.argsort(-nats, kind="stable")]
+    print(title, *("  " + "   ".join(cells[i:i + 6]) for i in range(0, len(cells), 6)), sep="\n")
 
 
 def gradcheck(args: argparse.Namespace) -> int:
@@ -99,15 +91,17 @@ def gradcheck(args: argparse.Namespace) -> int:
     analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
     rng = np.random.default_rng(args.seed)
     batch = max(2, 8 // draws)
-    x, eps = rng.random((batch, vae.input_dim)), rng.standard_normal((batch, draws, vae.latent_dim))
-    loss, gradients = vae.loss_and_gradients(x, eps, objective, step)
+    x = fitting(vae.likelihood, rng.random((batch, vae.input_dim)))
+    eps = rng.standard_normal((batch, draws, vae.noise_dim))
+    labels = rng.integers(vae.classes, size=batch) if vae.classes else None
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)
     size, few = vae.parameters.flat.size, vae.parameters.flat.size <= _ENTRIES
 
     def moved_loss(parameters: dict[str, Array]) -> Any:
         bar.update()
         for name, value in parameters.items():
             analytic.parameters[name][...] = value
-        return analytic.loss_and_gradients(x, eps, objective, step)[0]
+        return analytic.loss_and_gradients(x, eps, objective, step, labels)[0]
 
     with cli.progress(None, "losses", size if few else _DIRECTIONS * len(vae.parameters)) as bar:
         report = check_gradients(moved_loss, gradients, vae.parameters, "complex" if few else "directional",
@@ -124,6 +118,7 @@ def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
     run = open_run(args.run)
     vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
     vae.parameters.flat[...] = run.vae.parameters.flat
+    run.args.gradient = "total"      # no estimator is the derivative of the loss
     return vae, cli.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
 
 
@@ -132,7 +127,7 @@ def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Object
     flags = argparse.Namespace(**{**vars(cli.training_parser().parse_args([])), **SMALL, **given})
     cli.check_objective(flags)
     vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
-              args.seed)
+              args.seed, prior=flags.prior, posterior=flags.posterior, decoder=flags.decoder)
     vae.parameters.flat[...] += 0.2 * np.random.default_rng(args.seed).standard_normal(vae.parameters.flat.size)
     return vae, cli.make_objective(flags, 1), flags.k, 0
 
@@ -144,6 +139,7 @@ def info(args: argparse.Namespace) -> None:
     height, width = run.image_shape
     print(f"run       {args.run}\n"
           f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
+          + f"classes   {listed(run.classes)}\n" * bool(run.classes) +
           f"epochs    {run.epochs} of {run.args.epochs}")
     if last:
         print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
@@ -173,7 +169,13 @@ def _bytes(count: int) -> str:
 def sample(args: argparse.Namespace) -> None:
     """New images as a picture, or as rows of numbers."""
     run, out = _open(args, "sample.png", [".png", ".npy"])
-    images = run.vae.sample(args.count, np.random.default_rng(args.seed), mean=not args.draw)
+    rng, vae, chosen = np.random.default_rng(args.seed), run.vae, _chosen_classes(run, args.label)
+    if out.suffix == ".png" and len(chosen) > 1:
+        images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, mean=not args.draw)
+        _write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape))
+        return
+    labels = np.array(chosen)[np.arange(args.count) * len(chosen) // args.count] if chosen else None
+    images = vae.sample(args.count, rng, mean=not args.draw, labels=labels)
     if out.suffix == ".png":
         _write_picture(out, plotting.samples(images, run.image_shape))
         return
@@ -182,13 +184,28 @@ def sample(args: argparse.Namespace) -> None:
     _write("--out", out, stream.getvalue())
 
 
+def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
+    """The numbers of the classes named, of all without a name; none where the run knows no classes."""
+    if names is None:
+        return list(range(len(run.classes)))
+    if not run.classes:
+        raise UsageError(f"--label {names[0]}: the run in {run.folder} knows no labels; one of npvae train "
+                         "--conditional does")
+    known = [str(name) for name in run.classes]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--label {name}: the classes of this run are {listed(run.classes)}")
+    return [known.index(name) for name in names]
+
+
 def reconstruct(args: argparse.Namespace) -> None:
     """Test images, and what is left of them after encoder and decoder."""
     run, out = _open(args, "reconstruct.png", [".png"])
-    _, x = _test_set(run, args)
+    _, x, labels = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
-    originals = x[np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))]
-    _write_picture(out, plotting.reconstructions(originals, run.vae.reconstruct(originals, rng), run.image_shape))
+    chosen = np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))
+    rebuilt = run.vae.reconstruct(x[chosen], rng, None if labels is None else labels[chosen])
+    _write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape))
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -196,30 +213,32 @@ def interpolate(args: argparse.Namespace) -> None:
     run, out = _open(args, "interpolate.png", [".png"])
     if args.images is not None and len(args.images) % 2:
         raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
-    _, x = _test_set(run, args)
+    _, x, labels = _test_set(run, args)
     if args.images is None:
         chosen = np.random.default_rng(args.seed).permutation(len(x))[:2 * args.count]
         chosen = np.resize(chosen, len(chosen) + len(chosen) % 2)
     else:
         chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
-    pairs = x[chosen].reshape(-1, 2, x.shape[1])
-    _write_picture(out, plotting.interpolation(run.vae, pairs, run.image_shape))
+    pairs = chosen.reshape(-1, 2)
+    _write_picture(out, plotting.interpolation(run.vae, x[pairs], run.image_shape,
+                                               labels=None if labels is None else labels[pairs]))
 
 
 def traverse(args: argparse.Namespace) -> None:
     """One test image, one latent coordinate varied in each row, the most informative first."""
     run, out = _open(args, "traverse.png", [".png"])
-    _, x = _test_set(run, args)
-    image = x[_in_range(args.image, "--image", len(x))]
-    kl = measures.kl_per_dimension(run.vae, x)
-    _write_picture(out, plotting.traversals(run.vae, image, kl, run.image_shape, rows=args.rows))
+    _, x, labels = _test_set(run, args)
+    image = _in_range(args.image, "--image", len(x))
+    nats = measures.nats_per_dimension(run.vae, x, labels)
+    _write_picture(out, plotting.traversals(run.vae, x[image], nats, run.image_shape, rows=args.rows,
+                                            label=None if labels is None else int(labels[image])))
 
 
 def explore(args: argparse.Namespace) -> None:
     """A web page with the decoder in it."""
     run, out = _open(args, EXPLORER, [".html"])
-    images, x = _test_set(run, args)
-    write_explorer(run.vae, x, images.test_labels, run.image_shape, out)
+    images, x, _ = _test_set(run, args)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.classes)
     print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 
@@ -231,12 +250,14 @@ def _open(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[Sav
     return run, cli.output("--out", args.run / name if args.out is None else args.out, suffixes)
 
 
-def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array]:
-    """The data of the run, or those of --data-dir, and the test images (M, D) as the run binarizes them."""
+def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array, Array | None]:
+    """The data of the run, or those of --data-dir; the test images (M, D) as the run binarizes them; and for a
+    conditional model their labels (M,) as it takes them."""
     if args.data_dir is not None:
         run.args.data_dir, run.args.limit = args.data_dir, None
     images = load_images(run.args)
-    return images, test_images(run.vae, images, run.args)
+    labels = class_codes(images.test_labels, run.classes, run.args.data_dir)
+    return images, test_images(run.vae, images, run.args, labels), labels
 
 
 def _in_range(image: int, flag: str, n: int) -> int:

@@ -16,27 +16,32 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import write_atomically
-from .evaluate import kl_per_dimension
-from .likelihoods import Bernoulli, Gaussian, GaussianPixel
+from .evaluate import nats_per_dimension
+from .labels import Class, class_codes
+from .likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianPixel
 from .model import VAE
 from .params import Array
 from .report_page import TEMPLATES, fill
 from .validate import choice, matrix
 
 #: what makes E[x|z] of the first D columns of the decoder's output: functions that explore.js has, too
-MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
+MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
+                         Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
 #: of up to ten labels: those of the pictures (matplotlib's tab10)
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 #: test images in the plane, as long as they are not more than so many numbers; test images to click
 POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 
 
-def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path) -> Path:
+def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
+                   classes: Sequence[Class] = ()) -> Path:
     """Write the page of a trained VAE, atomically; the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
-    image_shape (height, width) with height * width = D.  Raises ValueError or TypeError for other shapes and pixels,
-    for a model of complex numbers or with NaN in it, and for a likelihood whose mean the page cannot compute.
+    image_shape (height, width) with height * width = D; classes: the labels that a conditional model knows by number,
+    one of which the reader of the page chooses.  Raises ValueError or TypeError for other shapes and pixels,
+    for a model of complex numbers or with NaN in it, for a likelihood whose mean the page cannot compute, and for a
+    decoder that is not dense.
     """
     layers = decoder_layers(vae)
     x_test = matrix("x_test", x_test, vae.input_dim)
@@ -45,9 +50,12 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
         raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, got {image_shape}")
     if labels is not None and np.shape(labels) != (len(x_test),):
         raise ValueError(f"labels must have shape ({len(x_test)},), one for each row of x_test, got {np.shape(labels)}")
+    if len(classes) != vae.classes:
+        raise ValueError(f"classes must name each of the model's {vae.classes} classes, got {len(classes)} names")
+    codes = class_codes(labels, classes, "x_test")
     names = np.full(len(x_test), "") if labels is None else np.array([_text(label) for label in labels])
     order = np.arange(len(x_test)) if labels is None else np.argsort(labels, kind="stable")
-    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape))
+    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, classes, codes))
     return Path(path)
 
 
@@ -57,10 +65,13 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
     Only those columns of the output that hold means: the log-variances of GaussianPixel stay behind.
     """
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
-    mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # any class may borrow one of the three
+    mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # any class may borrow one of the four
     if mean is None:
         raise ValueError(f"likelihood {type(vae.likelihood).__name__}: the page cannot compute its mean, only those of "
-                         "Bernoulli, Gaussian and GaussianPixel")
+                         "Bernoulli, ContinuousBernoulli, Gaussian and GaussianPixel")
+    decoder = vae.config().get("decoder", "dense")
+    if decoder != "dense":
+        raise ValueError(f"decoder {decoder}: the page cannot draw pixel after pixel; a dense decoder fits")
     layers = []
     for layer in [*vae.decoder.layers, vae.output]:
         columns, f = (vae.input_dim, mean) if layer is vae.output else (None, vae.activation)
@@ -73,21 +84,27 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
 
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
-          image_shape: tuple[int, int]) -> bytes:
-    """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label."""
+          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None) -> bytes:
+    """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label; and
+    `codes`, the labels as a conditional model takes them."""
+    def centres(rows: Array) -> Array:
+        of_rows = None if codes is None else codes[rows]
+        return vae.latent.centre(vae.encode(x[rows], of_rows)[0], vae, x[rows], of_rows).astype("<f4")
+
     Z, (height, width) = vae.latent_dim, image_shape
-    kl = np.maximum(kl_per_dimension(vae, x), 0)      # rounding may leave -1e-9
+    kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may leave -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
     dots, buttons = _spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[_spread(len(x), THUMBS)]
-    mu, thumb_mu = vae.encode(x[dots])[0].astype("<f4"), vae.encode(x[buttons])[0].astype("<f4")
+    mu, thumb_mu = centres(dots), centres(buttons)
     most = max(np.abs(mu).max(), np.abs(thumb_mu).max())
     if not np.isfinite([most, *kl]).all():
         raise ValueError("the encoder puts x_test at NaN or infinity: the model cannot be drawn")
     reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
-    classes = list(dict.fromkeys(names[order].tolist()))
-    colour = dict(zip(classes, _colours(len(classes)), strict=True))
+    labels = list(dict.fromkeys(names[order].tolist()))
+    colour = dict(zip(labels, _colours(len(labels)), strict=True))
     data = {"layers": layers, "shape": [int(height), int(width)], "reach": reach,
             "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
+            "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
             "colours": [colour[name] for name in names[dots].tolist()],
             "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
     return fill(
@@ -100,6 +117,8 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
         options="".join(f'<option value="{j}">z[{j}], {kl[j]:.2f} nats</option>' for j in by_kl),
         sliders="\n".join(_slider(j, kl[j], reach) for j in ([] if Z == 2 else by_kl)),
         thumbs="\n".join(_thumb(i, names[i]) for i in buttons),
+        measure="KL" if vae.latent.analytic else "information", no_classes=" hidden" * (not classes),
+        classes="".join(f'<option value="{i}">{escape(_text(name))}</option>' for i, name in enumerate(classes)),
         no_plane=" hidden" * (Z == 1), no_choice=" hidden" * (Z < 3), no_sliders=" hidden" * (Z == 2))
 
 

@@ -191,3 +191,8 @@ def _colours(classes: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
 
 def _text(label: Any) -> str:
     return f"{label:.6g}" if isinstance(label, np.number) else str(label)
+
+
+def spread(n: int, most: int) -> np.ndarray:
+    """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(int)

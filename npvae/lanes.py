@@ -112,11 +112,11 @@ class Direct:
         """To stand around many calls; here there is nothing to prepare."""
         yield
 
-    def forward(self, a: SimpleNamespace, sampled: bool) -> None:
+    def forward(self, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.forward`."""
         self.vae.forward(a, sampled)
 
-    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.backward`."""
         self.vae.backward(d, a, sampled)
 
@@ -182,7 +182,7 @@ class Lanes:
         task(recorder)
         return recorder.calls
 
-    def forward(self, a: SimpleNamespace, sampled: bool) -> None:
+    def forward(self, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.forward`, in every lane."""
         key = "forward", sampled
         if key not in a.orders:
@@ -190,7 +190,7 @@ class Lanes:
                                         for lane in self._cut(a, a)])
         self.run(a.orders[key])
 
-    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> None:
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.backward`, in every lane; but the gradients of the weights.
 
         These are sums over the whole batch, x^T dpre.  Cut along the batch they would have to be added, which is a
@@ -201,7 +201,7 @@ class Lanes:
             a.orders[key] = self.order_backward(d, a, sampled)
         self.run(a.orders[key])
 
-    def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool) -> Any:
+    def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> Any:
         """What `backward` runs, recorded."""
         def record(d: SimpleNamespace, a: SimpleNamespace, grads: Block) -> list[Any]:
             return self.record(lambda kernels: self.vae.backward(d, a, sampled, kernels, grads))

@@ -7,6 +7,9 @@ Two forms of the KL term, for two kinds of objective:
     sampled     log q(z|x) - log p(z) at the drawn z, per image and draw                         (B, K)
 
 A richer q(z|x) or p(z) is put together by `Composed`, of a flow (`flows.py`) and a prior (`priors.py`).
+
+The sampled form has three backward passes, and `sampled` says which: True is the derivative of the loss, "stl" and
+"dreg" are estimates of its mean with less noise (`kernels/reference/estimators.py`).
 """
 from collections.abc import Callable
 from types import ModuleType
@@ -18,6 +21,8 @@ from .flows import Flow, NoFlow
 from .params import Array, Block, Shapes
 from .priors import Prior, StandardNormal
 
+ESTIMATORS = ("stl", "dreg")
+
 
 class DiagonalGaussian:
     """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients.
@@ -25,22 +30,26 @@ class DiagonalGaussian:
     Here no method but the first two does anything; those below are what `Composed` needs.
 
     analytic : the KL term is known in closed form
+    gaussian : q(z|x) is N(mu, sigma^2) itself, whose derivative by z the `ESTIMATORS` need
     rows : how many rows the encoder is given below the images of a batch
+    noise : how many standard normal numbers a draw takes beside the Z of z itself
     """
 
     recordable = True      # does nothing but call kernels; see `lanes.py`
     analytic = True
+    gaussian = True
     rows = 0
+    noise = 0
     shapes: Shapes = {}
 
-    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool) -> None:
+    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool | str) -> None:
         kernels.reparameterize_forward(a.z, a.mu, a.logvar, a.eps)
         if sampled:
             kernels.log_ratio_forward(a.log_ratio, a.z, a.logvar, a.eps)
         else:
             kernels.gaussian_kl_forward(a.kl, a.mu, a.logvar)
 
-    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool) -> None:
+    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool | str) -> None:
         """From d.z_nll, what the decoder says, and d.log_ratio or d.kl, what the objective says: d.mu and d.logvar.
 
         Two paths meet: through z, marked _z, and through the KL term, marked _kl.
@@ -50,6 +59,10 @@ class DiagonalGaussian:
 
         (If sampled, dz brings the KL term's part along, and there is no direct path to mu.)
         """
+        if sampled in ESTIMATORS:
+            kernels.path_ratio_backward(d.z_kl, d.log_ratio, a.z, a.logvar, a.eps)
+            self._path_backward(kernels, d, a, sampled)
+            return
         if sampled:
             kernels.log_ratio_backward(d.z_kl, d.logvar_kl, d.log_ratio, a.z)
             kernels.add(d.z, d.z_nll, d.z_kl)
@@ -59,6 +72,16 @@ class DiagonalGaussian:
             kernels.gaussian_kl_backward(d.mu_kl, d.logvar_kl, d.kl, a.mu, a.logvar)
             kernels.add(d.mu, d.mu_z, d.mu_kl)
         kernels.add(d.logvar, d.logvar_z, d.logvar_kl)
+
+    def _path_backward(self, kernels: ModuleType, d: Any, a: Any, sampled: bool | str) -> None:
+        """From d.z_nll and d.z_kl to d.mu and d.logvar: the path through z is the only one."""
+        images = slice(len(a.eps))
+        kernels.add(d.z, d.z_nll, d.z_kl)
+        dz = d.z
+        if sampled == "dreg":
+            kernels.scale_draws(d.z_scaled, d.z, d.nll, d.log_ratio)
+            dz = d.z_scaled
+        kernels.reparameterize_backward(d.mu[images], d.logvar[images], dz, a.logvar[images], a.eps)
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """It has no parameters of its own."""
@@ -84,6 +107,10 @@ class DiagonalGaussian:
         """z ~ q(z|x), one for each row of mu and logvar (B, Z), the encodings of x (B, D)."""
         return mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape)
 
+    def centre(self, mu: Array, vae: Any, x: Array, labels: Array | None) -> Array:
+        """z without noise (B, Z), for the images x (B, D) that mu (B, Z) is the encoding of."""
+        return mu
+
 
 class Composed(DiagonalGaussian):
     """z0 = mu + sigma eps,  z = flow(z0),  and any prior.  The KL term is sampled:
@@ -98,7 +125,8 @@ class Composed(DiagonalGaussian):
 
     def __init__(self, flow: Flow, prior: Prior) -> None:
         self.flow, self.prior = flow, prior
-        self.rows = prior.rows
+        self.rows, self.gaussian = prior.rows, type(flow) is NoFlow
+        self.noise = prior.noise
         self.shapes = {**flow.shapes, **prior.shapes}
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
@@ -110,7 +138,7 @@ class Composed(DiagonalGaussian):
         for one, mark in ((a, ""), (d, "d")):
             one.log_q, one.log_det, one.log_p = (take(f"{mark}log {name}", B, K) for name in ("q", "det", "p"))
         a.log_det[...] = 0
-        d.z_p = take("dz by prior", B, K, Z)
+        d.z_p, d.z_q = take("dz by prior", B, K, Z), take("dz by log q", B, K, Z)
         self.flow.add_buffers(a, d, take)
         self.prior.add_buffers(a, d, take)
 
@@ -123,7 +151,7 @@ class Composed(DiagonalGaussian):
     def join(self, kernels: ModuleType, d: Any) -> None:
         self.flow.join(kernels, d)
 
-    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool) -> None:
+    def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool | str) -> None:
         images = slice(len(a.eps))
         kernels.reparameterize_forward(a.z0, a.mu[images], a.logvar[images], a.eps)
         kernels.log_q_forward(a.log_q, a.logvar[images], a.eps)
@@ -132,10 +160,15 @@ class Composed(DiagonalGaussian):
         np.subtract(a.log_q, a.log_det, out=a.log_ratio)
         np.subtract(a.log_ratio, a.log_p, out=a.log_ratio)
 
-    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool) -> None:
+    def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool | str) -> None:
         images = slice(len(a.eps))
         np.negative(d.log_ratio, out=d.log_p)
         self.prior.backward(kernels, d, a, grads, params)
+        if sampled in ESTIMATORS:
+            kernels.path_q_backward(d.z_q, d.log_ratio, a.logvar[images], a.eps)
+            kernels.add(d.z_kl, d.z_p, d.z_q)
+            self._path_backward(kernels, d, a, sampled)
+            return
         kernels.add(d.z, d.z_nll, d.z_p)      # the decoder and the prior both look at z
         np.negative(d.log_ratio, out=d.log_det)
         self.flow.backward(kernels, d, a, grads, params)
@@ -150,6 +183,9 @@ class Composed(DiagonalGaussian):
                          labels: Array | None) -> Array:
         z0 = super().posterior_sample(mu, logvar, rng, vae, x, labels)
         return self.flow.transform(z0, vae, x, labels)
+
+    def centre(self, mu: Array, vae: Any, x: Array, labels: Array | None) -> Array:
+        return self.flow.transform(mu, vae, x, labels)
 
 
 def compose(flow: Flow, prior: Prior) -> DiagonalGaussian:

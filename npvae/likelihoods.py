@@ -14,12 +14,15 @@ first pass.  A class that computes beside them, or that changes later, says noth
 """
 import math
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from .kernels import reference
+from .kernels.reference.levels import LEVELS
 from .kernels.reference.likelihoods import LOGVAR_FLOOR
+from .levels import BetaBinomial, Categorical, DiscretizedLogistic, check_unit, mean_within, solve
 from .params import Array, Block, Shapes
 from .validate import choice, real, shown
 
@@ -155,25 +158,134 @@ class GaussianPixel:
         return (mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape)).astype(output.dtype)
 
 
-Likelihood = Any    # one of the classes above, or the reader's own with the same methods
+class GaussianOptimal(Gaussian):
+    """Independent Gaussian pixels with the one sigma that is best, in closed form (sigma-VAE, Rybkin et al. 2021).
 
-#: name -> how to make it; the Gaussians take a sigma, as in "gaussian:0.2"
+    In training, sigma^2 is the mean squared residual of the batch itself: `of_batch`, which the model calls where
+    gradients are wanted.  Whoever measures a model must not let the images choose its sigma: `forward` takes a fixed
+    one, `likelihood.logvar`, which gives each image the same nll whatever stands beside it.  It lies among the
+    parameters and is saved with them, but no gradient moves it.  `fit_sigma` sets it, in the same closed form, to what
+    is best for training images; `npvae.fit` calls that after each epoch, and a loop of your own has to.  (A running
+    mean over batches would need a time span: over a hundred batches it is ten nats behind where training is fast.)
+    """
+
+    _IMAGES = 10_000      # so many tell sigma well enough: to some 0.003 nats on MNIST
+
+    def __init__(self) -> None:
+        super().__init__(learned=True)
+        self.name = "gaussian-optimal"
+
+    def of_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
+        """nll (B, K) as `forward` leaves it, but with the sigma that is best for all of x (B, D) together."""
+        kernels.gaussian_optimal_nll_forward(nll, kept.reshape(-1)[:1], output, x)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        """The derivative of `of_batch`."""
+        grads["likelihood.logvar"][...] = 0
+        kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.reshape(-1)[:1], output, x)
+
+    def fit_sigma(self, vae: Any, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
+        """Set the model's sigma to what is best for images x (B, D), one z ~ q(z|x) each."""
+        residual = x - vae.reconstruct(x, rng, labels)
+        vae.parameters["likelihood.logvar"][...] = math.log(np.mean(residual * residual, dtype=float))
+
+    def after_epoch(self, vae: Any, rows: Any, rng: np.random.Generator) -> None:
+        """`fit_sigma` on training data (`train.Rows`), or on 10,000 images evenly spread over them."""
+        index = np.linspace(0, len(rows) - 1, min(len(rows), self._IMAGES)).astype(np.int64)
+        images = SimpleNamespace(x=np.empty((len(index), vae.input_dim), vae.dtype), index=np.empty_like(index),
+                                 labels=np.zeros_like(index))
+        rows.gather(images, index, vae.kernels, rng)
+        self.fit_sigma(vae, images.x, rng, images.labels if vae.classes else None)
+
+
+class ContinuousBernoulli:
+    """Independent grey pixels in [0, 1], a density that is C lambda^x (1 - lambda)^(1 - x), lambda = sigmoid(logits):
+    the Bernoulli's formula with the constant that makes it one (Loaiza-Ganem and Cunningham 2019)."""
+
+    name = "continuous-bernoulli"
+    recordable = True
+    shapes: Shapes = {}
+
+    def output_dim(self, input_dim: int) -> int:
+        return input_dim
+
+    def check(self, x: Array, name: str) -> None:
+        """Raises ValueError unless every pixel lies in [0, 1]."""
+        check_unit(x, name, self.name)
+
+    def initialize(self, params: Block) -> None:
+        """It has no parameters of its own."""
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image: E[x] there, not lambda, is it."""
+        return solve(lambda logits: self.mean(reference, logits[None])[0], mean_within(mean), -2000, 2000)
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.continuous_bernoulli_nll_forward(nll, kept, output, x)      # keeps the means
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.continuous_bernoulli_nll_backward(doutput, dnll, kept, x)
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) from the decoder's output (rows, D): what the nll leaves beside itself."""
+        nll, mean = np.empty((len(output), 1), output.dtype), np.empty((len(output), 1, output.shape[1]), output.dtype)
+        kernels.continuous_bernoulli_nll_forward(nll, mean, output[:, None], np.zeros_like(output))
+        return mean[:, 0]
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ p(x|z) (rows, D), by the inverse of  F(x) = (exp(l x) - 1) / (exp(l) - 1):
+
+            x = log(1 + u (exp(l) - 1)) / l,   u uniform on [0, 1),   for l < 0;  for l > 0, 1 - x is of logit -l
+        """
+        u, logits = rng.random(output.shape), output.real.astype(float)
+        t = np.maximum(np.abs(logits), 1e-12)      # towards 0 the distribution is uniform
+        x = np.minimum(np.log1p(u * np.expm1(-t)) / -t, 1)
+        return np.where(logits < 0, x, 1 - x).astype(output.dtype)
+
+
+Likelihood = Any    # one of the classes above or in `levels.py`, or the reader's own with the same methods
+
+#: name -> how to make it; the first two Gaussians take a sigma, as in "gaussian:0.2", categorical a number of levels
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": Bernoulli, "gaussian": Gaussian, "gaussian-learned": lambda: Gaussian(learned=True),
-    "gaussian-pixel": GaussianPixel}
+    "gaussian-pixel": GaussianPixel, "gaussian-optimal": GaussianOptimal, "continuous-bernoulli": ContinuousBernoulli,
+    "discretized-logistic": DiscretizedLogistic, "categorical": Categorical, "beta-binomial": BetaBinomial}
 
 
 def find(likelihood: str | Likelihood) -> Likelihood:
     """The likelihood of that name, or the object itself.  Raises ValueError or TypeError with the known names."""
     if not isinstance(likelihood, str):
         if isinstance(likelihood, type) or not hasattr(likelihood, "output_dim"):
-            raise TypeError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, or an object like those of "
-                            f"npvae.likelihoods, got {shown(likelihood)}")
+            raise TypeError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, or an object of such a class, got "
+                            f"{shown(likelihood)}")
         return likelihood
-    name, colon, sigma = likelihood.partition(":")
+    name, colon, number = likelihood.partition(":")
+    if colon and name == "categorical":
+        if not number.isdecimal() or int(number) < 2:
+            raise ValueError(f"likelihood {shown(likelihood)}: the number of levels must be a whole number from 2 on")
+        return Categorical(int(number))
     if not colon or name not in ("gaussian", "gaussian-learned"):
         return LIKELIHOODS[choice("likelihood", likelihood, LIKELIHOODS)]()
     try:
-        return Gaussian(float(sigma), learned=name == "gaussian-learned")
+        return Gaussian(float(number), learned=name == "gaussian-learned")
     except ValueError:
         raise ValueError(f"likelihood {shown(likelihood)}: sigma must be a finite number more than 0") from None
+
+
+def check_rows(likelihood: Likelihood, x: Array, name: str, binarized: bool) -> None:
+    """`likelihood.check` of a whole data set (N, D), bytes or floats, some rows at a time.  Of images that will be
+    `binarized` only the range counts: whatever their greys are, black and white fit all.  Raises ValueError."""
+    if x.dtype == np.uint8 and getattr(likelihood, "levels", LEVELS) == LEVELS:
+        return      # bytes have the levels of bytes
+    check = getattr(likelihood, "check_mean", likelihood.check) if binarized else likelihood.check
+    for start in range(0, len(x), 10000):
+        rows = x[start:start + 10000]
+        check(rows / np.float32(255) if x.dtype == np.uint8 else rows, name)
+
+
+def fitting(likelihood: Likelihood, x: Array) -> Array:
+    """x, any numbers in [0, 1], as the likelihood takes them: where it has levels, moved to the nearest."""
+    steps = getattr(likelihood, "levels", 1) - 1
+    return np.rint(steps * x) / steps if steps else x

@@ -18,11 +18,11 @@ from . import checkpoint, evaluate, flows, likelihoods, outputs, priors
 from .buffers import buffers
 from .kernels import load
 from .lanes import Direct, Lanes, available_cores, engine
-from .latents import compose
+from .latents import ESTIMATORS, compose
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
 from .params import Array, Block
-from .validate import choice, generator, integer, matrix, numbers_of, shown, widths
+from .validate import choice, generator, integer, matrix, noise, numbers_of, shown, widths
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
@@ -79,9 +79,10 @@ class VAE:
         self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
         self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
         self.latent = compose(flows.find(posterior, self.encoder.n_out, self.latent_dim),
-                              priors.find(prior, self.input_dim, self.latent_dim))
+                              priors.find(prior, self.input_dim, self.latent_dim, activation, posterior, self.classes))
+        self.noise_dim = self.latent_dim + self.latent.noise
         self.decoder = MLP("decoder", self.latent_dim + self.classes, self.decoder_hidden, activation)
-        self.output = outputs.find(decoder, self.decoder.n_out, self.likelihood, self.input_dim)
+        self.output = outputs.find(decoder, self.decoder.n_out, self.likelihood, self.input_dim, activation)
         self._variant = {"prior": prior, "posterior": posterior, "decoder": decoder, "classes": self.classes}
 
         layers = [*self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output, self.latent]
@@ -115,7 +116,7 @@ class VAE:
 
     # -- the two passes ------------------------------------------------------------------------------------------
 
-    def forward(self, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None) -> None:
+    def forward(self, a: SimpleNamespace, sampled: bool | str, kernels: ModuleType | None = None) -> None:
         """From a.x and a.eps to a.nll and a.kl (or, if `sampled`, a.log_ratio)."""
         params, kernels = self.parameters, kernels or self.kernels
         if self.classes:
@@ -131,7 +132,7 @@ class VAE:
         self.output.forward(kernels, a, params)
         self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
-    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool, kernels: ModuleType | None = None,
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str, kernels: ModuleType | None = None,
                  grads: Block | None = None) -> None:
         """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `grads`, of all parameters.
 
@@ -156,6 +157,8 @@ class VAE:
     def forward_backward(self, a: SimpleNamespace, d: SimpleNamespace, objective: Objective, step: int) -> Any:
         """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
         self.engine.forward(a, objective.sampled)
+        if hasattr(self.likelihood, "of_batch"):      # it looks at all images together, and only in training
+            self.likelihood.of_batch(self.kernels, a.nll, a.kept, a.output, a.x)
         reg, dreg = (a.log_ratio, d.log_ratio) if objective.sampled else (a.kl, d.kl)
         loss, d.nll[...], dreg[...] = objective(a.nll, reg, step)
         self.engine.backward(d, a, objective.sampled)
@@ -186,23 +189,20 @@ class VAE:
                            labels: Array | None = None) -> tuple[float, Block]:
         """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
 
-        x (B, D);  eps (B, K, Z) standard normal noise;  step is what schedules of the objective see;  labels (B,) where
-        the model has classes.  A deterministic function of its arguments and of `parameters`.  Returns the loss and
-        `self.gradients`, which the next call overwrites: copy what is to be kept.
+        x (B, D);  eps (B, K, Z) standard normal noise, wider (`noise_dim`) where the prior draws as well;  step is what
+        schedules of the objective see;  labels (B,) where the model has classes.  A deterministic function of its
+        arguments and of `parameters`.  Returns the loss and `self.gradients`, which the next call overwrites: copy what
+        is to be kept.
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
         x = self._images(x, "x")
-        eps = numbers_of("eps", eps)
-        if eps.ndim != 3 or eps.shape[::2] != (len(x), self.latent_dim) or not eps.shape[1]:
-            raise ValueError(f"eps must have shape (B, K, Z) = ({len(x)}, K, {self.latent_dim}) with K at least 1, "
-                             f"got {eps.shape}")
-        if eps.dtype.kind not in "fiu" or not np.isfinite(eps).all():
-            raise ValueError("eps must hold finite real numbers")
+        eps = noise("eps", eps, len(x), self.noise_dim)
         integer("step", step, 0)
         self.check_objective(objective)
         a, d = self.passes(len(x), eps.shape[1])
-        a.x[...], a.eps[...], a.labels[...] = x, eps, self.check_labels(labels, len(x))
+        a.x[...], a.labels[...] = x, self.check_labels(labels, len(x))
+        a.eps[...], a.eps_prior[...] = eps[..., :self.latent_dim], eps[..., self.latent_dim:]
         return self.forward_backward(a, d, objective, step), self.gradients
 
     def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
@@ -227,24 +227,22 @@ class VAE:
         self.logvar.forward(self.kernels, a.logvar, a.logvar_pre, a.encoder[-1], self.parameters)
 
     def decode(self, z: Array, labels: Array | None = None) -> Array:
-        """E[x|z] (B, D), the mean image, z (B, Z)."""
+        """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
         z = matrix("z", z, self.latent_dim)
-        return self._mean(z, self.check_labels(labels, len(z)))
+        return self._decoder_output(z, self.check_labels(labels, len(z)))
 
     def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
         generator("rng", rng)
         mu, logvar = self.encode(x, labels)
         z = self.latent.posterior_sample(mu, logvar, rng, self, x, labels)
-        return self._mean(z, self.check_labels(labels, len(z)))
+        return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
 
     def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
         """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
         labels = self.check_labels(labels, integer("n", n, 1))
         z = self.latent.prior_sample(n, generator("rng", rng), self)
-        if mean:
-            return self._mean(z, labels)
-        return self.output.draw(self, self._decoder_output(z, labels, rng), rng)
+        return self._decoder_output(z, labels, rng, drawn=not mean)
 
     def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
@@ -258,14 +256,14 @@ class VAE:
         choice("the model's dtype", self.dtype, ("float32", "float64"))
         x = self._images(x, "x")
         return evaluate.log_likelihood(self, x, generator("rng", rng), integer("n_samples", n_samples, 1),
-                                       self.check_labels(labels, len(x)))
+                                       self.check_labels(labels, len(x))).values
 
     def start_at(self, mean: Array) -> None:
         """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
         mean = numbers_of("mean", mean)
         if mean.shape != (self.input_dim,):
             raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
-        mean = self._images(mean[None], "mean")[0]
+        getattr(self.likelihood, "check_mean", self.likelihood.check)(matrix("mean", mean[None], self.input_dim), "mean")
         self.parameters[self.output.b][...] = self.likelihood.bias_at(mean)
 
     def config(self) -> dict[str, Any]:
@@ -308,20 +306,25 @@ class VAE:
             raise ValueError(f"objective {type(objective).__name__} takes the KL term in closed form, which prior "
                              f"{self._variant['prior']} with posterior {self._variant['posterior']} has not: "
                              "ELBO(sampled=True) and IWAE() fit")
+        if objective.sampled in ESTIMATORS and not self.latent.gaussian:
+            raise ValueError(f"gradient {objective.sampled} needs a Gaussian q(z|x), which posterior "
+                             f"{self._variant['posterior']} is not: gradient total fits")
+        if objective.sampled == "dreg" and hasattr(self.likelihood, "of_batch"):      # w~ then moves with other draws
+            raise ValueError(f"gradient dreg: in {self.likelihood.name} all draws share one sigma, so total fits")
 
-    def check_labels(self, labels: Array | None, n: int) -> Array:
+    def check_labels(self, labels: Array | None, n: int, name: str = "labels") -> Array:
         """labels (n,) as integers, or zeros for a model without classes.  Raises ValueError or TypeError."""
         if not self.classes:
             if labels is not None:
-                raise ValueError("labels were given, but this model has no classes: VAE(classes=10) would take them")
+                raise ValueError(f"{name} were given, but this model has no classes: VAE(classes=10) would take them")
             return np.zeros(n, np.int64)
         if labels is None:
-            raise ValueError(f"labels must be given, one for each image: this model has {self.classes} classes")
-        labels = numbers_of("labels", labels)
+            raise ValueError(f"{name} must be given, one for each image: this model has {self.classes} classes")
+        labels = numbers_of(name, labels)
         if labels.shape != (n,) or labels.dtype.kind not in "iu":
-            raise ValueError(f"labels must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}")
+            raise ValueError(f"{name} must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}")
         if n and not (labels.min() >= 0 and labels.max() < self.classes):
-            raise ValueError(f"labels must lie in 0 to {self.classes - 1}, found {labels.min()} to {labels.max()}")
+            raise ValueError(f"{name} must lie in 0 to {self.classes - 1}, found {labels.min()} to {labels.max()}")
         return labels.astype(np.int64)
 
     def _images(self, x: Array, name: str) -> Array:
@@ -329,19 +332,17 @@ class VAE:
         self.likelihood.check(x, name)
         return x
 
-    def _mean(self, z: Array, labels: Array) -> Array:
-        return self.likelihood.mean(self.kernels, self._decoder_output(z, labels))
-
-    def _decoder_output(self, z: Array, labels: Array, rng: np.random.Generator | None = None) -> Array:
-        """What the decoder says for z (B, Z), (B, P); a decoder that needs pixels draws them with `rng`."""
-        output = np.empty((len(z), self.output.shapes[self.output.b][0]), self.dtype)
-        for start in range(0, len(z), _BLOCK):
-            block = slice(start, start + _BLOCK)
+    def _decoder_output(self, z: Array, labels: Array, rng: Any = None, drawn: bool = False) -> Array:
+        """E[x|z] for z (B, Z), or if `drawn` x ~ p(x|z) (B, D); `rng` draws pixels."""
+        images, rows = np.empty((len(z), self.input_dim), self.dtype), evaluate.rows_at_once(self, _BLOCK)
+        for start in range(0, len(z), rows):
+            block = slice(start, start + rows)
             a, _ = self.passes(len(z[block]), 1)
             a.z_rows[...], a.labels[...] = z[block], labels[block]
             if self.classes:
                 self.kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
             self.decoder.forward(self.kernels, a.decoder, a.decoder_pre, self.parameters)
             self.output.generate(self.kernels, a, self.parameters, rng)
-            output[block] = a.rows
-        return output
+            images[block] = (self.output.draw(self, a, rng) if drawn
+                             else self.likelihood.mean(self.kernels, a.rows))
+        return images

@@ -9,6 +9,16 @@ loss is in nats per image, a mean over the batch, and always minus a bound.  dnl
 dloss/dreg; each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here
 knows of a network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
 
+Where reg is sampled, `gradient` says what the encoder learns from:
+
+    total    the derivative of the loss under the noise that was drawn
+    stl      without the score of q, which is noise: sticking the landing (Roeder et al. 2017).  The same on average for
+             the ELBO, not for IWAE with more than one draw
+    dreg     doubly reparameterized (Tucker et al. 2019), for IWAE: the same on average, with less noise
+
+The loss is the same, the decoder's gradient too.  `objective.sampled` is True for "total", else the name, which
+`latents.py` looks at; the formulas are in `kernels/reference/estimators.py`.
+
 `beta`, the weight of the KL term, is a number or a function of the step; `bound()` is the objective of the same kind
 that a test set is measured with: a true bound, with beta = 1 and no free bits.
 """
@@ -19,7 +29,7 @@ import numpy as np
 
 from .kernels.reference import importance_bound_backward, importance_bound_forward
 from .params import Array
-from .validate import integer, real
+from .validate import choice, integer, real
 
 Schedule = Callable[[int], float]
 Terms = tuple[Any, Any, Any]
@@ -62,10 +72,18 @@ def _schedule(beta: float | Schedule) -> Schedule:
 
 class ELBO:
     """loss = mean_{b,k} nll + beta mean_b KL: minus the evidence lower bound at beta = 1 (Kingma and Welling 2014), the
-    beta-VAE otherwise (Higgins et al. 2017).  `sampled` takes log q - log p at the draws in place of the exact KL."""
+    beta-VAE otherwise (Higgins et al. 2017).  `sampled` takes log q - log p at the draws in place of the exact KL;
+    then `gradient` may be "stl"."""
 
-    def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False) -> None:
-        self.beta, self.sampled = _schedule(beta), bool(sampled)
+    def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False, gradient: str = "total") -> None:
+        if gradient == "dreg":
+            raise ValueError("gradient dreg is made of importance weights, which IWAE(gradient='dreg') has: for ELBO, "
+                             "total and stl fit")
+        if choice("gradient", gradient, ("total", "stl")) != "total" and not sampled:
+            raise ValueError(f"gradient {gradient} leaves out a part of the sampled KL term, and this one is exact: "
+                             f"ELBO(sampled=True, gradient={gradient!r}) fits")
+        self.beta = _schedule(beta)
+        self.sampled: Any = bool(sampled) if gradient == "total" else gradient
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
         """loss = mean_{b,k} nll + beta mean_b sum_j kl  (D11.1), or of log_ratio + beta mean_{b,k} log_ratio.
@@ -114,12 +132,11 @@ class FreeBits:
 
 class IWAE:
     """loss = -mean_b log 1/K sum_k w,  log w = -nll - beta (log q - log p): the importance-weighted bound (Burda et al.
-    2016).  K is the number of draws; K = 1 is the ELBO with a sampled KL term."""
+    2016).  K is the number of draws; K = 1 is the ELBO with a sampled KL term.  gradient: "total", "stl" or "dreg"."""
 
-    sampled = True
-
-    def __init__(self, beta: float | Schedule = 1.0) -> None:
+    def __init__(self, beta: float | Schedule = 1.0, gradient: str = "total") -> None:
         self.beta = _schedule(beta)
+        self.sampled: Any = choice("gradient", gradient, ("total", "stl", "dreg")) == "total" or gradient
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
         """log_w = -nll - beta log_ratio,  dbound = -1 / B,  and with the weights w~ of the kernel     (D10.5)

@@ -1,8 +1,8 @@
 """Pictures of a trained VAE: what it rebuilds and dreams, how it learned, what its latent space holds.
 
 Reading order: last. Each public function makes one matplotlib Figure, and its docstring says what to look for
-in it; save_pictures makes the whole set; figures.py does the drawing. matplotlib is imported inside functions
-only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
+in it; save_pictures makes the whole set; charts.py has the curves, figures.py does the drawing. matplotlib is imported
+inside functions only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
 Images are rows of D pixels in [0, 1], drawn as ink on white paper (0 white, 1 black; others are clipped).
 """
 
@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .charts import kl_per_dimension, latent_scatter, learning_curves
 from .checkpoint import write_atomically
-from .figures import (BLUE, FONT, GREY, ORANGE, coloured_points, label_axes, new_figure, rows_of, strips,
-                      tile_figure)
+from .evaluate import information_per_dimension
+from .figures import rows_of, spread, tile_figure
+from .labels import Class, class_codes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +32,14 @@ class Autoencoder(Protocol):
 
     @property
     def latent_dim(self) -> int: ...
-    def encode(self, x: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]: ...
-    def decode(self, z: np.ndarray, /) -> np.ndarray: ...
-    def reconstruct(self, x: np.ndarray, rng: np.random.Generator, /) -> np.ndarray: ...
-    def sample(self, n: int, rng: np.random.Generator, /) -> np.ndarray: ...
+    def encode(self, x: np.ndarray, /, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]: ...
+    def decode(self, z: np.ndarray, /, labels: np.ndarray | None = None) -> np.ndarray: ...
+
+    def reconstruct(self, x: np.ndarray, rng: np.random.Generator, /,
+                    labels: np.ndarray | None = None) -> np.ndarray: ...
+
+    def sample(self, n: int, rng: np.random.Generator, /, mean: bool = True,
+               labels: np.ndarray | None = None) -> np.ndarray: ...
 
 
 # ---- Pictures made of image tiles
@@ -48,11 +54,8 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
     if originals.shape != reconstructions.shape:
         raise ValueError(f"reconstructions has shape {reconstructions.shape}, originals {originals.shape}: "
                          "the two must be equal")
-    columns = min(10, len(originals))
-    above, below = rows_of(originals, columns), rows_of(reconstructions, columns)
-    rows = np.stack([above, below], axis=1).reshape(2 * len(above), columns, -1)
-    return tile_figure(rows, image_shape, "Test images and their reconstructions",
-                       row_labels=["original", "rebuilt"] * len(above), row_breaks=range(2, len(rows), 2))
+    return _in_pairs(originals, reconstructions, image_shape, "Test images and their reconstructions",
+                     ["original", "rebuilt"])
 
 
 def samples(images: np.ndarray, image_shape: tuple[int, int]) -> Figure:
@@ -65,6 +68,40 @@ def samples(images: np.ndarray, image_shape: tuple[int, int]) -> Figure:
     return tile_figure(rows_of(images, side), image_shape, "Decoded draws from the prior")
 
 
+def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int]) -> Figure:
+    """Images (L, n, D) of a conditional VAE, a row for each of L classes by name; down a column the same z, as `same_z`
+    makes them.  Of many classes, 30.
+
+    Look for: one style down each column, such as slant or thickness, and one class along each row. If columns have
+    nothing in common, z says what the label should; if all rows look alike, the label is not used.
+    """
+    if len(images) != len(names):
+        raise ValueError(f"images has shape {images.shape}, for {len(names)} names: one is needed for each row")
+    shown = spread(len(names), 30)
+    return tile_figure(images[shown], image_shape, "Draws from the prior, one z down each column",
+                       row_labels=[str(names[i])[:20] for i in shown])
+
+
+def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True) -> np.ndarray:
+    """n images of each of the classes (L, n, D), decoded from the same n draws of the prior; `mean` as `VAE.sample`
+    takes it."""
+    seed = int(rng.integers(2**63))
+    return np.stack([vae.sample(n, np.random.default_rng(seed), mean=mean, labels=np.full(n, one)) for one in classes])
+
+
+def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int]) -> Figure:
+    """Images u (C, D) that a VampPrior has learned, with the mean image decoded from each (C, D) under it; of many, 50.
+
+    Look for: a different kind of image under each, and all kinds there. A u need not look like an image itself: it is
+    what the encoder takes for one. Two that decode alike share what one could do. Source: Tomczak & Welling 2018.
+    """
+    if inputs.shape != decoded.shape:
+        raise ValueError(f"decoded has shape {decoded.shape}, inputs {inputs.shape}: the two must be equal")
+    shown = spread(len(inputs), 50)
+    return _in_pairs(inputs[shown], decoded[shown], image_shape, "Pseudo-inputs, and what they stand for",
+                     ["learned", "decoded"])
+
+
 def manifold_grid(size: int) -> np.ndarray:
     """The codes z (size, size, 2) of the manifold picture: row 0 is its top row, where z[1] is largest.
 
@@ -74,20 +111,21 @@ def manifold_grid(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
 
 
-def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20) -> Figure:
+def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None) -> Figure:
     """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.
 
     Look for: smooth change from tile to tile, and which digits are neighbours. The area a digit takes is
     the share of the prior's probability that decodes to it: about a tenth each, if the prior is well used.
-    Axes as in latent_scatter. Raises ValueError unless vae.latent_dim is 2. Source: Kingma & Welling 2014,
-    figure 4.
+    Axes as in latent_scatter. Of a conditional VAE, the plane of one label. Raises ValueError unless vae.latent_dim is
+    2. Source: Kingma & Welling 2014, figure 4.
     """
     if vae.latent_dim != 2:
         raise ValueError(f"manifold needs a VAE with latent_dim 2, not {vae.latent_dim}; use traversals")
     if size < 1:
         raise ValueError(f"size is {size}: the grid needs at least 1 tile a side")
     z = manifold_grid(size)
-    images = vae.decode(z.reshape(-1, 2).astype(np.float32)).reshape(size, size, -1)
+    labels = _given(None if label is None else np.full(size * size, label))
+    images = vae.decode(z.reshape(-1, 2).astype(np.float32), **labels).reshape(size, size, -1)
     shown = {0, size // 4, size - 1 - size // 4, size - 1}
     across = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[0, :, 0])]
     down = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[:, 0, 1])]
@@ -96,24 +134,27 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20) -> 
 
 
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
-               image_shape: tuple[int, int], rows: int = 10, columns: int = 13) -> Figure:
+               image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None) -> Figure:
     """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row.
 
     The rows are the `rows` dimensions with the most KL (kl_per_dimension (Z,), nats), most first; the
     framed tile is the one nearest to the image's own mu[j]. Look for: a row that changes one thing (slant,
-    width, a loop). A row of equal tiles is a dimension the decoder ignores; its KL should be near zero.
+    width, a loop). A row of equal tiles is a dimension the decoder ignores; its KL should be near zero. Of a
+    conditional VAE, label is the image's.
     """
     kl = np.asarray(kl_per_dimension)
     if kl.shape != (vae.latent_dim,):
         raise ValueError(f"kl_per_dimension has shape {kl.shape}: allowed is ({vae.latent_dim},)")
     if rows < 1 or columns < 1:
         raise ValueError(f"rows is {rows} and columns {columns}: both must be at least 1")
-    mu = np.array(vae.encode(image.reshape(1, -1))[0][0])
+    x, labels = image.reshape(1, -1), None if label is None else np.array([label])
+    mu = np.array(_centre(vae, x, vae.encode(x, **_given(labels))[0], labels)[0])
     values = np.linspace(-3, 3, columns)
     order = np.argsort(-kl, kind="stable")[:rows]
     z = np.tile(mu, (len(order), columns, 1))
     z[np.arange(len(order)), :, order] = values
-    images = vae.decode(z.reshape(-1, len(mu))).reshape(len(order), columns, -1)
+    flat = z.reshape(-1, len(mu))
+    images = vae.decode(flat, **_given(labels, len(flat))).reshape(len(order), columns, -1)
     nearest = np.abs(values - mu[order, None]).argmin(axis=1)
     return tile_figure(images, image_shape, "One latent coordinate varied at a time",
                        row_labels=[f"z[{j}]: {kl[j]:.2f} nats" for j in order],
@@ -122,21 +163,25 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
 
 
 def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
-                  steps: int = 10) -> Figure:
+                  steps: int = 10, labels: np.ndarray | None = None) -> Figure:
     """Rows from one image to another: an original, `steps` decodings on the way, the other original.
 
     z = (1 - t) mu_a + t mu_b, t = 0..1, for pairs_of_images (P, 2, D); the framed ends are the originals.
     Look for: a plausible digit at every step. A cross-fade (both digits at once, half transparent) is what
-    pixels would give; shapes of its own on the way show that the code holds more than pixels.
+    pixels would give; shapes of its own on the way show that the code holds more than pixels. Of a conditional
+    VAE, labels (P, 2) are the images', and each step is decoded with that of the nearer one.
     """
     pairs = np.asarray(pairs_of_images)
     if pairs.ndim != 3 or pairs.shape[1] != 2 or not len(pairs) or steps < 2:
         raise ValueError(f"pairs_of_images has shape {pairs.shape} and steps is {steps}: allowed are "
                          "(P, 2, D) with P >= 1, and at least 2 steps")
-    mu = vae.encode(pairs.reshape(-1, pairs.shape[-1]))[0].reshape(len(pairs), 2, 1, -1)
+    flat = pairs.reshape(-1, pairs.shape[-1])
+    ends = None if labels is None else labels.reshape(-1)
+    mu = _centre(vae, flat, vae.encode(flat, **_given(ends))[0], ends).reshape(len(pairs), 2, 1, -1)
     t = np.linspace(0, 1, steps, dtype=mu.dtype)[:, None]
+    nearer = None if labels is None else np.where(t[:, 0] < 0.5, labels[:, :1], labels[:, 1:]).reshape(-1)
     z = (1 - t) * mu[:, 0] + t * mu[:, 1]
-    decoded = vae.decode(z.reshape(-1, z.shape[-1])).reshape(len(pairs), steps, -1)
+    decoded = vae.decode(z.reshape(-1, z.shape[-1]), **_given(nearer)).reshape(len(pairs), steps, -1)
     images = np.concatenate([pairs[:, :1], decoded, pairs[:, 1:]], axis=1)
     return tile_figure(images, image_shape, "From one test image to another",
                        column_labels=["image a", "t = 0"] + [""] * (steps - 2) + ["t = 1", "image b"],
@@ -144,119 +189,23 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
                        frames=[(row, column) for row in range(len(pairs)) for column in (0, steps + 1)])
 
 
-# ---- Charts
-
-def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, reconstruction term and KL against the epoch, from the rows that fit() returns (nats per image).
-
-    Look for: the test loss still falling (train longer), or rising while the training loss falls
-    (overfitting). The KL usually grows while the reconstruction improves: bits in the code pay for better
-    pixels. A KL that falls to zero and stays there is posterior collapse. A beta that varies is drawn
-    dotted, with its own axis; where it is not 1, the training loss is the objective with that beta, and only
-    the test loss is minus the bound.
-    """
-    from matplotlib.ticker import MaxNLocator
-    if not history:
-        raise ValueError("history is empty: learning curves need at least one epoch")
-    epochs = [row["epoch"] for row in history]
-    with new_figure(1350, 470) as figure:
-        panels = [("loss", "Loss"), ("nll", "Reconstruction, -log p(x|z)"), ("kl", "KL(q(z|x) || p(z))")]
-        for axes, (name, title) in zip(figure.subplots(1, 3), panels, strict=True):
-            for part, colour, style in [("train", GREY, "--"), ("test", BLUE, "-")]:
-                values = np.array([row.get(f"{part}_{name}", math.nan) for row in history], dtype=float)
-                if part == "train" or np.isfinite(values).any():
-                    axes.plot(epochs, values, style, color=colour, label=part, linewidth=2, marker="o",
-                              markersize=6 if len(epochs) < 20 else 0)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-            label_axes(axes, title, "epoch", "nats per image")
-        betas = [row.get("beta", 1.0) for row in history]
-        if len(set(betas)) > 1:
-            twin = axes.twinx()
-            twin.plot(epochs, betas, ":", color=ORANGE, alpha=0.7, linewidth=2)
-            twin.set_ylim(bottom=0)
-            twin.tick_params(labelsize=FONT, colors=ORANGE)
-            twin.set_ylabel("beta", color=ORANGE)
-        figure.axes[0].legend()
-    return figure
-
-
-def kl_per_dimension(kl: np.ndarray, threshold: float = 0.01) -> Figure:
-    """The mean KL of every latent dimension, kl (Z,) in nats, as bars in falling order.
-
-    Look for: the step from the dimensions that carry information to those at zero. The latter (grey, at
-    most `threshold` nats) are equal to the prior for every image, so the decoder learns nothing from them:
-    the ELBO switches off what does not pay for itself. The bars add up to the KL term of the ELBO.
-    """
-    kl = np.asarray(kl)
-    if kl.ndim != 1 or not len(kl) or not np.isfinite(kl).all():
-        raise ValueError(f"kl must be a finite array (Z,) with Z >= 1; it has shape {kl.shape}")
-    order = np.argsort(-kl, kind="stable")
-    used = kl[order] > threshold
-    with new_figure(1000, 500) as figure:
-        axes = figure.add_subplot()
-        axes.bar(np.arange(len(kl)), kl[order], color=np.where(used, BLUE, GREY), width=0.8)
-        title = f"KL {kl.sum():.2f} nats in all, {used.sum()} of {len(kl)} dimensions above {threshold:g}"
-        label_axes(axes, title, "latent dimension j, by falling KL", "mean KL (nats)")
-        step = math.ceil(len(kl) / 25)  # more labels than 25 would run into each other
-        axes.set_xticks(np.arange(0, len(kl), step), [str(j) for j in order[::step]])
-        middle, reach = (len(kl) - 1) / 2, 0.52 * max(len(kl), 6)  # a single bar should not fill the page
-        axes.set_xlim(middle - reach, middle + reach)
-    return figure
-
-
-def latent_scatter(mu: np.ndarray, labels: np.ndarray | None = None, max_points: int = 5000) -> Figure:
-    """The means mu (M, Z) of q(z|x) as points coloured by label (M,); of many, max_points evenly spread.
-
-    Z = 2 is drawn as it is; Z > 2 by its first two principal components; Z = 1 as one strip for each label.
-    Look for: labels that form clusters although the VAE never saw them, and a cloud that is as a whole
-    about as wide as the prior N(0, I). Clusters on top of each other in a projection may well be apart.
-    """
-    mu, labels = np.asarray(mu), None if labels is None else np.asarray(labels)
-    if mu.ndim != 2 or not mu.size or not np.isfinite(mu).all():
-        raise ValueError(f"mu must be a finite array (M, Z) with M, Z >= 1; it has shape {mu.shape}")
-    if labels is not None and labels.shape != (len(mu),):
-        raise ValueError(f"labels has shape {labels.shape}: allowed is ({len(mu)},), one for each row of mu")
-    shown = _spread(len(mu), max_points)
-    points, names = (mu, ["z[0]", "z[1]"]) if mu.shape[1] <= 2 else principal_components(mu)
-    points, labels = points[shown], None if labels is None else labels[shown]
-    with new_figure(960, 800) as figure:
-        axes = figure.add_subplot()
-        label_axes(axes, f"Means of q(z|x), {len(points)} images", *names)
-        if mu.shape[1] == 1:
-            strips(axes, points[:, 0], labels)
-        else:
-            axes.set_aspect("equal", adjustable="datalim")
-            coloured_points(figure, axes, points, labels)
-    return figure
-
-
-def principal_components(mu: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """mu (M, Z >= 2) on its first two principal components: points (M, 2) and two names for the axes."""
-    centred = mu - mu.mean(axis=0)
-    _, scale, directions = np.linalg.svd(centred, full_matrices=len(mu) < 2)
-    variance = np.append(scale ** 2, 0.0)[:2] / max(float((scale ** 2).sum()), np.finfo(float).tiny)
-    two = directions[:2]
-    # the sign of a principal component is free: fix it so that the same model gives the same picture
-    two = two * np.where(two[np.arange(2), np.abs(two).argmax(axis=1)] < 0, -1, 1)[:, None]
-    return centred @ two.T, [f"principal component {i + 1} ({share:.0%} of variance)"
-                             for i, share in enumerate(variance)]
-
-
 # ---- All of them
 
-#: the files that save_pictures may write; manifold.png where Z = 2, traversals.png otherwise
-PICTURES = tuple(f"{name}.png" for name in ("reconstructions", "samples", "learning_curves", "manifold", "traversals",
-                                            "interpolation", "latent_scatter", "kl_per_dimension"))
+#: the files that save_pictures may write; class_samples.png of a conditional VAE, manifold.png where Z = 2,
+#: traversals.png otherwise, kl_per_dimension.png where there is one, pseudo_inputs.png where the prior has them
+PICTURES = tuple(f"{name}.png" for name in (
+    "reconstructions", "samples", "class_samples", "learning_curves", "manifold", "traversals", "interpolation",
+    "latent_scatter", "kl_per_dimension", "pseudo_inputs"))
 
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
-                  rng: np.random.Generator) -> list[Path]:
+                  rng: np.random.Generator, classes: Sequence[Class] = ()) -> list[Path]:
     """Write every picture of a trained VAE as PNG into `folder` (made if missing); the paths, in order.
 
-    x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves).
-    Nothing is written before all pictures are drawn, and each file is replaced atomically. Raises
-    ValueError for bad shapes.
+    x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves); classes: the
+    labels that a conditional VAE knows by number.  Nothing is written before all pictures are drawn, and each file is
+    replaced atomically. Raises ValueError for bad shapes, and for labels that are none of the classes.
     """
     if x_test.ndim != 2 or not len(x_test) or x_test.shape[1] != math.prod(image_shape):
         raise ValueError(f"x_test has shape {x_test.shape}: allowed is (M, {math.prod(image_shape)}) "
@@ -264,44 +213,87 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
     if labels is not None and len(labels) != len(x_test):
         raise ValueError(f"labels has {len(labels)} entries, x_test {len(x_test)} rows: "
                          "the two must be equal")
-    encoded = _spread(len(x_test), 10_000)
-    mu, kl = _encode(vae, x_test, encoded)
-    shown = x_test[_spread(len(x_test), 20)]
-    half = max(1, min(len(shown) // 2, 6))
-    pairs = np.stack([shown[:half], shown[-half:]], axis=1)
-    figures = {"reconstructions": reconstructions(shown, vae.reconstruct(shown, rng), image_shape),
-               "samples": samples(vae.sample(100, rng), image_shape)}
+    codes, encoded = class_codes(labels, classes, "the test set"), spread(len(x_test), 10_000)
+    mu, nats, has_kl = _encode(vae, x_test, encoded, codes)
+    figures = _of_images(vae, x_test, codes, nats, image_shape, rng)
+    if classes:
+        figures["class_samples"] = class_samples(same_z(vae, range(len(classes)), 10, rng), classes, image_shape)
     if history:
         figures["learning_curves"] = learning_curves(history)
-    if vae.latent_dim == 2:
-        figures["manifold"] = manifold(vae, image_shape)
-    else:
-        figures["traversals"] = traversals(vae, x_test[0], kl, image_shape)
-    figures["interpolation"] = interpolation(vae, pairs, image_shape)
     figures["latent_scatter"] = latent_scatter(mu, None if labels is None else np.asarray(labels)[encoded])
-    figures["kl_per_dimension"] = kl_per_dimension(kl)
-    files = {Path(folder) / f"{name}.png": _png(figure) for name, figure in figures.items()}
+    if has_kl:
+        figures["kl_per_dimension"] = kl_per_dimension(nats)
+    files = {Path(folder) / name: _png(figures[name[:-4]]) for name in PICTURES if name[:-4] in figures}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         write_atomically(path, data)
     return list(files)
 
 
+def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats: np.ndarray,
+               image_shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Figure]:
+    """The pictures made of tiles, by name; labels (M,) as a conditional VAE takes them, which draws class by class."""
+    def of(rows: np.ndarray) -> np.ndarray | None:
+        return None if labels is None else labels[rows]
+
+    shown = spread(len(x), 20)
+    half = max(1, min(len(shown) // 2, 6))
+    pairs = np.stack([shown[:half], shown[-half:]], axis=1)
+    rebuilt = vae.reconstruct(x[shown], rng, **_given(of(shown)))
+    drawn = None if labels is None else np.sort(np.unique(labels)[np.arange(100) % len(np.unique(labels))])
+    figures = {"reconstructions": reconstructions(x[shown], rebuilt, image_shape),
+               "samples": samples(vae.sample(100, rng, **_given(drawn)), image_shape),
+               "interpolation": interpolation(vae, x[pairs], image_shape, labels=of(pairs))}
+    first = None if labels is None else int(labels[0])
+    if vae.latent_dim == 2:
+        figures["manifold"] = manifold(vae, image_shape, label=first)
+    else:
+        figures["traversals"] = traversals(vae, x[0], nats, image_shape, label=first)
+    prior: Any = getattr(getattr(vae, "latent", None), "prior", None)
+    if hasattr(prior, "pseudo_inputs"):
+        inputs, codes, _ = prior.pseudo_inputs(vae)
+        figures["pseudo_inputs"] = pseudo_inputs(inputs, vae.decode(codes), image_shape)
+    return figures
+
+
 # ---- Helpers
 
-def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """mu (N, Z) of x[rows], and the mean KL (Z,) of these N rows, KL = 0.5 (mu^2 + sigma^2 - 1 - logvar)."""
+def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int], title: str,
+              row_labels: list[str]) -> Figure:
+    """Images (N, D) in rows of ten, each with another (N, D) under it."""
+    columns = min(10, len(above))
+    pairs = [rows_of(above, columns), rows_of(below, columns)]
+    rows = np.stack(pairs, axis=1).reshape(2 * len(pairs[0]), columns, -1)
+    return tile_figure(rows, image_shape, title, row_labels=row_labels * len(pairs[0]),
+                       row_breaks=range(2, len(rows), 2))
+
+
+def _given(labels: np.ndarray | None, n: int | None = None) -> dict[str, Any]:
+    """Labels as a keyword, or none: what is no conditional VAE need not know of them.  One label may stand for n."""
+    return {} if labels is None else {"labels": labels if n is None else np.broadcast_to(labels, n)}
+
+
+def _centre(vae: Autoencoder, x: np.ndarray, mu: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """What stands for x (N, D) in the latent space (N, Z): the mu that it is encoded to, or where a flow takes that."""
+    latent = getattr(vae, "latent", None)
+    return np.asarray(mu if latent is None else latent.centre(mu, vae, x, labels))
+
+
+def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarray | None = None
+            ) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The codes (N, Z) of x[rows]; the mean KL (Z,) of these N rows, KL = 0.5 (mu^2 + sigma^2 - 1 - logvar), and True;
+    or where that is not the model's KL term the information (Z,) of `evaluate`, and False."""
     mu, kl = np.empty((len(rows), vae.latent_dim)), np.zeros(vae.latent_dim)
     for start in range(0, len(rows), 1000):  # the hidden layers of all images would take too much memory
         block = slice(start, start + 1000)
-        mu[block], logvar = vae.encode(x[rows[block]])
+        of_block = None if labels is None else labels[rows[block]]
+        mu[block], logvar = vae.encode(x[rows[block]], **_given(of_block))
         kl += (0.5 * (mu[block] ** 2 + np.exp(logvar) - 1 - logvar)).sum(axis=0)
-    return mu, kl / len(rows)
-
-
-def _spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(int)
+        mu[block] = _centre(vae, x[rows[block]], mu[block], of_block)
+    model: Any = vae
+    if getattr(getattr(vae, "latent", None), "analytic", True):
+        return mu, kl / len(rows), True
+    return mu, information_per_dimension(model, x[rows], None if labels is None else labels[rows]), False
 
 
 def _png(figure: Figure) -> bytes:

@@ -84,8 +84,9 @@ def _add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
 
 def _evaluating() -> argparse.ArgumentParser:
     parser = _parser("evaluate", "What a trained model is worth on its test set, in nats per image: the evidence lower "
-                     "bound, its two parts distortion and rate, log p(x) by importance sampling (Burda et al. 2016), "
-                     "active units, and the KL of each latent dimension.  The test set is binarized as in training.",
+                     "bound, its two parts distortion and rate, importance-weighted bounds and log p(x) (Burda et al. "
+                     "2016) with their errors and whether they stand in their order, active units, and the KL of each "
+                     "latent dimension.  The test set is binarized as in training.",
                      "  %(prog)s runs/mnist\n"
                      "  %(prog)s runs/mnist --limit 10000 --json numbers.json     all of MNIST's test set; minutes\n"
                      "  %(prog)s runs/mnist --samples 50 --limit 100              a first look\n")
@@ -104,8 +105,12 @@ def _sampling() -> argparse.ArgumentParser:
     parser = _parser("sample", "New images: z from the prior, decoded.  A picture of them all, or rows of numbers.",
                      "  %(prog)s runs/mnist\n"
                      "  %(prog)s runs/mnist --count 25 --seed 3 --out digits.png\n"
-                     "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n")
+                     "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n"
+                     "  %(prog)s runs/by_class --label 3 8                         of a run with --conditional\n")
     parser.add_argument("--count", type=number(int, 1), default=100, metavar="N", help="how many")
+    parser.add_argument("--label", nargs="+", default=None, metavar="NAME",
+                        help="of which classes, where the run knows any: all of them unless named, class after class; "
+                        "in a picture a row for each, with the same z along a column")
     parser.add_argument("--draw", action="store_true", help="draw the pixels from p(x|z), instead of their mean")
     _add_seed(parser, "of the draws")
     _add_out(parser, "sample.png", "a .png picture or an .npy array (N, D)")

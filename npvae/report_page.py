@@ -29,6 +29,12 @@ PICTURES = {
     "samples": (
         "Samples", "A grid of images decoded from random draws of the prior",
         "Look for how many could pass as data; crossbreeds come from regions that no image is encoded to."),
+    "class_samples": (
+        "Samples of each class", "Rows of images, one for each label; down a column all are decoded from the same z",
+        "Look for one style, such as slant or thickness, down each column, and one class along each row."),
+    "pseudo_inputs": (
+        "Pseudo-inputs", "Rows of images that the prior has learned, each with the image decoded from it under it",
+        "Look for a different kind of image under each; a pseudo-input need not look like an image itself."),
     "latent_scatter": (
         "Where the encoder puts the test set", "Points: the means of q(z|x) of test images, coloured by label",
         "Look for labels that gather although training never saw them, in a cloud about as wide as the prior."),
@@ -41,6 +47,12 @@ PICTURES = {
     "kl_per_dimension": (
         "KL of each latent dimension", "Bars in falling order: the mean KL of each latent dimension in nats",
         "Look for the step from dimensions that carry information to those that equal the prior and carry none.")}
+
+#: what to look for instead, where encoder and decoder were told the labels
+CONDITIONAL = {
+    "interpolation": "Look for a plausible image at every step; in the middle the label changes from one to the other.",
+    "latent_scatter": "Look for labels that mix: the decoder knows them, so z need not say them, and is left for style.",
+    "traversals": "Look for rows that change one thing about the image, such as slant or width; its label stays."}
 
 #: the table of epochs: key in metrics.jsonl -> heading
 COLUMNS = {"epoch": "epoch", "train_loss": "training loss", "test_loss": "test loss", "test_nll": "reconstruction",
@@ -72,7 +84,7 @@ def write_report(folder: Path) -> Path:
         "report.html", title=escape(f"Training run: {folder.resolve().name}"),
         lead=escape(f"A variational autoencoder, trained on {settings.get('data_dir', 'its data')}."),
         numbers="\n".join(_numbers(history, settings)), meaning=_meaning(settings), curves="\n".join(panels),
-        pictures="\n".join(_pictures(folder)), open=" open" * (len(history) <= 20), summary=f"{len(history):,} epochs",
+        pictures="\n".join(_pictures(folder, settings)), open=" open" * (len(history) <= 20), summary=f"{len(history):,} epochs",
         epochs="\n".join(_epochs(history)), settings=_table(settings), versions=_table(config.get("versions", {})))
     write_atomically(folder / REPORT, page)
     return folder / REPORT
@@ -176,9 +188,10 @@ def _varies(history: Metrics, key: str) -> bool:
 
 # ---- Pictures and curves
 
-def _pictures(folder: Path) -> Iterator[str]:
+def _pictures(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
     """Each picture that is there, with what to look for."""
     for name, (title, alt, look_for) in PICTURES.items():
+        look_for = CONDITIONAL.get(name, look_for) if settings.get("conditional") else look_for
         path = folder / f"{name}.png"
         if path.exists():
             data = base64.b64encode(path.read_bytes()).decode()

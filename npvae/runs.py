@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from . import checkpoint, cli, data
 from .callbacks import Callback, Checkpoint, MetricsLog, Progress
 from .cli import CHECKPOINT, CONFIG, METRICS, UsageError
+from .labels import Class, class_codes, find_classes
 from .model import VAE
 from .params import Array
 from .plotting import PICTURES, save_pictures
@@ -43,28 +44,30 @@ def train(args: argparse.Namespace) -> None:
     _check_places(args)
     images = load_images(args, args.quiet)
     x_train, x_test = images.train_images, images.test_images
+    classes = find_classes(images, args.data_dir) if args.conditional else []
+    y_train, y_test = (class_codes(y, classes, args.data_dir) for y in (images.train_labels, images.test_labels))
 
     # 2. The model, what it minimises, and how.
     vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
-              args.seed)
+              args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes))
     vae.threads = args.threads
     objective = cli.make_objective(args, len(x_train))
     optimizer = cli.make_optimizer(args, len(x_train))
     batch_size = min(args.batch_size, len(x_train))
 
     # 3. Training, with a checkpoint after every epoch.
-    callbacks: list[Callback] = [RunFolder(args, images.image_shape), Checkpoint(args.out / CHECKPOINT),
+    callbacks: list[Callback] = [RunFolder(args, images.image_shape, classes), Checkpoint(args.out / CHECKPOINT),
                                  MetricsLog(args.out / METRICS)]
     if not args.quiet:
         callbacks.append(Progress())
     try:
         with threadpool_limits(args.threads, user_api="blas"):
             history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
-                          args.seed, callbacks, _checkpoint_to_resume(args))
+                          args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
 
             # 4. Pictures and numbers, of test images binarized as in training.
-            pictures = save_pictures(vae, test_images(vae, images, args), images.test_labels, images.image_shape,
-                                     history, args.out, np.random.default_rng(args.seed))
+            pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
+                                     images.image_shape, history, args.out, np.random.default_rng(args.seed), classes)
         page = write_report(args.out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with:  {cli.resume_command(args)}") from None
@@ -84,13 +87,13 @@ class RunFolder(Callback):
     """Makes the output folder and writes config.json when training starts: all input has been checked by then, and
     nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
 
-    def __init__(self, args: argparse.Namespace, image_shape: tuple[int, int]) -> None:
-        self.args, self.image_shape = args, image_shape
+    def __init__(self, args: argparse.Namespace, image_shape: tuple[int, int], classes: Sequence[Class] = ()) -> None:
+        self.args, self.more = args, {"image_shape": image_shape, **({"classes": list(classes)} if classes else {})}
 
     def on_start(self, run: Run) -> None:
         """Raises UsageError where the folder cannot be written."""
         versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.platform()}
-        config = {"settings": cli.settings(self.args), "image_shape": self.image_shape, "versions": versions}
+        config = {"settings": cli.settings(self.args), **self.more, "versions": versions}
         out = self.args.out
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ def _print_result(args: argparse.Namespace, images: int, last: dict[str, float],
     print(f"\ntest set after epoch {last['epoch']}, sampled z, nats per image:  loss {last['test_loss']:.2f} "
           f"(reconstruction {last['test_nll']:.2f}, KL {last['test_kl']:.2f});  "
           f"{last['active_units']} of {args.latent} latent dimensions in use")
-    if args.data_dir == "mnist" and args.likelihood == "bernoulli" and args.binarize == "none":
+    if args.data_dir == "mnist" and args.likelihood == "bernoulli" and args.binarize == "none" and not args.conditional:
         print("(grey pixels as targets: a cross-entropy, no likelihood)\nto compare, after 10 epochs, seeds 0 to 2: "
               "110.4 to 110.6 with the defaults, 105.6 to 105.8 with --hidden 400 (pytorch/examples: 105.6)")
     if images < args.batch_size:
@@ -129,7 +132,7 @@ def _print_result(args: argparse.Namespace, images: int, last: dict[str, float],
 @dataclass(frozen=True)
 class SavedRun:
     """A run in its folder: `args` are its settings as `cli.parse` gives them; `last`, the metrics of the last epoch,
-    is empty before the first has ended."""
+    is empty before the first has ended; `classes` are the labels that the model knows, if it is conditional."""
 
     folder: Path
     args: argparse.Namespace
@@ -139,6 +142,7 @@ class SavedRun:
     training_images: int
     epochs: int
     last: dict[str, Any]
+    classes: list[Class]
 
 
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
@@ -155,12 +159,14 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
         height, width = config["image_shape"]
         training, images = manifest["training"], manifest["settings"]["images"]
         run = SavedRun(folder, args, (height, width), dict(config["versions"]), vae, images, training["epoch"],
-                       training["history"][-1] if training["history"] else {})
+                       training["history"][-1] if training["history"] else {}, list(config.get("classes", [])))
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{folder}: {CONFIG} and {CHECKPOINT} are not those of one run of this npvae") from None
     if height * width != vae.input_dim:
         raise UsageError(f"{folder}: {CONFIG} has images of {height} x {width}, {CHECKPOINT} a model of "
                          f"{vae.input_dim} pixels")
+    if len(run.classes) != vae.classes:
+        raise UsageError(f"{folder}: {CONFIG} has {len(run.classes)} classes, {CHECKPOINT} a model of {vae.classes}")
     return run
 
 
@@ -175,11 +181,12 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
                           images.image_shape, images.name)
 
 
-def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace) -> Array:
-    """The test set (M, D), float, binarized by the very draw that `fit` evaluates on.  Raises ValueError or TypeError
-    for images that do not fit the model."""
+def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:
+    """The test set (M, D), float, binarized by the very draw that `fit` evaluates on; labels (M,) as the model takes
+    them.  Raises ValueError or TypeError for images that do not fit the model."""
     if images.test_images.shape[1] != vae.input_dim:
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
-    return data.to_float(Rows("the test set", images.test_images, vae, binarize, args.seed + 1, _BINARIZE_ONCE).array)
+    return data.to_float(Rows("the test set", images.test_images, vae, binarize, args.seed + 1, _BINARIZE_ONCE,
+                              labels).array)

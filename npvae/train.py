@@ -20,13 +20,14 @@ import numpy as np
 
 from . import checkpoint, data, evaluate
 from .callbacks import Callback
+from .likelihoods import check_rows
 from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
 from .validate import choice, integer, matrix, shown
 
-_SHUFFLE, _NOISE, _BINARIZE, _BINARIZE_ONCE, _EVALUATE = range(5)      # the random streams
+_SHUFFLE, _NOISE, _BINARIZE, _BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
 _BLOCK = 500      # decoder rows (test images times draws) at a time
 
 Metrics = dict[str, float]
@@ -51,11 +52,10 @@ class Rows:
                  labels: Array | None = None) -> None:
         choice("binarize", binarize, data.BINARIZATIONS)
         x = matrix(name, x, vae.input_dim)
+        if x.dtype != np.uint8 and x.dtype.kind != "f":
+            raise TypeError(f"{name} must be uint8 (0 to 255) or float, got {x.dtype}")
+        check_rows(vae.likelihood, x, name, binarized=binarize != "none")
         if x.dtype != np.uint8:
-            if x.dtype.kind != "f":
-                raise TypeError(f"{name} must be uint8 (0 to 255) or float, got {x.dtype}")
-            for start in range(0, len(x), 10000):
-                vae.likelihood.check(x[start:start + 10000], name)
             if binarize == "dynamic" and not (x.min() >= 0 and x.max() <= 1):
                 raise ValueError(f"{name} must lie in [0, 1] to be binarized, found values from {x.min():g} to "
                                  f"{x.max():g}")
@@ -64,11 +64,17 @@ class Rows:
         self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
-        self.labels = vae.check_labels(labels, len(x)) if vae.classes or labels is not None else None
+        self.labels = (vae.check_labels(labels, len(x), name.replace("x_", "labels_"))
+                       if vae.classes or labels is not None else None)
         self._noise: dict[tuple[int, ...], Array] = {}
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def checksums(self) -> dict[str, int]:
+        """Of what a resumed run must find again."""
+        labels = {} if self.labels is None else {"labels_crc32": zlib.crc32(self.labels.data)}
+        return {"data_crc32": zlib.crc32(self.array.data), **labels}
 
     def gather(self, a: SimpleNamespace, index: Array, kernels: Any, rng: np.random.Generator) -> None:
         """a.x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic."""
@@ -193,7 +199,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
-                "images": len(train), "data_crc32": zlib.crc32(train.array.data)}
+                "images": len(train), **train.checksums()}
     run = Run(vae, optimizer, objective, train, test, settings, epochs)
     run.begin_epoch()
     run.optimizer.prepare(vae.parameters)
@@ -238,6 +244,8 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             callback.on_step(run)
         _check_interrupt(run, callbacks)
+    if hasattr(run.vae.likelihood, "after_epoch"):
+        run.vae.likelihood.after_epoch(run.vae, run.train, stream(run.settings["seed"], _SIGMA, run.epoch))
     metrics = _evaluate(run)
     seconds = before + time.perf_counter() - began
     images, trained = run.sums["images"], run.sums["seconds"]
@@ -279,7 +287,7 @@ def _evaluate(run: Run) -> Metrics:
     rng = stream(run.settings["seed"], _EVALUATE, 0)
     total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}
     mu = np.empty((len(run.test), vae.latent_dim), vae.dtype)
-    for block in _blocks(len(run.test), max(1, _BLOCK // draws)):
+    for block in _blocks(len(run.test), max(1, evaluate.rows_at_once(vae, _BLOCK) // draws)):
         a, _ = vae.passes(len(block), draws)
         run.test.gather(a, block, vae.engine.kernels, rng)
         evaluate.draw_noise(a, rng, vae.engine.kernels)

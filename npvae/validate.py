@@ -74,3 +74,14 @@ def matrix(name: str, value: Any, columns: int) -> NDArray[Any]:
     if array.ndim != 2 or array.shape[1] != columns or not len(array):
         raise ValueError(f"{name} must have shape (rows, {columns}) with at least one row, got {array.shape}")
     return array
+
+
+def noise(name: str, value: Any, rows: int, columns: int) -> NDArray[Any]:
+    """`value` as a finite real array of shape (rows, K, columns), K >= 1.  Raises ValueError."""
+    array = numbers_of(name, value)
+    if array.ndim != 3 or array.shape[::2] != (rows, columns) or not array.shape[1]:
+        raise ValueError(f"{name} must have shape (B, K, Z) = ({rows}, K, {columns}) with K at least 1, got "
+                         f"{array.shape}")
+    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(f"{name} must hold finite real numbers")
+    return array

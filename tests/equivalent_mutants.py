@@ -65,8 +65,6 @@ _GROUPS = {
         "residual = -(x[:, None, :] - output[..., :pixels])"],
     "One row, one column or one entry: the first is the last.": [
         "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
-        "model.VAE._decoder_output: constant: (len(z), self.output.shapes[self.output.b][0]) -> "
-        "(len(z), self.output.shapes[self.output.b][-1])",
         "model.VAE.start_at: constant: mean = self._images(mean[None], 'mean')[0] -> "
         "mean = self._images(mean[None], 'mean')[-1]",
         "evaluate.elbo: constant: bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1) -> "
@@ -99,8 +97,8 @@ _GROUPS = {
         "...] = (r * np.cos(-angle), r * np.s..."],
     "Only shape and type are taken, and both arrays or columns have the same.": [
         "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])",
-        "evaluate.log_likelihood: constant: (np.empty_like(a.nll[:, 0]), np.empty_like(a.nll)) -> "
-        "(np.empty_like(a.nll[:, -1]), np.empty_like(a.nll))",
+        "evaluate.importance_bound: constant: (np.empty_like(log_w[:, 0]), np.empty_like(log_w)) -> "
+        "(np.empty_like(log_w[:, -1]), np.empty_like(log_w))",
         "evaluate.kl_per_dimension: name: kl = np.empty_like(mu) -> kl = np.empty_like(logvar)"],
     "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "

@@ -48,11 +48,13 @@ TARGETS = {
     "npvae.kernels.reference.arrays": _KERNELS,
     "npvae.kernels.reference.dense": _KERNELS, "npvae.kernels.reference.likelihoods": _KERNELS,
     "npvae.kernels.reference.latents": _KERNELS, "npvae.kernels.reference.objectives": (*_KERNELS, "test_objectives"),
+    "npvae.kernels.reference.estimators": ("test_estimators",),
     "npvae.kernels.reference.optim": ("test_optim", "test_mutants"),
     "npvae.kernels.reference.batches": ("test_kernels", "test_mutants", "test_evaluate"),
     "npvae.params": ("test_optim", *_MODEL), "npvae.layers": _MODEL, "npvae.likelihoods": _MODEL,
-    "npvae.latents": _MODEL,
-    "npvae.objectives": ("test_objectives", "test_optim", *_MODEL), "npvae.model": _MODEL,
+    "npvae.latents": (*_MODEL, "test_estimators"),
+    "npvae.objectives": ("test_objectives", "test_optim", *_MODEL, "test_estimators"),
+    "npvae.model": (*_MODEL, "test_estimators"),
     "npvae.evaluate": ("test_evaluate", "test_mutants", "test_model", "test_linear_model", "test_train"),
     "npvae.optim": ("test_optim", "test_mutants", "test_fixtures::test_adam_is_torch_optim_adam", "test_train")}
 

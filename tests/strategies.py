@@ -6,3 +6,4 @@ from npvae import testing
 seeds = testing.seeds()
 sizes = testing.shapes      # one size for each letter, pairwise distinct
 spread = partial(testing.spread, most=3.0)      # for the kernels, which see no product of it
+LIKELIHOODS = testing.small_likelihoods()      # all of them, the softmax over 4 levels

@@ -223,7 +223,7 @@ def test_parts_with_npvae_alone(settings, monkeypatch):
 
 def small_sizes(monkeypatch):
     monkeypatch.setattr(kernel_table, "SIZES", {**kernel_table.SIZES, "B": 9, "D": 31, "H": 17, "N": 40, "P": 101,
-                                                "2": 62})
+                                                "2": 62, "L": 31 * 256})
 
 
 def test_every_kernel_is_validated_and_timed(monkeypatch):

@@ -34,7 +34,8 @@ example = load_example()
 def write_data(folder):
     rng = np.random.default_rng(3)
     grey = rng.integers(0, 256, (70, 4, 3), dtype=np.uint8)
-    np.savez(folder / "data.npz", train=grey[:50], test=grey[50:], test_labels=rng.integers(0, 3, 20))
+    np.savez(folder / "data.npz", train=grey[:50], test=grey[50:], test_labels=rng.integers(0, 3, 20),
+             train_labels=np.arange(50) % 3)
     np.save(folder / "wide.npy", 3 * rng.random((70, 12), dtype=np.float32) - 1)
     np.save(folder / "nan.npy", np.full((70, 12), np.nan, np.float32))
     (folder / "file").write_text("not a folder")
@@ -119,15 +120,19 @@ def test_help(run_program):
 # ---- Every flag
 
 FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("tanh", "tanh"),
-         "--likelihood": ("gaussian:0.3", "gaussian:0.3"), "--objective": ("iwae", "iwae"), "--k": ("3", 3),
-         "--beta": ("0.5", 0.5), "--kl-warmup": ("0.5", 0.5), "--cyclical": ("2", 2), "--free-bits": ("0.1", 0.1),
-         "--binarize": ("dynamic", "dynamic"), "--epochs": ("3", 3), "--batch-size": ("20", 20), "--lr": ("0.01", 0.01),
-         "--lr-schedule": ("cosine", "cosine"), "--seed": ("4", 4), "--dtype": ("float64", "float64"),
-         "--kernels": ("numpy", "numpy"), "--data-dir": ("data.npz", "data.npz"), "--limit": ("40", 40)}
-DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "objective": "elbo", "k": 1,
-            "beta": 1.0, "kl_warmup": 0.0, "cyclical": 0, "free_bits": 0.0, "binarize": "none", "epochs": 10,
-            "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32",
-            "kernels": "numba", "data_dir": "mnist", "limit": None}
+         "--likelihood": ("gaussian:0.3", "gaussian:0.3"), "--prior": ("normal", "normal"),
+         "--posterior": ("gaussian", "gaussian"), "--decoder": ("dense", "dense"),
+         "--objective": ("iwae", "iwae"), "--k": ("3", 3), "--beta": ("0.5", 0.5),
+         "--kl-warmup": ("0.5", 0.5), "--cyclical": ("2", 2), "--free-bits": ("0.1", 0.1),
+         "--gradient": ("dreg", "dreg"), "--binarize": ("dynamic", "dynamic"), "--epochs": ("3", 3),
+         "--batch-size": ("20", 20), "--lr": ("0.01", 0.01), "--lr-schedule": ("cosine", "cosine"),
+         "--seed": ("4", 4), "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"), "--data-dir": ("data.npz", "data.npz"), "--limit": ("40", 40),
+         "--conditional": ("", True)}
+DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
+            "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
+            "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
+            "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32", "kernels": "numba",
+            "data_dir": "mnist", "limit": None, "conditional": False}
 
 
 def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
@@ -135,17 +140,17 @@ def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
     assert {flag.strip("-").replace("-", "_") for flag in FLAGS} == {*DEFAULTS}
 
 
-@pytest.mark.parametrize("without", ["--free-bits", "--objective"])
+@pytest.mark.parametrize("without", [["--free-bits"], ["--objective", "--gradient"]])
 def test_every_flag_lands_in_config_json_and_in_the_run(run_program, tmp_path, without):
-    flags = {flag: values for flag, values in FLAGS.items() if flag != without}
-    line = [text for flag, (given, _) in flags.items() for text in (flag, given)]
+    flags = {flag: values for flag, values in FLAGS.items() if flag not in without}
+    line = [text for flag, (given, _) in flags.items() for text in (flag, given) if text]
     code, out, error = run_program(*line, "--out", tmp_path, "--threads", 1, "--quiet")
     assert (code, out, error) == (0, "", "")
     given = {flag.strip("-").replace("-", "_"): value for flag, (_, value) in flags.items()}
     assert settings_of(tmp_path) == {**DEFAULTS, **given}
     _, manifest = checkpoint.read(tmp_path / "checkpoint.npz")
     expected = {"input_dim": 12, "hidden": [7, 4], "latent_dim": 2, "activation": "tanh", "dtype": "float64",
-                "likelihood": "gaussian:0.3", "decoder_hidden": [4, 7]}
+                "likelihood": "gaussian:0.3", "decoder_hidden": [4, 7], "classes": 3}
     assert manifest["vae"] == expected
     for name, value in {"batch_size": 20, "n_samples": 3, "binarize": "dynamic", "seed": 4, "images": 40}.items():
         assert manifest["settings"][name] == value
@@ -209,6 +214,10 @@ BAD = {
     "--activation swish": f"--activation: .*'swish'.*{'.*'.join(ACTIVATIONS)}",
     "--likelihood poisson": f"--likelihood: .*{', '.join(LIKELIHOODS)}, got 'poisson'",
     "--likelihood gaussian:0": "--likelihood: .*'gaussian:0': sigma must be a finite number more than 0",
+    "--posterior planar": "--posterior: posterior must be gaussian, planar:T, iaf:T or iaf:T:H, .*, got 'planar'",
+    "--posterior iaf:2 --free-bits 0.1": "--free-bits needs the analytic KL of --posterior gaussian, got .* iaf:2",
+    "--decoder made": "--decoder: decoder must be dense, or made:H with H units, such as made:500 .*, got 'made'",
+    "--decoder made:4 --likelihood gaussian": "decoder made:4 needs likelihood bernoulli, got .*: decoder dense fits",
     "--objective vi": "--objective: .*'vi'.*elbo.*iwae",
     "--binarize grey": "--binarize: .*'grey'.*none.*threshold.*static.*dynamic",
     "--lr-schedule warm": "--lr-schedule: .*'warm'.*constant.*steps.*cosine",

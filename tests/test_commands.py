@@ -106,7 +106,7 @@ def test_traverse(npvae, first, asked, tmp_path):
     vae, x = library(first)
     (_, image, kl, shape, more), = calls
     assert np.array_equal(image, x[5]) and np.array_equal(kl, evaluate.kl_per_dimension(vae, x))
-    assert shape == SHAPE and more == {"rows": 2}
+    assert shape == SHAPE and more == {"rows": 2, "label": None}
     assert np.array_equal(pixels(out), drawn(plotting.traversals(vae, x[5], kl, SHAPE, rows=2), tmp_path))
 
 
@@ -115,11 +115,11 @@ def test_explore(npvae, first, monkeypatch, tmp_path):
     real = commands.write_explorer
     monkeypatch.setattr(commands, "write_explorer", lambda *args: calls.append(args) or real(*args))
     code, out, error = npvae("explore", "run", "--out", tmp_path / "x.html")
-    (vae, images, labels, shape, path), = calls
+    (vae, images, labels, shape, path, classes), = calls
     expected, x = library(first)
     assert code == 0 and not error and out.startswith(f"{path}\n") and f"{path.as_uri()}\n" in out
     assert np.array_equal(vae.parameters.flat, expected.parameters.flat) and np.array_equal(images, x)
-    assert np.array_equal(labels, np.load(first / "data.npz")["test_labels"]) and shape == SHAPE
+    assert np.array_equal(labels, np.load(first / "data.npz")["test_labels"]) and shape == SHAPE and not classes
     page = (tmp_path / "x.html").read_text()
     assert "<script" in page and page.rstrip().endswith("</html>")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from npvae import ELBO, IWAE, VAE, CyclicalAnnealing, FreeBits, LinearAnnealing
 from npvae.gradcheck import CENTRAL_STEP, compare, numerical_gradient
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
-from strategies import seeds, sizes
+from npvae.likelihoods import fitting
+from strategies import LIKELIHOODS, seeds, sizes
 
 OBJECTIVES = {
     "elbo": (ELBO(), 1), "elbo K=5": (ELBO(), 5), "beta": (ELBO(beta=0.3), 1), "beta schedule": (
@@ -27,7 +27,8 @@ def twins(seed, kernels="numpy", **config):
 
 def batch(vae, size, draws, seed):
     rng = np.random.default_rng(seed + 1)
-    return rng.random((size, vae.input_dim)), rng.standard_normal((size, draws, vae.latent_dim))
+    x = fitting(vae.likelihood, rng.random((size, vae.input_dim)))
+    return x, rng.standard_normal((size, draws, vae.latent_dim))
 
 
 def loss_in(vae, x, eps, objective):
@@ -78,7 +79,7 @@ def test_every_objective_and_likelihood(objective, likelihood):
     report = check("complex", *OBJECTIVES[objective], seed=1, input_dim=7, hidden=(6, 5), latent_dim=3,
                    activation="tanh", likelihood=likelihood)
     assert report.ok, report
-    assert not any(tensor.vacuous for tensor in report.tensors), report
+    assert report.vacuous == (("likelihood.logvar",) if likelihood == "gaussian-optimal" else ()), report
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

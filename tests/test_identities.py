@@ -206,8 +206,9 @@ def mean_and_variance(likelihood, output):
     return output, np.full_like(output, likelihood.sigma ** 2)
 
 
-LIKELIHOOD_NAMES = [*LIKELIHOODS, "gaussian:0.3", "gaussian-learned:0.7"]
-DENSITIES = pytest.mark.parametrize("name", [name for name in LIKELIHOOD_NAMES if name != "bernoulli"])
+GAUSSIANS = [*(name for name in LIKELIHOODS if name.startswith("gaussian")), "gaussian:0.3", "gaussian-learned:0.7"]
+LIKELIHOOD_NAMES = ["bernoulli", *GAUSSIANS]      # the others: test_continuous_bernoulli.py, test_levels.py
+DENSITIES = pytest.mark.parametrize("name", GAUSSIANS)
 
 
 @MODULES

@@ -9,7 +9,7 @@ import pytest
 from npvae import ELBO, IWAE, VAE, Bernoulli, Gaussian, GaussianPixel
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
+from npvae.likelihoods import LIKELIHOODS, fitting
 from npvae.params import Block
 
 LIKELIHOOD = pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -116,7 +116,8 @@ def test_a_model_takes_two_threads_where_there_are_two_cores(cores, threads, mon
 @TYPES
 @LIKELIHOOD
 def test_shapes_and_types(likelihood, dtype, kernels):
-    vae, x, rng = model(likelihood=likelihood, dtype=dtype, kernels=kernels), images(), generator()
+    vae, rng = model(likelihood=likelihood, dtype=dtype, kernels=kernels), generator()
+    x = fitting(vae.likelihood, images())
     assert vae.kernels is {"numba": fused, "numpy": reference}[kernels]
     mu, logvar = vae.encode(x)
     assert mu.shape == logvar.shape == (4, Z) and not np.array_equal(mu, logvar)
@@ -135,7 +136,8 @@ def test_shapes_and_types(likelihood, dtype, kernels):
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_many_rows_are_rows_one_by_one(likelihood, kernels):
     """More than 500 rows pass in blocks; the last one is shorter."""
-    vae, x = model(likelihood=likelihood, dtype="float64", kernels=kernels), images(1003)
+    vae = model(likelihood=likelihood, dtype="float64", kernels=kernels)
+    x = fitting(vae.likelihood, images(1003))
     z = generator().standard_normal((1003, Z))
     mu, logvar = vae.encode(x)
     mean, bound = vae.decode(z), vae.elbo(x, generator())
@@ -194,7 +196,8 @@ def test_start_at_the_mean_image(likelihood):
     decoded = vae.decode(generator().standard_normal((5, Z)))
     assert np.allclose(decoded[:, 1:-1], mean[1:-1], rtol=1e-12)
     assert np.allclose(decoded, mean, atol=1.1e-3) and np.isfinite(vae.parameters.flat).all()
-    assert np.isfinite(vae.loss_and_gradients(np.tile(mean, (2, 1)), np.ones((2, 1, Z)))[0])
+    x = fitting(vae.likelihood, np.stack([mean, mean / 2]))
+    assert np.isfinite(vae.loss_and_gradients(x, np.ones((2, 1, Z)))[0])
 
 
 # --- bad arguments ---
@@ -305,7 +308,7 @@ def test_bad_arguments_are_named_and_change_nothing(kernels):
     assert again == loss and np.array_equal(gradients.flat, kept[1])
 
 
-@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if name != "bernoulli"])
+@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if name.startswith("gaussian")])
 def test_gaussian_pixels_may_be_any_finite_number(likelihood):
     vae = model(likelihood=likelihood, dtype="float64")
     assert np.isfinite(vae.loss_and_gradients(10 * X - 5, EPS)[0])

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 
 from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
-from npvae.evaluate import log_likelihood
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
 from npvae.latents import DiagonalGaussian
@@ -136,9 +135,9 @@ def test_importance_weights_of_very_different_size(module):
 @pytest.mark.parametrize("made, defaults", [
     (Adam, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_norm": None}), (StepLR, {"factor": 0.1}),
     (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}),
-    (ELBO, {"beta": 1.0, "sampled": False}), (IWAE, {"beta": 1.0}), (FreeBits, {"beta": 1.0}),
-    (Gaussian, {"sigma": 0.1, "learned": False}), (VAE.sample, {"mean": True, "labels": None}),
-    (VAE.log_likelihood, {"n_samples": 5000, "labels": None}), (log_likelihood, {"n_samples": 5000, "labels": None})])
+    (ELBO, {"beta": 1.0, "sampled": False, "gradient": "total"}), (IWAE, {"beta": 1.0, "gradient": "total"}),
+    (FreeBits, {"beta": 1.0}), (Gaussian, {"sigma": 0.1, "learned": False}),
+    (VAE.sample, {"mean": True, "labels": None}), (VAE.log_likelihood, {"n_samples": 5000, "labels": None})])
 def test_defaults(made, defaults):
     parameters = inspect.signature(made).parameters.values()
     assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
@@ -331,7 +330,8 @@ def test_the_mean_image_is_asked_of_the_kernel_as_its_contract_says():
         "float32"}
 
 
-@pytest.mark.parametrize("part", [DiagonalGaussian(), *map(find, LIKELIHOODS)], ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("part", [DiagonalGaussian(), *(find(name) for name in LIKELIHOODS if name != "gaussian-optimal")],
+                         ids=lambda part: type(part).__name__)
 def test_what_the_package_brings_can_be_recorded(part):
     """Each class says so itself: `lanes.engine` takes no base class's word for it."""
     assert vars(type(part))["recordable"] is True
@@ -339,7 +339,7 @@ def test_what_the_package_brings_can_be_recorded(part):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_the_mean_image_is_not_a_view_of_the_output(name):
-    output = np.random.default_rng(0).standard_normal((3, 8))
+    output = np.random.default_rng(0).standard_normal((3, 512))
     assert not np.shares_memory(find(name).mean(reference, output), output)
 
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from npvae import figures, plotting
+from npvae import charts, figures, plotting
 
 
 class LinearVAE:
@@ -202,13 +202,13 @@ def test_kl_bars_fall_and_name_their_dimension(latent_dim):
 
 def test_principal_components_are_the_svd():
     mu = np.random.default_rng(0).normal(size=(50, 5)) @ np.diag([1.0, 5, 2, 3, 0.1])
-    points, names = plotting.principal_components(mu)
+    points, names = charts.principal_components(mu)
     u, s, vt = np.linalg.svd(mu - mu.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(points), np.abs(u[:, :2] * s[:2]), atol=1e-10)
     np.testing.assert_allclose(points.var(axis=0), (s ** 2 / 50)[:2])
     shares = s[:2] ** 2 / (s ** 2).sum()
     assert [name.split("(")[1] for name in names] == [f"{share:.0%} of variance)" for share in shares]
-    np.testing.assert_allclose(plotting.principal_components(-mu)[0], -points)  # signs follow the data
+    np.testing.assert_allclose(charts.principal_components(-mu)[0], -points)  # signs follow the data
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 3, 20])
@@ -229,7 +229,7 @@ def test_latent_scatter(latent_dim, n, classes):
         np.testing.assert_allclose(points[:, 0], mu[:, 0])
         np.testing.assert_array_equal(points[:, 1].round(), np.arange(n) % classes)
     else:
-        expected = mu if latent_dim == 2 else plotting.principal_components(mu)[0]
+        expected = mu if latent_dim == 2 else charts.principal_components(mu)[0]
         np.testing.assert_allclose(points, expected)
     colours = axes.collections[0].get_facecolors()
     assert len(np.unique(colours, axis=0)) == (1 if classes is None else min(classes, n, 256))
@@ -293,7 +293,7 @@ def test_scatter_gets_the_label_of_each_mean_and_at_most_10_000(tmp_path, monkey
 
 def test_kl_is_the_mean_over_all_blocks():
     vae, x = LinearVAE(4, 3), images(2300, 4)
-    mu, kl = plotting._encode(vae, x, np.arange(2300))
+    mu, kl, _ = plotting._encode(vae, x, np.arange(2300))
     np.testing.assert_allclose(mu, x @ vae.weights, rtol=1e-4, atol=1e-5)
     variance = np.linspace(0.1, 1, 3)
     expected = (0.5 * (mu ** 2 + variance - 1 - np.log(variance))).mean(axis=0)

@@ -6,7 +6,7 @@ import pytest
 from npvae import ELBO, VAE, Adam, CosineLR, gradcheck, load_mnist
 from npvae.gradcheck import CENTRAL_STEP, check_gradients
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
+from strategies import LIKELIHOODS
 from test_gradients import OBJECTIVES, check, check_in_full, loss_in, twins
 from test_linear_model import NAMES, D, Z, at_the_optimum, exact_log_p, sigma_points
 
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 def architectures(count):
     """Random models: depth 1 to 4, widths 1 to 17, B 1 to 9, K 1 to 5; activations, likelihoods and objectives each
     occur equally often."""
-    rng, names = np.random.default_rng(2026), (list(ACTIVATIONS), list(LIKELIHOODS), list(OBJECTIVES))
+    rng, names = np.random.default_rng(2026), (list(ACTIVATIONS), LIKELIHOODS, list(OBJECTIVES))
     for i in range(count):
         depth = rng.integers(1, 5)
         activation, likelihood, objective = (names[k][(i // step) % len(names[k])]
-                                             for k, step in enumerate((1, 7, 28)))
+                                             for k, step in enumerate((1, 7, 63)))
         yield dict(objective=OBJECTIVES[objective][0], draws=int(rng.integers(1, 6)), size=int(rng.integers(1, 10)),
                    seed=i, input_dim=int(rng.integers(1, 18)), hidden=rng.integers(1, 18, depth).tolist(),
                    latent_dim=int(rng.integers(1, 18)), activation=activation, likelihood=likelihood,

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from npvae import ELBO, IWAE, VAE
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
-from strategies import seeds
+from npvae.likelihoods import fitting
+from strategies import LIKELIHOODS, seeds
 
 NAMES = pytest.mark.parametrize("kernels", ["numpy", "numba"])
 OBJECTIVES = {"elbo": ELBO(0.7), "sampled elbo": ELBO(sampled=True), "iwae": IWAE()}
 LIKELIHOOD = pytest.mark.parametrize("likelihood", LIKELIHOODS)
+ROW_BY_ROW = pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if name != "gaussian-optimal"])
 B, K, D, H, G, Z = 5, 4, 7, 6, 8, 3
 
 
@@ -29,7 +30,7 @@ def example(seed, kernels="numpy", likelihood="bernoulli", **config):
               likelihood=likelihood, dtype="float64", kernels=kernels)
     rng = np.random.default_rng(seed)
     vae.parameters.flat[...] += 0.3 * rng.standard_normal(vae.parameters.flat.size)
-    return vae, rng.random((B, D)), rng.standard_normal((B, K, Z)), rng
+    return vae, fitting(vae.likelihood, rng.random((B, D))), rng.standard_normal((B, K, Z)), rng
 
 
 def evaluate(vae, x, eps, objective):
@@ -47,7 +48,7 @@ def assert_same(one, other):
 # --- noise and images reach their own row, and no other ---
 
 @NAMES
-@LIKELIHOOD
+@ROW_BY_ROW
 @pytest.mark.parametrize("sampled", [False, True])
 def test_each_draw_uses_its_own_noise_only(kernels, likelihood, sampled):
     vae, x, eps, _ = example(1, kernels, likelihood)
@@ -73,7 +74,7 @@ def test_every_dimension_of_the_noise_is_used(kernels, dimension):
 
 
 @NAMES
-@LIKELIHOOD
+@ROW_BY_ROW
 @pytest.mark.parametrize("sampled", [False, True])
 def test_each_image_reaches_its_own_row_only(kernels, likelihood, sampled):
     vae, x, eps, _ = example(3, kernels, likelihood)

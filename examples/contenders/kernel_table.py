@@ -17,7 +17,8 @@ from npvae.kernels import load
 from npvae.params import Array
 
 TOLERANCE = 1e-4      # of the largest number: float32, sums of some thousand terms
-SIZES = {"B": 128, "K": 1, "D": 784, "H": 400, "Z": 20, "N": 20000, "P": 653_000, "E": 50_000, "1": 1, "2": 1568}
+SIZES = {"B": 128, "K": 1, "D": 784, "H": 400, "Z": 20, "N": 20000, "P": 653_000, "E": 50_000, "1": 1, "2": 1568,
+         "L": 200704}
 #: what takes draws has fifty of them
 _DRAWS = {"B": 20, "K": 50, "Z": 50}
 
@@ -31,6 +32,11 @@ SHAPES: dict[str, dict[str, str]] = {
     "bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
     "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},
     "gaussian_pixel_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
+    "gaussian_optimal_nll": {"nll": "BK", "logvar": "1", "mean": "BKD", "x": "BD"},
+    "continuous_bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
+    "discretized_logistic_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
+    "categorical_nll": {"nll": "BK", "log_sum": "BKD", "logits": "BKL", "x": "BD"},
+    "beta_binomial_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
     "reparameterize": {"z": "BKZ", "mu": "BZ", "logvar": "BZ", "eps": "BKZ"},
     "gaussian_kl": {"kl": "BZ", "mu": "BZ", "logvar": "BZ"},
     "log_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
@@ -39,7 +45,9 @@ SHAPES: dict[str, dict[str, str]] = {
     "gather_rows": {"x": "BD", "rows": "ND", "index": "B"},
     "gather_binarized": {"x": "BD", "rows": "ND", "index": "B", "noise": "BD"},
     "box_muller": {"eps": "E", "uniform": "E"}}
-_OUTPUTS = {"bernoulli_nll": 2, "importance_bound": 2}      # where the forward kernel writes more than one array
+#: where the forward kernel writes more than one array
+_OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 2,
+            "importance_bound": 2}
 _IN_PLACE = {"adam_update": ("theta", "m", "v")}
 _SCALARS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "scale": 1 / 255, "step": 7}
 
@@ -55,6 +63,8 @@ def names(plain: Any, compiled: Any) -> list[str]:
 
 
 def _sizes(name: str) -> dict[str, int]:
+    if name == "categorical_nll":      # 256 numbers for each pixel
+        return {**SIZES, "B": min(16, SIZES["B"])}
     return {**SIZES, **_DRAWS} if name in ("reparameterize", "log_ratio", "importance_bound") else SIZES
 
 
@@ -62,6 +72,8 @@ def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> 
     shape = tuple(_sizes(name)[letter] for letter in letters)
     if argument == "rows":
         return rng.integers(0, 256, shape, dtype=np.uint8)
+    if argument == "x" and name in ("discretized_logistic_nll", "categorical_nll", "beta_binomial_nll"):
+        return (rng.integers(0, 256, shape) / 255).astype(np.float32)
     if argument == "index":
         return rng.permutation(SIZES["N"])[:shape[0]]
     if argument in ("x", "noise", "uniform", "v", "weights"):

@@ -5,6 +5,7 @@
 //   mu          means of q(z|x) of test images, Z numbers each         colours   one for each of them
 //   thumbs      a few test images, one byte a pixel                    thumbMu   their means
 //   shown       the two dimensions that the plane shows at first
+//   classes     how many labels a conditional model knows, 0 for any other       thumbLabels   one for each of thumbs
 "use strict";
 const model = JSON.parse(document.getElementById("model").textContent);
 const byId = id => document.getElementById(id);
@@ -17,7 +18,7 @@ const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0)
 const floats = text => new Float32Array(bytes(text).buffer);
 
 // Between layers f is the model's activation.  After the last it makes the mean of a pixel: sigmoid for Bernoulli pixels,
-// whose mean is a probability, identity for Gaussian ones.
+// whose mean is a probability, identity for Gaussian ones, continuous_bernoulli for those.
 const FUNCTIONS = {
   identity: a => a,
   relu: a => Math.max(0, a),
@@ -26,9 +27,10 @@ const FUNCTIONS = {
   tanh: a => Math.tanh(a),
   sigmoid: a => 1 / (1 + Math.exp(-a)),
   softplus: a => Math.max(0, a) + Math.log1p(Math.exp(-Math.abs(a))),
+  continuous_bernoulli: a => Math.abs(a) < 0.1 ? 0.5 + a / 12 - a ** 3 / 720 : 1 / (1 - Math.exp(-a)) - 1 / a,
 };
 const layers = model.layers.map(({W, b, f}) => ({W: floats(W), b: floats(b), f: FUNCTIONS[f]}));
-const Z = layers[0].W.length / layers[0].b.length;
+const L = model.classes, Z = layers[0].W.length / layers[0].b.length - L;
 
 // A dense layer, out = f(x W + b):  out[j] = f(b[j] + sum over i of x[i] W[i, j]), summed in double precision.
 function dense(x, {W, b, f}) {
@@ -38,8 +40,12 @@ function dense(x, {W, b, f}) {
   return out.map(a => f(a));
 }
 
+// A conditional decoder is told a label as well: behind z stand L numbers, a one for the label and zeros for the others.
+const chosen = byId("class");
+const oneHot = () => Array.from({length: L}, (_, label) => label === chosen.selectedIndex ? 1 : 0);
+
 // E[x|z]: each layer takes what the one before it gives.
-const decode = z => Float32Array.from(layers.reduce(dense, z));
+const decode = z => Float32Array.from(layers.reduce(dense, [...z, ...oneHot()]));
 
 // ---- 2. The picture
 
@@ -81,6 +87,7 @@ function move(changes, event) {
 for (const slider of sliders)
   slider.addEventListener("input", event => move({[slider.dataset.j]: Number(slider.value)}, event));
 byId("zero").addEventListener("click", () => move(Array(Z).fill(0)));
+chosen.addEventListener("change", () => move({}));
 
 // z ~ N(0, I): a normal number from two uniform ones (Box and Muller 1958).
 const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
@@ -138,8 +145,10 @@ const thumbs = all("#thumbs button"), thumbMu = rows(floats(model.thumbMu)), ink
 const D = ink.length / thumbs.length, t = byId("t"), play = byId("play");
 let ends = [], frame = 0;
 
+// With labels: those of the image that is nearer.
 function morph(value) {
   t.value = value;
+  choose(ends[value < 0.5 ? 0 : 1]);
   setPoint(thumbMu[ends[0]].map((from, j) => (1 - value) * from + value * thumbMu[ends[1]][j]));
 }
 
@@ -160,7 +169,12 @@ function stop() {
   play.textContent = "Play";
 }
 
+function choose(i) {
+  if (L) chosen.selectedIndex = model.thumbLabels[i];
+}
+
 function pick(i) {
+  choose(i);
   move(thumbMu[i]);
   ends = [...ends.filter(end => end !== i), i].slice(-2);
   thumbs.forEach((thumb, j) => thumb.setAttribute("aria-pressed", ends.includes(j)));
@@ -180,4 +194,5 @@ play.addEventListener("click", () => frame ? stop() : start());
 
 window.npvae = {decode, setPoint: z => move(z), get point() { return [...point]; }, latency: null};
 if (Z > 1) drawPlane();
+choose(0);
 setPoint(thumbMu[0]);

@@ -7,31 +7,54 @@ only speed, and it comes from four things: no temporaries; loops that LLVM vecto
 
 Nothing compiles at import: a kernel compiles at its first call, and the machine code is kept on disk (`compile.py`).
 """
-from .arrays import matmul, add, transpose, sum_squares, append_labels_forward, append_labels_backward
+from .arrays import (
+    matmul, add, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
+    append_labels_forward, append_labels_backward)
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
     softplus_forward, softplus_backward)
+from .masks import mask_forward, mask_backward
 from .likelihoods import (
     bernoulli_nll_forward, bernoulli_nll_backward, gaussian_nll_forward, gaussian_nll_backward,
-    gaussian_pixel_nll_forward, gaussian_pixel_nll_backward)
+    gaussian_pixel_nll_forward, gaussian_pixel_nll_backward,
+    gaussian_optimal_nll_forward, gaussian_optimal_nll_backward,
+    continuous_bernoulli_nll_forward, continuous_bernoulli_nll_backward)
+from .levels import (
+    discretized_logistic_nll_forward, discretized_logistic_nll_backward,
+    categorical_nll_forward, categorical_nll_backward, beta_binomial_nll_forward, beta_binomial_nll_backward)
 from .latents import (
     reparameterize_forward, reparameterize_backward, gaussian_kl_forward, gaussian_kl_backward,
     log_ratio_forward, log_ratio_backward, log_q_forward, log_q_backward)
-from .priors import standard_normal_forward, standard_normal_backward
+from .priors import (
+    standard_normal_forward, standard_normal_backward,
+    gaussian_log_density_forward, gaussian_log_density_backward, mixture_forward, mixture_backward)
+from .flows import (
+    planar_direction_forward, planar_direction_backward, planar_forward, planar_backward, gate_forward, gate_backward)
 from .objectives import importance_bound_forward, importance_bound_backward
+from .estimators import path_ratio_backward, path_q_backward, scale_draws
 from .optim import adam_update
 from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
-    "matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward",
+    "matmul", "add", "transpose", "sum_squares", "add_to_draws_forward", "add_to_draws_backward",
+    "append_labels_forward", "append_labels_backward",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",
     "sigmoid_forward", "sigmoid_backward", "softplus_forward", "softplus_backward",
+    "mask_forward", "mask_backward",
     "bernoulli_nll_forward", "bernoulli_nll_backward", "gaussian_nll_forward", "gaussian_nll_backward",
     "gaussian_pixel_nll_forward", "gaussian_pixel_nll_backward",
+    "gaussian_optimal_nll_forward", "gaussian_optimal_nll_backward",
+    "continuous_bernoulli_nll_forward", "continuous_bernoulli_nll_backward",
+    "discretized_logistic_nll_forward", "discretized_logistic_nll_backward",
+    "categorical_nll_forward", "categorical_nll_backward", "beta_binomial_nll_forward", "beta_binomial_nll_backward",
     "reparameterize_forward", "reparameterize_backward", "gaussian_kl_forward", "gaussian_kl_backward",
     "log_ratio_forward", "log_ratio_backward", "log_q_forward", "log_q_backward",
     "standard_normal_forward", "standard_normal_backward",
+    "gaussian_log_density_forward", "gaussian_log_density_backward", "mixture_forward", "mixture_backward",
+    "planar_direction_forward", "planar_direction_backward", "planar_forward", "planar_backward",
+    "gate_forward", "gate_backward",
     "importance_bound_forward", "importance_bound_backward",
+    "path_ratio_backward", "path_q_backward", "scale_draws",
     "adam_update", "gather_rows", "gather_binarized", "box_muller"]

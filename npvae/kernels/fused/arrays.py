@@ -2,7 +2,8 @@
 from ..reference.arrays import matmul
 from .compile import jit
 
-__all__ = ["matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward"]
+__all__ = ["matmul", "add", "transpose", "sum_squares", "add_to_draws_forward", "add_to_draws_backward",
+           "append_labels_forward", "append_labels_backward"]
 
 
 def add(out, a, b):
@@ -28,6 +29,24 @@ def sum_squares(total, x):
     for i in range(x.size):
         squares += x[i] * x[i]
     total[0] = squares
+
+
+@jit
+def add_to_draws_forward(out, x, y):
+    for b in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                out[b, k, j] = x[b, k, j] + y[b, j]
+
+
+@jit
+def add_to_draws_backward(dy, dout):
+    for b in range(dout.shape[0]):
+        for j in range(dout.shape[2]):
+            dy[b, j] = dout[b, 0, j]
+        for k in range(1, dout.shape[1]):
+            for j in range(dout.shape[2]):
+                dy[b, j] += dout[b, k, j]
 
 
 @jit

@@ -64,8 +64,11 @@ def is_cold() -> bool:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a scalar function for use inside kernels only; products and sums may fuse, their order stays."""
-    return numba.njit(function, no_cfunc_wrapper=True, no_cpython_wrapper=True, **STRICT)
+    """Compile a scalar function for use inside kernels only; products and sums may fuse, their order stays.
+
+    LLVM leaves a long one as a call, which stops vectorisation, unless it is told.
+    """
+    return numba.njit(function, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True, **STRICT)
 
 
 class _Disk(caching.NullCache):

@@ -1,11 +1,12 @@
-"""exp, expm1 and log1p as arithmetic that LLVM can vectorise.
+"""exp, expm1, log and log1p as arithmetic that LLVM can vectorise.
 
     exp(x), expm1(x)     any x; beyond the largest argument they saturate instead of overflowing
     log1p_unit(e)        0 <= e <= 1
+    log(x)               x > 0, normal
     log_unit(x)          0 < x <= 1, normal, single precision only
     turn(v)              cos(2 pi v), sin(2 pi v), 0 <= v <= 1, single precision only
 
-NaN passes through.
+NaN passes through, but for log and log_unit, where it is some number.
 
 Range reduction: x = n log 2 + r with n an integer and |r| <= log(2) / 2, so exp(x) = 2^n exp(r); log 2 stands in two
 parts, the first with few enough bits that n times it is exact.  exp(r) is its Taylor series, cut where the next term
@@ -118,6 +119,10 @@ def log1p_unit(e):
     """log(1 + e) for 0 <= e <= 1."""
 
 
+def log(x):
+    """log x for a normal number x > 0."""
+
+
 @overload(exp, jit_options=STRICT)
 def _exp_by_type(x):
     def single(x):
@@ -160,6 +165,33 @@ def log_unit(x):
     p = p * t + _f(2 / 3)
     m = s * t * p + s * _f(2)
     return _f(n) * _HIGH_F + (_f(n) * _LOW_F + m)
+
+
+@inlined
+def _log_d(x):
+    """The same in double precision, up to s^23: |s| <= 1/5."""
+    bits = np.float64(x).view(np.int64)
+    n = (bits - np.int64(0x3FE5555555555555)) >> np.int64(52)
+    f = np.int64(bits - (n << np.int64(52))).view(np.float64) - 1.0
+    s = f / (2.0 + f)
+    t = s * s
+    p = 2 / 23 * t + 2 / 21
+    p = p * t + 2 / 19
+    p = p * t + 2 / 17
+    p = p * t + 2 / 15
+    p = p * t + 2 / 13
+    p = p * t + 2 / 11
+    p = p * t + 2 / 9
+    p = p * t + 2 / 7
+    p = p * t + 2 / 5
+    p = p * t + 2 / 3
+    m = s * t * p + s * 2.0
+    return n * _HIGH_D + (n * _LOW_D + m)
+
+
+@overload(log, jit_options=STRICT)
+def _log_by_type(x):
+    return (lambda x: log_unit(x)) if x == numba.float32 else (lambda x: _log_d(x))
 
 
 @inlined

@@ -1,9 +1,12 @@
 """Reconstruction, fused: value and gradient of a row of pixels without a temporary."""
 import math
 
-from ..reference.likelihoods import LOG_2PI, LOGVAR_FLOOR
+from ..reference.likelihoods import COTH, LOG_2PI, LOGVAR_FLOOR
 from .compile import jit
-from .elementary import exp, log1p_unit
+from .elementary import exp, log, log1p_unit
+
+_SLOPE = COTH[::-1]      # of the two series of the continuous Bernoulli, the last coefficient first
+_CUMULANT = tuple(c / (2 * k) for k, c in enumerate(COTH, 1))[::-1]
 
 
 @jit
@@ -97,3 +100,74 @@ def gaussian_pixel_nll_backward(doutput, dnll, output, x):
                 sigmoid = (e if t < zero else one) / (one + e)
                 dmean[d] = upstream * residual * precision
                 ds[d] = upstream * half * (one - residual * residual * precision) * sigmoid
+
+
+@jit
+def gaussian_optimal_nll_forward(nll, logvar, mean, x):
+    zero, half = nll.dtype.type(0), nll.dtype.type(0.5)
+    everything = 0.0
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            total = zero
+            for d in range(mean.shape[2]):
+                residual = x[b, d] - mean[b, k, d]
+                total += residual * residual
+            nll[b, k] = total
+            everything += total
+    variance = everything / mean.size
+    logvar[0] = math.log(variance)
+    precision, constant = nll.dtype.type(1 / variance), nll.dtype.type(mean.shape[2] * (math.log(variance) + LOG_2PI))
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            nll[b, k] = half * (nll[b, k] * precision + constant)
+
+
+@jit
+def gaussian_optimal_nll_backward(dmean, dnll, logvar, mean, x):
+    """Each dmean holds its residual until c, a sum over the whole batch, is known."""
+    zero, precision = dnll.dtype.type(0), math.exp(-logvar[0])
+    total = 0.0
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            squares = zero
+            for d in range(mean.shape[2]):
+                residual = mean[b, k, d] - x[b, d]
+                squares += residual * residual
+                dmean[b, k, d] = residual
+            total += dnll[b, k] * (mean.shape[2] - squares * precision)
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            factor = dnll.dtype.type(precision * (dnll[b, k] + total / mean.size))
+            for d in range(mean.shape[2]):
+                dmean[b, k, d] *= factor
+
+
+@jit
+def continuous_bernoulli_nll_forward(nll, mean, logits, x):
+    zero, half, one = nll.dtype.type(0), nll.dtype.type(0.5), nll.dtype.type(1)
+    for b in range(logits.shape[0]):
+        for k in range(logits.shape[1]):
+            total = zero
+            for d in range(logits.shape[2]):
+                logit = logits[b, k, d]
+                t = -logit if logit < zero else logit
+                small = t < one
+                near, t = (logit if small else zero), (one if small else t)
+                e, square, cumulant, slope = exp(-t), near * near, zero, zero
+                for i in range(len(_SLOPE)):
+                    cumulant = cumulant * square + nll.dtype.type(_CUMULANT[i])
+                    slope = slope * square + nll.dtype.type(_SLOPE[i])
+                far, tail = (zero if logit < zero else logit) + log((one - e) / t), e / (one - e)
+                total += (half * near + square * cumulant if small else far) - x[b, d] * logit
+                far = one / t - tail if logit < zero else one + tail - one / t
+                mean[b, k, d] = half + near * slope if small else far
+            nll[b, k] = total
+
+
+@jit
+def continuous_bernoulli_nll_backward(dlogits, dnll, mean, x):
+    for b in range(mean.shape[0]):
+        for k in range(mean.shape[1]):
+            upstream = dnll[b, k]
+            for d in range(mean.shape[2]):
+                dlogits[b, k, d] = upstream * (mean[b, k, d] - x[b, d])

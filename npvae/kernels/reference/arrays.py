@@ -28,6 +28,19 @@ def sum_squares(total: Array, x: Array) -> None:
     total[0] = np.dot(x, x)
 
 
+def add_to_draws_forward(out: Array, x: Array, y: Array) -> None:
+    """out[b, k] = x[b, k] + y[b]: what all K draws of an image share is made once, and added to each.
+
+    x, out (B, K, H);  y (B, H).
+    """
+    np.add(x, y[:, None, :], out=out)
+
+
+def add_to_draws_backward(dy: Array, dout: Array) -> None:
+    """forward was  out[b, k] = x[b, k] + y[b]:   dy[b] = sum_k dout[b, k];  dx is dout, and need not be written."""
+    np.sum(dout, axis=1, out=dy)
+
+
 def append_labels_forward(out: Array, x: Array, labels: NDArray[np.integer]) -> None:
     """out[r] = [x[r], one-hot of labels[r // K]]: what an encoder or a decoder is told beside x (Sohn et al. 2015).
 

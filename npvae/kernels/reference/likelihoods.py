@@ -121,3 +121,88 @@ def gaussian_pixel_nll_backward(doutput: Array, dnll: Array, output: Array, x: A
     upstream = dnll[:, :, None]
     doutput[..., :pixels] = upstream * residual * precision
     doutput[..., pixels:] = upstream * 0.5 * (1 - residual * residual * precision) * sigmoid
+
+
+def gaussian_optimal_nll_forward(nll: Array, logvar: Array, mean: Array, x: Array) -> None:
+    """nll as in `gaussian_nll_forward`, with the sigma that is best for this batch (sigma-VAE: Rybkin et al. 2021):
+    of the squared residuals S[b, k] = sum_d (x - mean)^2,
+
+        sigma^2 = 1/(B K D) sum_{b,k} S,   logvar = log sigma^2,   nll = 1/2 [ S / sigma^2 + D (logvar + log 2 pi) ]
+
+    At this sigma the mean of nll over the batch, a function of sigma, is least: its derivative by logvar is the mean of
+    1/2 [ D - S / sigma^2 ].  There it is  D/2 [ log sigma^2 + log 2 pi + 1 ].   logvar (1,) is an output.
+    """
+    residual = x[:, None, :] - mean
+    squares = np.sum(residual * residual, axis=-1)
+    variance = np.sum(squares) / mean.size
+    logvar[0] = np.log(variance)
+    nll[...] = 0.5 * (squares / variance + mean.shape[-1] * (logvar + LOG_2PI))
+
+
+def gaussian_optimal_nll_backward(dmean: Array, dnll: Array, logvar: Array, mean: Array, x: Array) -> None:
+    """forward was  nll = 1/2 [ S / v + D log v + const ],  v = sigma^2 = 1/(B K D) sum_{b,k} S,  S = sum_d r^2,
+    r = mean - x.  A mean changes nll[b, k] directly, and through v the nll of every image and draw:
+
+        dv    = sum_{b,k} dnll * 1/2 [ D / v - S / v^2 ],      dS = dnll / (2 v) + dv / (B K D),      dmean = dS * 2 r
+
+    in other letters
+
+        dmean = r / v * (dnll + c),      c = 1/(B K D) sum_{b,k} dnll * [ D - S / v ]
+
+    With one dnll for all, c = 0: at its best sigma has no influence (the envelope theorem).  With weights, as in IWAE,
+    c is not 0: the batch's sigma is the best for equal weights.
+    """
+    residual = mean - x[:, None, :]
+    precision = np.exp(-logvar)
+    squares = np.sum(residual * residual, axis=-1)
+    c = np.sum(dnll * (mean.shape[-1] - squares * precision)) / mean.size
+    dmean[...] = (dnll[:, :, None] + c) * precision * residual
+
+
+#: c_k = B_2k / (2k)!, k = 1, 2, ..., with Bernoulli's numbers B:   l/2 coth(l/2) = 1 + sum_k c_k l^2k,   |l| < 2 pi
+COTH = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600,
+        -3617 / 10670622842880000, 43867 / 5109094217170944000, -174611 / 802857662698291200000)
+
+
+def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> None:
+    """nll[b, k] = sum_d A(l) - x l,   A(l) = log [ (exp(l) - 1) / l ],   l = logits[b, k, d],   x = x[b, d] in [0, 1].
+
+    The Bernoulli probabilities made a density of grey x (Loaiza-Ganem and Cunningham 2019): with
+    lambda = sigmoid(l),  lambda^x (1 - lambda)^(1 - x) = exp(x l - softplus(l)),  whose integral over x is not 1; since
+    that of exp(x l) from 0 to 1 is (exp(l) - 1) / l,
+
+        p(x) = C lambda^x (1 - lambda)^(1 - x) = exp(x l) l / (exp(l) - 1),      log C = softplus(l) - A(l)
+
+    so neither softplus nor log C need be computed.  (The paper's C = 2 artanh(1 - 2 lambda) / (1 - 2 lambda) is
+    l / tanh(l/2).)  A is the cumulant function of the uniform distribution on [0, 1], and the mean its derivative:
+
+        A(l) = max(l, 0) + log [ (1 - e) / t ],   t = |l|,   e = exp(-t)
+        E[x] = A'(l) = 1 / (1 - e) - 1 / t  where l > 0,  and  1 less that at t  where l < 0
+
+    No exponential overflows.  Around l = 0, lambda = 1/2, both are differences of numbers that grow without bound, or
+    0/0; there, for |l| < 1, their series are taken, ten terms of which leave an error of 1e-17:
+
+        A(l) = l/2 + sum_k c_k l^2k / (2k),      E[x] = 1/2 + sum_k c_k l^(2k-1),      c_k = COTH[k - 1]
+
+    mean (B, K, D) receives E[x], which for this density is not lambda.
+    """
+    negative, small = logits.real < 0, logits.real * logits.real < 1
+    t = np.where(small, 1, np.where(negative, -logits, logits))
+    e = np.exp(-t)
+    near = np.where(small, logits, 0)
+    power, cumulant, slope = near, 0.5 * near, 0.5 + 0 * near
+    for k, c in enumerate(COTH):
+        cumulant = cumulant + c / (2 * k + 2) * power * near
+        slope = slope + c * power
+        power = power * near * near
+    cumulant = np.where(small, cumulant, np.where(negative, 0, logits) + np.log((1 - e) / t))
+    np.sum(cumulant - x[:, None, :] * logits, axis=-1, out=nll)
+    mean[...] = np.where(small, slope, np.where(negative, 1 / t - e / (1 - e), 1 / (1 - e) - 1 / t))
+
+
+def continuous_bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -> None:
+    """forward was  nll = sum_d A(l) - x l,   A'(l) = E[x] = mean:
+
+        dlogits = dnll * (mean - x)                as for the Bernoulli, with the density's own mean
+    """
+    dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])

@@ -1,6 +1,7 @@
 """Priors: log p(z) of a draw, in nats.  A chapter of the kernels beside `latents`, where p(z) = N(0, I) is built in.
 
-Shapes:  z (B, K, Z);  log_p (B, K).
+Shapes:  z (B, K, Z);  log_p (B, K).  A mixture has C components: mean, logvar, precision (C, Z);  logits, peak (C,);
+weights (B, K, C).
 """
 import math
 
@@ -20,3 +21,84 @@ def standard_normal_forward(log_p: Array, z: Array) -> None:
 def standard_normal_backward(dz: Array, dlog_p: Array, z: Array) -> None:
     """forward was  log_p = sum_j -1/2 z^2 + const:   dz = -dlog_p * z."""
     dz[...] = -dlog_p[:, :, None] * z
+
+
+def gaussian_log_density_forward(log_p: Array, z: Array, mu: Array, logvar: Array) -> None:
+    """log_p[r] = log N(z; mu, diag(exp(logvar))) = sum_j -1/2 [ r^2 + logvar + log 2 pi ],   r = (z - mu) / sigma.
+
+    A row for each draw, (B K, Z), and log_p (B K,): unlike the encoder's, this mu and this logvar belong to one draw
+    alone.  It is p(h1|h2) of two stochastic layers (Burda et al. 2016, equation 1).  1 / sigma = exp(-logvar / 2) is
+    taken before the square: exp(-logvar) would overflow at twice the sigma.
+    """
+    r = (z - mu) * np.exp(-0.5 * logvar)
+    np.sum(-0.5 * (r * r + (logvar + LOG_2PI)), axis=-1, out=log_p)
+
+
+def gaussian_log_density_backward(dz: Array, dmu: Array, dlogvar: Array, dlog_p: Array, z: Array, mu: Array,
+                                  logvar: Array) -> None:
+    """forward was  log_p = sum_j -1/2 [ r^2 + logvar + const ],  r = (z - mu) exp(-logvar / 2):
+
+        dmu     = dlog_p * r / sigma                                  dr/dmu = -1 / sigma
+        dz      = -dmu                                                only z - mu counts
+        dlogvar = dlog_p * 1/2 [ r^2 - 1 ]                            dr/dlogvar = -r / 2
+    """
+    inverse = np.exp(-0.5 * logvar)
+    r = (z - mu) * inverse
+    dmu[...] = dlog_p[:, None] * r * inverse
+    dz[...] = -dmu
+    dlogvar[...] = dlog_p[:, None] * 0.5 * (r * r - 1)
+
+
+def mixture_forward(log_p: Array, weights: Array, precision: Array, peak: Array, z: Array, mean: Array, logvar: Array,
+                    logits: Array) -> None:
+    """log_p[b, k] = log sum_c pi_c N(z; mean_c, diag(s_c^2)),   pi = softmax(logits),   logvar = log s^2
+
+    from the log of each component's share, and what the backward pass needs of it:
+
+        precision = exp(-logvar)                                                   1 / s^2
+        peak[c]   = log pi_c - sum_j 1/2 [ logvar + log 2 pi ]                     where z is the component's mean
+        share     = peak[c] - sum_j 1/2 (z - mean_c)^2 precision                   log [ pi_c N(z; mean_c, s_c^2) ]
+        log_p     = m + log sum_c exp(share - m),   m = max_c share                m keeps exp from overflowing
+        weights   = exp(share - m) / sum_c exp(share - m)                          p(c|z), the responsibilities
+
+    The prior of Tomczak and Welling 2018 (equation 9) has pi_c = 1/C and components that the encoder makes.  The square
+    stays a square: z^2 - 2 z mean + mean^2 would be two matrix products, but it cancels to nothing near a narrow
+    component that lies far from 0.  Components come one after the other, as all at once would take B K C Z numbers.
+    """
+    np.exp(-logvar, out=precision)
+    shift = logits[np.argmax(logits.real)]
+    log_pi = logits - shift - np.log(np.sum(np.exp(logits - shift)))
+    peak[...] = log_pi - np.sum(0.5 * (logvar + LOG_2PI), axis=1)
+    share = weights
+    for c in range(len(mean)):
+        share[:, :, c] = peak[c] - np.sum(0.5 * (z - mean[c]) ** 2 * precision[c], axis=-1)
+    m = np.take_along_axis(share, np.argmax(share.real, axis=-1)[:, :, None], axis=-1)
+    shifted = np.exp(share - m)
+    total = np.sum(shifted, axis=-1)
+    log_p[...] = m[:, :, 0] + np.log(total)
+    weights[...] = shifted / total[:, :, None]
+
+
+def mixture_backward(dz: Array, dmean: Array, dlogvar: Array, dlogits: Array, dlog_p: Array, weights: Array,
+                     precision: Array, z: Array, mean: Array, logits: Array) -> None:
+    """forward was  log_p = log sum_c exp(share),   share = peak[c] - sum_j 1/2 (z - mean_c)^2 exp(-logvar_c).
+
+    The derivative of a log-sum-exp is the softmax, dshare = dlog_p * weights, and share is a parabola:
+
+        dz      = sum_c  -dshare (z - mean_c) precision                            towards the components responsible
+        dmean   = sum_bk dshare (z - mean_c) precision
+        dlogvar = sum_bk dshare 1/2 [ (z - mean_c)^2 precision - 1 ]               the -1 is from peak
+        dlogits = sum_bk dshare - pi_c sum_bk dlog_p                               responsible, less expected to be
+
+    the last from  d log pi_c / d logits_i = [c = i] - pi_i  and  sum_c dshare = dlog_p.
+    """
+    dz[...] = 0
+    for c in range(len(mean)):
+        dshare, difference = dlog_p * weights[:, :, c], z - mean[c]
+        pull = dshare[:, :, None] * difference * precision[c]
+        dz[...] -= pull
+        dmean[c] = np.sum(pull, axis=(0, 1))
+        dlogits[c] = np.sum(dshare)
+        dlogvar[c] = 0.5 * (np.sum(pull * difference, axis=(0, 1)) - dlogits[c])
+    pi = np.exp(logits - logits[np.argmax(logits.real)])
+    dlogits[...] -= pi / np.sum(pi) * np.sum(dlog_p)

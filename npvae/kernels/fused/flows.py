@@ -1,0 +1,110 @@
+"""Flows, fused: a step is a few sums over the latent dimensions, for which NumPy makes an array each."""
+import math
+
+from .compile import jit
+from .elementary import exp, expm1, log1p_unit
+
+
+@jit
+def planar_direction_forward(u_hat, stretch, u, w):
+    zero, one = w.dtype.type(0), w.dtype.type(1)
+    for b in range(w.shape[0]):
+        a, n = zero, zero
+        for j in range(w.shape[1]):
+            a += w[b, j] * u[b, j]
+            n += w[b, j] * w[b, j]
+        log1p = log1p_unit(exp(a if a < zero else -a))
+        stretch[b] = (zero if a < zero else a) + log1p
+        c = ((-a if a < zero else zero) + log1p - one) / n
+        for j in range(w.shape[1]):
+            u_hat[b, j] = u[b, j] + c * w[b, j]
+
+
+@jit
+def planar_direction_backward(du, dw, du_hat, dstretch, u, w):
+    zero, one, two = w.dtype.type(0), w.dtype.type(1), w.dtype.type(2)
+    for b in range(w.shape[0]):
+        a, n, dpull = zero, zero, zero
+        for j in range(w.shape[1]):
+            a += w[b, j] * u[b, j]
+            n += w[b, j] * w[b, j]
+            dpull += du_hat[b, j] * w[b, j]
+        dpull /= n
+        e = exp(a if a < zero else -a)
+        c = ((-a if a < zero else zero) + log1p_unit(e) - one) / n
+        da = ((e if a < zero else one) * dstretch[b] - (one if a < zero else e) * dpull) / (one + e)
+        dn = -dpull * c
+        for j in range(w.shape[1]):
+            du[b, j] = du_hat[b, j] + da * w[b, j]
+            dw[b, j] = c * du_hat[b, j] + da * u[b, j] + two * dn * w[b, j]
+
+
+@jit
+def planar_forward(z, log_det, tanh, z0, u_hat, stretch, w, bias):
+    zero, one, two = z.dtype.type(0), z.dtype.type(1), z.dtype.type(2)
+    for b in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            a = zero
+            for j in range(z.shape[2]):
+                a += w[b, j] * z0[b, k, j]
+            a += bias[b]
+            m = expm1(two * a if a < zero else -two * a)      # as in `tanh_forward`
+            t = m / (two + m) if a < zero else -m / (two + m)
+            for j in range(z.shape[2]):
+                z[b, k, j] = z0[b, k, j] + u_hat[b, j] * t
+            tanh[b, k] = t
+            log_det[b, k] = math.log(t * t + (one - t) * (one + t) * stretch[b])      # one for all dimensions
+
+
+@jit
+def planar_backward(dz0, du_hat, dstretch, dw, dbias, dz, dlog_det, tanh, z0, u_hat, stretch, w):
+    zero, one, two = dz.dtype.type(0), dz.dtype.type(1), dz.dtype.type(2)
+    for b in range(dz.shape[0]):
+        dstretch[b] = zero
+        dbias[b] = zero
+        for j in range(dz.shape[2]):
+            du_hat[b, j] = zero
+            dw[b, j] = zero
+        for k in range(dz.shape[1]):
+            t = tanh[b, k]
+            slope = (one - t) * (one + t)
+            ddet = dlog_det[b, k] / (t * t + slope * stretch[b])
+            dt = zero
+            for j in range(dz.shape[2]):
+                dt += dz[b, k, j] * u_hat[b, j]
+            dpre = slope * (dt + two * t * (one - stretch[b]) * ddet)
+            for j in range(dz.shape[2]):
+                dz0[b, k, j] = dz[b, k, j] + dpre * w[b, j]
+                du_hat[b, j] += t * dz[b, k, j]
+                dw[b, j] += dpre * z0[b, k, j]
+            dstretch[b] += slope * ddet
+            dbias[b] += dpre
+
+
+@jit
+def gate_forward(z, log_det, s, z0, net):
+    zero, one, size = z.dtype.type(0), z.dtype.type(1), z.shape[2]
+    for b in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            total = zero
+            for j in range(size):
+                g = net[b, k, size + j]
+                e = exp(g if g < zero else -g)
+                share = one / (one + e)
+                s[b, k, j] = e * share if g < zero else share
+                z[b, k, j] = s[b, k, j] * z0[b, k, j] + (share if g < zero else e * share) * net[b, k, j]
+                total += (-g if g < zero else zero) + log1p_unit(e)
+            log_det[b, k] = -total
+
+
+@jit
+def gate_backward(dz0, dnet, dz, dlog_det, s, z0, net):
+    one, size = dz.dtype.type(1), dz.shape[2]
+    for b in range(dz.shape[0]):
+        for k in range(dz.shape[1]):
+            for j in range(size):
+                rest = one - s[b, k, j]
+                dz0[b, k, j] = s[b, k, j] * dz[b, k, j]
+                dnet[b, k, j] = rest * dz[b, k, j]
+                dnet[b, k, size + j] = rest * (s[b, k, j] * (z0[b, k, j] - net[b, k, j]) * dz[b, k, j]
+                                               + dlog_det[b, k])

@@ -1,0 +1,135 @@
+"""Flows: steps that are invertible, and by how much they stretch space.  A chapter of the kernels beside `latents`.
+
+A draw z0 of density q0 is moved to z = f(z0).  Where f stretches space, the density thins out:
+
+    log q(z) = log q0(z0) - log |det df/dz0|
+
+and of a row of steps the logarithms add up.  So each step here writes z and its own log_det, both of one image b and
+draw k.  Shapes:  z, z0 (B, K, Z);  log_det (B, K);  u, w, u_hat (B, Z);  bias, stretch (B,).
+"""
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.inexact]
+
+
+def _softplus_and_sigmoid(a: Array) -> tuple[Array, Array]:
+    """log(1 + exp(a)) and 1 / (1 + exp(-a)), with e = exp(-|a|) so that nothing overflows."""
+    negative = a.real < 0
+    e = np.exp(np.where(negative, a, -a))
+    return np.where(negative, 0, a) + np.log1p(e), np.where(negative, e, 1) / (1 + e)
+
+
+def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -> None:
+    """The direction in which a planar step may push, made from any u and any w that is not zero.
+
+    The step  z = z0 + u_hat tanh(w.z0 + bias)  is invertible where  w.u_hat > -1:  along w it goes on by
+    1 + tanh' w.u_hat  times what z0 goes, tanh' <= 1, and must not turn back.  So the part of u along w is replaced:
+
+        u_hat = u + [m(a) - a] w / |w|^2,     a = w.u,     m(a) = -1 + softplus(a) > -1
+
+    and then  w.u_hat = a + [m(a) - a] = m(a)  (Rezende and Mohamed 2015, appendix A.1).  Forms without cancellation:
+
+        m(a) - a = softplus(-a) - 1                since softplus(a) - a = softplus(-a)
+        stretch  = softplus(a) = 1 + w.u_hat       for the step's determinant
+
+    u_hat = 0, the step that does nothing, is not at u = 0 but at  u = log(e - 1) w / |w|^2,  where softplus(a) = 1.
+    w = 0 has no direction, and 0/0 says so.
+    """
+    a = np.sum(w * u, axis=-1)
+    stretch[...], _ = _softplus_and_sigmoid(a)
+    pull = _softplus_and_sigmoid(-a)[0] - 1
+    u_hat[...] = u + (pull / np.sum(w * w, axis=-1))[:, None] * w
+
+
+def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Array, u: Array, w: Array) -> None:
+    """forward was  u_hat = u + c w,   c = pull / n,   pull = softplus(-a) - 1,   n = |w|^2,   a = w.u:
+
+        dpull = du_hat.w / n                              through c, n held fast
+        dn    = -dpull c                                  since dc/dn = -c / n
+        da    = -sigmoid(-a) dpull + sigmoid(a) dstretch
+        du    = du_hat + da w                             directly, and through a
+        dw    = c du_hat + da u + 2 dn w                  directly, through a, and through n
+    """
+    a, n = np.sum(w * u, axis=-1), np.sum(w * w, axis=-1)
+    softplus, sigmoid = _softplus_and_sigmoid(-a)
+    c = (softplus - 1) / n
+    dpull = np.sum(du_hat * w, axis=-1) / n
+    dn = -dpull * c
+    da = -sigmoid * dpull + _softplus_and_sigmoid(a)[1] * dstretch
+    du[...] = du_hat + da[:, None] * w
+    dw[...] = c[:, None] * du_hat + da[:, None] * u + 2 * dn[:, None] * w
+
+
+def planar_forward(z: Array, log_det: Array, tanh: Array, z0: Array, u_hat: Array, stretch: Array, w: Array,
+                   bias: Array) -> None:
+    """z = z0 + u_hat t,   t = tanh(w.z0 + bias),   pushed along u_hat, away from the plane w.z0 + bias = 0 or towards
+    it (Rezende and Mohamed 2015, equations 10 to 12).
+
+    The Jacobian is  I + u_hat psi^T  with  psi = (1 - t^2) w.  By the matrix determinant lemma its determinant is
+    1 + u_hat.psi, and with  u_hat.w = stretch - 1
+
+        det = 1 + (1 - t^2)(stretch - 1) = t^2 + (1 - t^2) stretch
+
+    of which the last has two terms that cannot cancel, since  stretch > 0.   log_det = log det.   t, kept in `tanh`, is
+    (B, K); one u_hat, w, bias for all K draws of an image.
+    """
+    t = np.tanh(np.sum(w[:, None, :] * z0, axis=-1) + bias[:, None])
+    tanh[...] = t
+    z[...] = z0 + u_hat[:, None, :] * t[:, :, None]
+    log_det[...] = np.log(t * t + (1 - t) * (1 + t) * stretch[:, None])
+
+
+def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias: Array, dz: Array, dlog_det: Array,
+                    tanh: Array, z0: Array, u_hat: Array, stretch: Array, w: Array) -> None:
+    """forward was  t = tanh(w.z0 + bias),   z = z0 + u_hat t,   log_det = log det,   det = t^2 + (1 - t^2) stretch:
+
+        ddet     = dlog_det / det
+        dt       = dz.u_hat + 2 t (1 - stretch) ddet           through z and through det
+        dpre     = (1 - t^2) dt                                pre = w.z0 + bias
+        dz0      = dz + dpre w                                 directly, and through pre
+        du_hat   = sum_k t dz
+        dstretch = sum_k (1 - t^2) ddet
+        dw       = sum_k dpre z0,     dbias = sum_k dpre       one of each for all draws
+    """
+    t, s = tanh, stretch[:, None]
+    slope = (1 - t) * (1 + t)
+    ddet = dlog_det / (t * t + slope * s)
+    dpre = slope * (np.sum(dz * u_hat[:, None, :], axis=-1) + 2 * t * (1 - s) * ddet)
+    dz0[...] = dz + dpre[:, :, None] * w[:, None, :]
+    np.sum(dz * t[:, :, None], axis=1, out=du_hat)
+    np.sum(slope * ddet, axis=1, out=dstretch)
+    np.sum(dpre[:, :, None] * z0, axis=1, out=dw)
+    np.sum(dpre, axis=1, out=dbias)
+
+
+def gate_forward(z: Array, log_det: Array, s: Array, z0: Array, net: Array) -> None:
+    """A step of an inverse autoregressive flow (Kingma et al. 2016, section 4): a gate s in (0, 1) for each
+    dimension says how much of z0 stays, the rest is m.   net (B, K, 2 Z) = [m, g]:
+
+        s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)
+
+    m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`masks.py`); then dz/dz0 is
+    triangular in that order with s on the diagonal, and its determinant is the product of s.  s (B, K, Z) is kept.
+
+    -softplus(-g) is log s also where s would round to 0 or to 1.
+    """
+    m, g = net[:, :, :z0.shape[2]], net[:, :, z0.shape[2]:]
+    softplus, below = _softplus_and_sigmoid(-g)
+    s[...] = _softplus_and_sigmoid(g)[1]
+    z[...] = s * z0 + below * m
+    np.sum(-softplus, axis=-1, out=log_det)
+
+
+def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, s: Array, z0: Array, net: Array) -> None:
+    """forward was  s = sigmoid(g),   z = s z0 + (1 - s) m,   log_det = sum_j log s_j,   net = [m, g]:
+
+        dz0 = s dz                             the direct path; what comes through net is the caller's
+        dm  = (1 - s) dz
+        dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det           ds/dg = s (1 - s);   d log s / dg = 1 - s
+    """
+    size = z0.shape[2]
+    m, rest = net[:, :, :size], 1 - s
+    dz0[...] = s * dz
+    dnet[:, :, :size] = rest * dz
+    dnet[:, :, size:] = rest * (s * (z0 - m) * dz + dlog_det[:, :, None])

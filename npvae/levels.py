@@ -1,0 +1,232 @@
+"""Likelihoods P(x|z) of bytes: probabilities for the 256 grey levels of a pixel.  Read after `likelihoods.py`, which
+says what a likelihood is; the formulas are in `kernels/reference/levels.py`.
+
+Images are bytes, given as x = i / 255; other numbers have probability zero, and are refused.  nll is then a cost in
+nats, never negative, and comparable between these likelihoods, and with codes for images.
+
+Each class has its `levels`, and `check_mean` beside `check`: a mean image may be of any grey, and so may images that
+are yet to be binarized, whose grey is the mean of what will be drawn.
+"""
+import math
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import numpy as np
+
+from .kernels.reference.levels import LEVELS, LOG_SCALE_FLOOR
+from .params import Array, Block, Shapes
+from .validate import integer
+
+_STEPS = LEVELS - 1
+_NEAR = 1e-3      # of a level: rounding in float32 moves a byte / 255 by less
+_NUMBERS = 2 ** 20      # of a table of probabilities at a time
+
+
+def check_unit(x: Array, name: str, likelihood: str) -> None:
+    """Raises ValueError unless every pixel lies in [0, 1]."""
+    low, high = x.min(), x.max()
+    if not (low >= 0 and high <= 1):
+        found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}; bytes are divided by 255"
+        raise ValueError(f"{name} must lie in [0, 1] for likelihood {likelihood}, found {found}")
+
+
+def mean_within(mean: Array) -> Array:
+    """The mean image, kept a thousandth away from black and white, where parameters would be infinite."""
+    return np.clip(mean, 1e-3, 1 - 1e-3)
+
+
+def solve(increasing: Callable[[Array], Array], target: Array, low: float, high: float) -> Array:
+    """Where the function is `target` (D,), each entry on its own, by bisection between two numbers."""
+    lower, upper = np.full(target.shape, low), np.full(target.shape, high)
+    for _ in range(70):
+        middle = 0.5 * (lower + upper)
+        below = increasing(middle) < target
+        lower, upper = np.where(below, middle, lower), np.where(below, upper, middle)
+    return middle
+
+
+class _Levels:
+    """What the three have in common."""
+
+    name: str
+    levels = LEVELS
+    shapes: Shapes = {}
+
+    def initialize(self, params: Block) -> None:
+        """It has no parameters of its own."""
+
+    def check(self, x: Array, name: str) -> None:
+        """Raises ValueError unless every pixel is a whole number / (levels - 1)."""
+        self.check_mean(x, name)
+        level = (self.levels - 1) * x.astype(np.result_type(x, np.float32))
+        wrong = np.abs(level - np.rint(level)) > _NEAR
+        if wrong.any():
+            whole = "bytes / 255" if self.levels == LEVELS else f"whole numbers / {self.levels - 1}"
+            raise ValueError(f"{name} must hold {whole} for likelihood {self._family}, found {x[wrong][0]:g}; other "
+                             "numbers in [0, 1] fit likelihood continuous-bernoulli or gaussian")
+
+    def check_mean(self, x: Array, name: str) -> None:
+        """Raises ValueError unless every pixel lies in [0, 1]."""
+        check_unit(x, name, self._family)
+
+    @property
+    def _family(self) -> str:
+        return self.name.partition(":")[0]
+
+
+class DiscretizedLogistic(_Levels):
+    """What a logistic distribution has around each level, location and scale for every pixel from the decoder; the
+    tails belong to black and white (Kingma et al. 2016; Salimans et al. 2017).  The scale is bounded below
+    (`LOG_SCALE_FLOOR`)."""
+
+    name = "discretized-logistic"
+    recordable = True
+
+    def output_dim(self, input_dim: int) -> int:
+        return 2 * input_dim
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image, with a standard deviation near 1/4 throughout.  (The location is not
+        the mean: what lies beyond black counts as black.)"""
+        r = math.log(0.25 * math.sqrt(3) / math.pi)
+
+        def expectation(location: Array) -> Array:
+            return self._mean(np.stack([location, np.full_like(location, r)]), _sigmoid)
+        return np.concatenate([solve(expectation, mean_within(mean), -5, 6), np.full(mean.shape, r)])
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.discretized_logistic_nll_forward(nll, output, x)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.discretized_logistic_nll_backward(doutput, dnll, output, x)
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) from the decoder's output (rows, 2 D):  1/255 sum_{i = 1}^{255} P(level >= i)."""
+        def sigmoid(a: Array) -> Array:
+            out = np.empty_like(a)
+            kernels.sigmoid_forward(out, a, np.zeros(a.shape[1], a.dtype))
+            return out
+        return self._mean(np.stack(np.split(output, 2, axis=1)), sigmoid)
+
+    def _mean(self, parameters: Array, sigmoid: Callable[[Array], Array]) -> Array:
+        location, rate = parameters[0], _rate(parameters[1])
+        total = np.zeros_like(location)
+        for i in range(_STEPS):
+            total += sigmoid((location - (i + 0.5) / _STEPS) * rate)
+        return total / _STEPS
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ P(x|z) (rows, D): a draw from the logistic distribution, at the nearest level."""
+        location, r = np.split(output.real.astype(float), 2, axis=1)
+        x = location + rng.logistic(size=location.shape) / _rate(r)
+        return (np.clip(np.rint(_STEPS * x), 0, _STEPS) / _STEPS).astype(output.dtype)
+
+
+class Categorical(_Levels):
+    """A probability for each level of every pixel, by a softmax: the decoder puts out 256 numbers a pixel, which takes
+    memory and time (van den Oord et al. 2016).  It is not told that neighbouring levels are alike.
+
+    levels : how many there are, x = i / (levels - 1); 256 are those of bytes
+    """
+
+    recordable = True
+
+    def __init__(self, levels: int = LEVELS) -> None:
+        self.levels = integer("levels", levels, 2)
+        self.name = f"categorical:{self.levels}"
+
+    def output_dim(self, input_dim: int) -> int:
+        return self.levels * input_dim
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image: the same small probability for all levels, the more the greyer the mean
+        is, and black or white beside it."""
+        m, steps = mean_within(mean)[:, None], self.levels - 1
+        uniform = np.minimum(m, 1 - m)
+        white = (m - 0.5 * uniform) / (1 - uniform)
+        ends = np.arange(self.levels) == np.array([[0], [steps]])
+        return np.log(uniform / self.levels + (1 - uniform) * ((1 - white) * ends[0] + white * ends[1])).ravel()
+
+    def _log_sum(self, nll: Array, kept: Array, x: Array) -> Array:
+        """(B, K, D), the first numbers of `kept`: the others are left untouched, and so cost no memory."""
+        return kept.reshape(-1)[:nll.size * x.shape[1]].reshape(*nll.shape, x.shape[1])
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.categorical_nll_forward(nll, self._log_sum(nll, kept, x), output, x)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.categorical_nll_backward(doutput, dnll, self._log_sum(dnll, kept, x), output, x)
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) from the decoder's output (rows, levels D):  sum_i p_i i / (levels - 1)."""
+        mean = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
+        for rows, p in self._probabilities(output):
+            mean[rows] = p @ (np.arange(self.levels) / (self.levels - 1)).astype(output.dtype)
+        return mean
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform number."""
+        x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
+        for rows, p in self._probabilities(output):
+            cumulative = np.cumsum(p.real, axis=-1, dtype=float)
+            uniform = rng.random(x[rows].shape)[..., None] * cumulative[..., -1:]
+            x[rows] = np.minimum(np.sum(cumulative <= uniform, axis=-1), self.levels - 1) / (self.levels - 1)
+        return x
+
+    def _probabilities(self, output: Array) -> Iterator[tuple[slice, Array]]:
+        """A few rows at a time, (rows, D, levels)."""
+        size = max(1, _NUMBERS // output.shape[1])
+        for start in range(0, len(output), size):
+            rows = slice(start, start + size)
+            scores = output[rows].reshape(len(output[rows]), -1, self.levels)
+            p = np.exp(scores - np.max(scores.real, axis=-1, keepdims=True))
+            yield rows, p / np.sum(p, axis=-1, keepdims=True)
+
+
+class BetaBinomial(_Levels):
+    """255 tries with a probability that is itself drawn from Beta(alpha, beta), alpha and beta for every pixel from the
+    decoder (Townsend et al. 2019).  Small alpha and beta make black and white likely, large ones a narrow peak."""
+
+    name = "beta-binomial"
+    recordable = True
+
+    def output_dim(self, input_dim: int) -> int:
+        return 2 * input_dim
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image, with alpha + beta = 1: black and white are likeliest."""
+        m = mean_within(mean)
+        return np.concatenate([np.log(m), np.log(1 - m)])
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.beta_binomial_nll_forward(nll, output, x)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.beta_binomial_nll_backward(doutput, dnll, output, x)
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) from the decoder's output (rows, 2 D):  alpha / (alpha + beta)."""
+        log_alpha, log_beta = np.split(output, 2, axis=1)
+        mean = np.empty_like(log_alpha, order="C")
+        kernels.sigmoid_forward(mean, log_alpha - log_beta, np.zeros(mean.shape[1], mean.dtype))
+        return mean
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ P(x|z) (rows, D)."""
+        alpha, beta = np.split(np.exp(output.real.astype(float)), 2, axis=1)
+        return (rng.binomial(_STEPS, rng.beta(alpha, beta)) / _STEPS).astype(output.dtype)
+
+
+def _sigmoid(a: Array) -> Array:
+    return 0.5 * (1 + np.tanh(0.5 * a))
+
+
+def _rate(r: Array) -> Array:
+    """1 / s from the second half of a discretized logistic's output."""
+    t = r - LOG_SCALE_FLOOR
+    negative = t.real < 0
+    softplus = np.where(negative, 0, t) + np.log1p(np.exp(np.where(negative, t, -t)))
+    return np.exp(-(LOG_SCALE_FLOOR + softplus))

@@ -1,0 +1,102 @@
+"""Masks that make dense layers autoregressive, and the dense layer that carries one.  Read after `layers.py`.
+
+Every unit has a degree, and a unit never sees what is above its own (Germain et al. 2015, MADE, section 4):
+
+    input d                     has degree d, from 1 to D, or any other order of these numbers
+    hidden unit of degree m     sees the inputs of degree <= m, and hidden units of degree <= m
+    output d                    sees the hidden units of degree < d
+
+so output d depends on the inputs of degree < d alone, however many layers lie between: each step keeps or raises the
+degree, and the last one raises it.  The degrees of hidden units go from 1 to D - 1; a unit of degree D would be seen by
+no output, one of degree 0 sees no input, and is of use only where the layer is told something else as well.
+
+    order = input_degrees(D)
+    units = hidden_degrees(H, D)
+    first = MaskedDense("flow.0", mask(order, units), "relu")                           (B, D) -> (B, H)
+    second = MaskedDense("flow.1", mask(units, units), "relu")                          (B, H) -> (B, H)
+    last = MaskedDense("flow.2", mask(units, order, strict=True), "identity")           (B, H) -> (B, D)
+
+An output of two numbers for each input takes `np.tile(order, 2)`, and then has m in columns 0 ... D - 1, s behind them.
+"""
+from types import ModuleType
+
+import numpy as np
+
+from .layers import ACTIVATIONS
+from .params import Array, Block, Shapes
+from .validate import choice
+
+
+def input_degrees(n: int) -> Array:
+    """1 ... n, (n,): the natural order.  `input_degrees(n)[::-1]` is the reverse, which flows take in turns."""
+    return np.arange(1, n + 1)
+
+
+def hidden_degrees(units: int, n: int, rng: np.random.Generator | None = None, least: int = 1) -> Array:
+    """Degrees of hidden units (units,) over n inputs, ascending, from `least` to n - 1.
+
+    Without rng they are dealt out evenly: each degree to as many units as any other, or to one more; and if there are
+    fewer units than degrees, to degrees in equal distances.  (Dealt 1, 2, 3, ... they would leave the last inputs to no
+    unit.)  With rng they are uniform (Germain et al. 2015, section 4.1).  Over one input a unit has degree `least`.
+    """
+    count = max(n - least, 1)
+    if rng is not None:
+        return np.sort(rng.integers(least, least + count, units))
+    return least + np.arange(units) * count // max(units, 1)
+
+
+def mask(inputs: Array, outputs: Array, strict: bool = False) -> Array:
+    """M[i, j] = 1 where output j sees input i, else 0, (in, out): where its degree is as high, or, if `strict` (the
+    last layer), higher."""
+    below = inputs[:, None] < outputs if strict else inputs[:, None] <= outputs
+    return below.astype(np.float64)
+
+
+class MaskedDense:
+    """out = f(x (W * M) + b): used in place of `layers.Dense`, with its methods and their arguments.
+
+    The mask is applied to W in the forward pass: a weight that it takes away has no say, whatever its value; its
+    gradient is exactly zero; and it starts at zero and stays there.  The forward pass leaves W * M in the layer, where
+    `backward`, or whoever calls `weights`, finds it.  The layer has memory of its own, so no two threads may use it.
+    """
+
+    def __init__(self, name: str, mask: Array, activation: str) -> None:
+        self.W, self.b, self.mask = f"{name}.W", f"{name}.b", np.asarray(mask, np.float64)
+        n_in, n_out = self.mask.shape
+        self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
+        self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
+        self.activation_forward, self.activation_backward = f"{activation}_forward", f"{activation}_backward"
+        self.masked = self.dmasked = np.empty((0, 0))
+
+    def initialize(self, params: Block, rng: np.random.Generator) -> None:
+        """Random W, zero b: as of a dense layer, but of each weight the inputs counted that its output sees, and the
+        outputs that see its input,  Var(W[i, j]) = M[i, j] gain / max(sum_i M[i, j], sum_j M[i, j])."""
+        fan = np.maximum(np.maximum(self.mask.sum(axis=0), self.mask.sum(axis=1)[:, None]), 1)
+        params[self.W][...] = self.mask * rng.normal(0, np.sqrt(self.gain / fan))
+        params[self.b][...] = 0
+
+    def weights(self, kernels: ModuleType, params: Block) -> Array:
+        """W * M (in, out) of these parameters; `forward` takes it from here, and it stays until the next call."""
+        W = params[self.W]
+        if self.masked.dtype != W.dtype or not self.masked.size:
+            self.masked, self.dmasked = np.empty_like(W), np.empty_like(W)
+            self.mask = self.mask.astype(W.real.dtype)
+        kernels.mask_forward(self.masked, W, self.mask)
+        return self.masked
+
+    def forward(self, kernels: ModuleType, out: Array, pre: Array, x: Array, params: Block) -> None:
+        """out = f(x (W * M) + b).   x (B, in);  pre, out (B, out)."""
+        kernels.matmul(pre, x, self.weights(kernels, params))
+        getattr(kernels, self.activation_forward)(out, pre, params[self.b])
+
+    def backward(self, kernels: ModuleType, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array,
+                 x: Array, params: Block) -> None:
+        """forward was  out = f(x W' + b),  W' = W * M:   as of a dense layer, and  dW = dW' * M = (x^T dpre) * M.
+
+        Of the parameters that the last forward pass had.
+        """
+        getattr(kernels, self.activation_backward)(dpre, grads[self.b], dout, out)
+        kernels.matmul(self.dmasked, x.T, dpre)
+        kernels.mask_backward(grads[self.W], self.dmasked, self.mask)
+        if dx is not None:
+            kernels.matmul(dx, dpre, self.masked.T)

@@ -1,0 +1,208 @@
+"""Models with a learned prior: gradients by the complex step, estimators with less noise, bounds against the exact
+log p(x) of a linear model, training, files; and what does not fit, refused.
+"""
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, priors
+from npvae.gradcheck import compare, numerical_gradient
+from npvae.kernels import reference
+from strategies import seeds, sizes
+from test_gradients import STEP, batch, check, loss_in
+from test_identities import close_to
+from test_priors import KERNELS, PRIORS, RNG, U, components, model
+
+
+# --- gradients of whole models ---
+
+OBJECTIVES = {"elbo": (ELBO(sampled=True), 3), "elbo K=1": (ELBO(0.3, sampled=True), 1), "iwae": (IWAE(), 4),
+              "iwae beta": (IWAE(0.6), 2)}
+
+
+@KERNELS
+@PRIORS
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_tensor_against_the_complex_step(prior, objective, hidden, kernels):
+    report = check("complex", *OBJECTIVES[objective], seed=1, size=8, kernels=kernels, input_dim=7, hidden=hidden,
+                   latent_dim=3, activation="tanh", decoder_hidden=[width + 3 for width in hidden], prior=prior)
+    assert report.worst.error <= (1e-12 if kernels == "numpy" else 1e-10), report
+    assert not any(tensor.vacuous for tensor in report.tensors), report
+    assert any(tensor.name.startswith("prior") for tensor in report.tensors)
+
+
+@settings(max_examples=12)
+@given(size=sizes("BDHGZC", most=8), draws=st.integers(1, 4), seed=seeds, vamp=st.booleans(),
+       objective=st.sampled_from(list(OBJECTIVES)))
+def test_random_architectures(size, draws, seed, vamp, objective):
+    report = check("complex", OBJECTIVES[objective][0], draws, seed, size["B"], "numba", input_dim=size["D"],
+                   hidden=(size["H"], size["G"]), latent_dim=size["Z"], activation="softplus",
+                   prior=f"{'vamp' if vamp else 'mixture'}:{size['C']}")
+    assert report.worst.error <= 1e-10, report
+
+
+@pytest.mark.parametrize("missing", ["the path through q(z|u)", "the path through q(z|x)", "the gradient of u"])
+def test_both_paths_to_the_encoder_are_needed(missing, monkeypatch):
+    vae, analytic = (VAE(7, (6,), 3, "tanh", dtype=dtype, kernels="numpy", prior="vamp:5", seed=1)
+                     for dtype in ("float64", "complex128"))
+    x, eps = batch(vae, 4, 3, 1)
+    analytic.parameters.flat[...] = vae.parameters.flat
+    numeric = numerical_gradient(loss_in(analytic, x, eps, IWAE()), vae.parameters, "complex")
+    assert compare(vae.loss_and_gradients(x, eps, IWAE(), STEP)[1], numeric, "complex").ok
+    backward = priors.Vamp.backward
+
+    def broken(self, kernels, d, a, grads, params):
+        backward(self, kernels, d, a, grads, params)
+        if missing == "the path through q(z|u)":
+            d.mu[4:], d.logvar[4:] = 0, 0
+    monkeypatch.setattr(priors.Vamp, "backward", broken)
+    if missing == "the path through q(z|x)":
+        add = reference.add
+        monkeypatch.setattr(reference, "add", lambda out, a, b: add(out, a, 0 * b if out.shape == (4, 3, 3) else b))
+    if missing == "the gradient of u":
+        monkeypatch.setattr(priors.Vamp, "after", lambda *arguments: None)
+        vae.gradients[U][...] = 0
+    report = compare(vae.loss_and_gradients(x, eps, IWAE(), STEP)[1], numeric, "complex")
+    wrong = {tensor.name for tensor in report.tensors if tensor.error > 1e-12}
+    assert wrong == ({U} if missing == "the gradient of u" else
+                     {"encoder.0.W", "encoder.0.b", "mu.W", "mu.b", "logvar.W", "logvar.b"}
+                     | ({U} if missing == "the path through q(z|u)" else set()))
+
+
+@PRIORS
+@given(seed=seeds)
+def test_a_batch_is_the_mean_of_its_rows(prior, seed):
+    vae = model(prior, seed)
+    x, eps = batch(vae, 5, 3, seed)
+    for objective in (ELBO(sampled=True), IWAE()):
+        loss, gradients = vae.loss_and_gradients(x, eps, objective)
+        whole, parts = gradients.flat.copy(), np.zeros_like(gradients.flat)
+        for rows in (slice(0, 2), slice(2, 5)):
+            parts += vae.loss_and_gradients(x[rows], eps[rows], objective)[1].flat * len(x[rows]) / 5
+        assert np.linalg.norm(parts - whole) <= 1e-12 * np.linalg.norm(whole)
+
+
+class Weighted:
+    """An objective that weighs the images of a batch: with the weights of a quadrature rule, a mean over the noise."""
+
+    def __init__(self, objective, weights):
+        self.objective, self.weights, self.sampled = objective, weights, objective.sampled
+
+    def __call__(self, nll, reg, step):
+        loss, *rest = self.objective(nll, reg, step)
+        return loss, *(np.broadcast_to(part, nll.shape) * (len(nll) * self.weights[:, None]) for part in rest)
+
+
+@PRIORS
+@pytest.mark.parametrize("draws, pair", [(1, (ELBO(sampled=True), ELBO(sampled=True, gradient="stl"))),
+                                         (2, (IWAE(), IWAE(gradient="dreg")))], ids=["stl", "dreg"])
+def test_estimators_with_less_noise_have_the_same_mean(prior, draws, pair):
+    """Over the noise, by Gauss-Hermite quadrature.  What leaves out the score of q(z|x) must not leave out that of
+    q(z|u), which is of the prior."""
+    vae = VAE(7, (6,), 1, "tanh", dtype="float64", kernels="numpy", prior=prior, seed=1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    eps = np.stack(np.meshgrid(*[nodes] * draws, indexing="ij"), axis=-1).reshape(-1, draws, 1)
+    weights = np.prod(np.meshgrid(*[weights / weights.sum()] * draws), axis=0).ravel()
+    x = np.tile(np.random.default_rng(0).random(7), (len(eps), 1))
+    plain, other = (vae.loss_and_gradients(x, eps, Weighted(one, weights))[1].flat.copy() for one in pair)
+    assert np.linalg.norm(plain - other) <= 1e-4 * np.linalg.norm(plain)
+    at_a_node = [vae.loss_and_gradients(x[:1], eps[:1], one)[1].flat.copy() for one in pair]
+    assert np.linalg.norm(at_a_node[0] - at_a_node[1]) > 0.1 * np.linalg.norm(plain)
+
+
+# --- against the truth: a linear Gaussian decoder ---
+
+@KERNELS
+@PRIORS
+def test_bounds_and_log_likelihood_against_the_exact_log_p(prior, kernels):
+    """p(x) = sum_c pi_c N(x; mean_c W + b, W^T S_c W + sigma^2): importance sampling is right on average, the bounds
+    stay below."""
+    vae, sigma = model(prior, 4, input_dim=5, hidden=(), latent_dim=2, likelihood="gaussian:0.8", kernels=kernels), 0.8
+    vae.parameters["logvar.b"][...] += 1
+    (mean, logvar, pi), W, x = components(vae), vae.parameters["output.W"], np.random.default_rng(1).random((1, 5))
+    p = 0.0
+    for m, v, weight in zip(mean, logvar, pi):
+        covariance, r = (W.T * np.exp(v)) @ W + sigma ** 2 * np.eye(5), x[0] - m @ W - vae.parameters["output.b"]
+        p += weight * math.exp(-0.5 * (r @ np.linalg.solve(covariance, r) + np.linalg.slogdet(covariance)[1]
+                                       + 5 * math.log(2 * math.pi)))
+    rows, rng = np.tile(x, (300, 1)), np.random.default_rng(2)
+    ratios = np.exp(vae.log_likelihood(rows, rng, 100) - math.log(p))
+    close_to(ratios, 1.0, "p(x)")
+    assert ratios.std() < 1
+    elbos, bounds = vae.elbo(rows, rng), vae.log_likelihood(rows, rng, 5)
+    assert elbos.mean() < bounds.mean() < math.log(p)
+
+
+# --- as any model ---
+
+@pytest.mark.parametrize("dtype, kernels", [("float32", "numba"), ("float64", "numba"), ("float32", "numpy"),
+                                            ("complex128", "numpy")])
+@PRIORS
+def test_shapes_types_and_the_way_to_disk(prior, dtype, kernels, tmp_path):
+    vae, x, rng = model(prior, dtype=dtype, kernels=kernels), RNG.random((4, 7)), np.random.default_rng(0)
+    results = [*vae.encode(x), vae.sample(9, rng), vae.sample(9, rng, mean=False), vae.reconstruct(x, rng),
+               vae.elbo(x, rng)]
+    assert [value.shape for value in results] == [(4, 3), (4, 3), (9, 7), (9, 7), (4, 7), (4,)]
+    assert {value.dtype for value in results} == {np.dtype(dtype)}
+    assert vae.config()["prior"] == prior == vae.latent.prior.name
+    if dtype != "complex128":
+        assert vae.log_likelihood(x, rng, n_samples=30).shape == (4,)
+        vae.save(tmp_path / "model.npz")
+        loaded = VAE.load(tmp_path / "model.npz", kernels=kernels)
+        assert np.array_equal(loaded.parameters.flat, vae.parameters.flat) and loaded.config() == vae.config()
+        one, same = (each.sample(20, np.random.default_rng(1)) for each in (vae, loaded))
+        assert np.array_equal(one, same)
+
+
+@KERNELS
+@PRIORS
+def test_training_moves_every_parameter_and_resumes_to_the_bit(prior, kernels, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (40, 7), dtype=np.uint8)
+    arguments = dict(batch_size=8, objective=ELBO(sampled=True), binarize="dynamic", seed=3)
+    straight, first, second = (VAE(7, (6,), 3, prior=prior, kernels=kernels, seed=seed) for seed in (1, 1, 9))
+    start = straight.parameters.flat.copy()
+    history = fit(straight, x, x, 4, **arguments)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert (straight.parameters.flat != start).mean() > 0.9
+    fit(first, x, x, 2, callbacks=[Checkpoint(tmp_path / "c.npz")], **arguments)
+    fit(second, x, x, 4, resume=tmp_path / "c.npz", **arguments)
+    assert np.array_equal(second.parameters.flat, straight.parameters.flat)
+
+
+def test_components_start_apart_and_alike_in_every_type():
+    for prior, name in (("mixture:6", "prior.mean"), ("vamp:6", U)):
+        single, double = (VAE(7, (6,), 3, prior=prior, dtype=dtype, seed=2) for dtype in ("float32", "float64"))
+        assert np.array_equal(single.parameters[name], double.parameters[name].astype(np.float32))
+        assert len(np.unique(double.parameters[name])) == double.parameters[name].size
+        plain = VAE(7, (6,), 3, seed=2)      # a prior changes nothing about the start of the rest
+        assert all(np.array_equal(plain.parameters[key], single.parameters[key]) for key in plain.parameters)
+
+
+# --- refused ---
+
+@pytest.mark.parametrize("config, says", [
+    *(({"prior": bad}, "prior must be one of normal, mixture:C and vamp:C with C components, such as vamp:500, ")
+      for bad in ("mixture", "mixture:0", "mixture:02", "mixture:-1", "mixture:2.5", "vamp:", "vamp:x", "Vamp:3", 3,
+                  None)),
+    ({"prior": "vamp:3", "classes": 10}, "prior vamp:3 encodes pseudo-inputs, which have no labels, and this model has "
+     "10 classes: prior mixture:3 fits"),
+    ({"prior": "vamp:3", "posterior": "planar:2"}, "prior vamp:3 is made of Gaussians q(z|u), and posterior planar:2 "
+     "is none: posterior gaussian fits, or prior mixture:3")])
+def test_what_does_not_fit_is_refused_in_a_line(config, says):
+    with pytest.raises(ValueError) as caught:
+        VAE(7, (6,), 3, **config)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@PRIORS
+@pytest.mark.parametrize("objective", [ELBO(), FreeBits(0.1)], ids=["elbo", "free bits"])
+def test_objectives_with_an_exact_kl_are_refused(prior, objective):
+    vae = VAE(7, (6,), 3, prior=prior)
+    for call in (lambda: vae.loss_and_gradients(np.full((2, 7), 0.5), np.ones((2, 1, 3)), objective),
+                 lambda: fit(vae, np.zeros((9, 7)), np.zeros((9, 7)), 1, 3, objective=objective)):
+        with pytest.raises(ValueError, match=rf"which prior {prior} with .*: ELBO\(sampled=True\) and IWAE\(\) fit"):
+            call()

@@ -1,0 +1,243 @@
+"""The summary of all that `evaluate` measures: it holds what its parts say, and tells when bounds miss their order."""
+import json
+import math
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from npvae import VAE, active_units, kl_per_dimension, plotting, summarize
+from npvae.evaluate import exact_log_likelihood, information_per_dimension, nats_per_dimension
+from npvae.explorer import write_explorer
+from npvae.kernels import reference
+from npvae.summary import Estimate, Summary, _Groups, _Moments
+from test_evaluate import linear_vae, worsen
+from tiny_runs import TINY, program_in
+
+
+def model(**config):
+    vae = VAE(**{"input_dim": 6, "hidden": (5,), "latent_dim": 3, "kernels": "numpy", "dtype": "float64", **config})
+    vae.parameters.flat[...] += 0.3 * np.random.default_rng(1).standard_normal(vae.parameters.flat.size)
+    return vae
+
+
+# ---- All at once
+
+MODELS = {"plain": {}, "numba": {"kernels": "numba", "dtype": "float32"}, "mixture": {"prior": "mixture:3"},
+          "flow": {"posterior": "planar:2"}, "classes": {"classes": 3}, "made": {"decoder": "made:4"},
+          "two layers": {"prior": "hierarchical:2"}, "vamp": {"prior": "vamp:3"}}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_summary_holds_what_the_parts_say(name):
+    vae, rng = model(**MODELS[name]), np.random.default_rng(1)
+    x, labels = rng.random((11, 6)), np.arange(11) % 3 if vae.classes else None
+    found = summarize(vae, x, np.random.default_rng(2), 400, labels)
+    assert np.array_equal(found.log_p.values, vae.log_likelihood(x, np.random.default_rng(2), 400, labels))
+    assert found.elbo.value == pytest.approx(-found.distortion - found.rate, rel=1e-6) and found.exact is None
+    assert list(found.bounds) == ["ELBO", "IWAE-5", "IWAE-50", "log p(x)"] and found.violations == []
+    bounds = [vae.elbo(x, rng, labels).mean() for _ in range(300)]
+    assert abs(np.mean(bounds) - found.elbo.value) < 5 * math.hypot(np.std(bounds) / math.sqrt(300), found.elbo.error)
+    assert found.active_units == active_units(vae, x, labels)
+    np.testing.assert_array_equal(found.information_per_dimension, information_per_dimension(vae, x, labels))
+    if vae.latent.analytic:
+        np.testing.assert_array_equal(found.kl_per_dimension, kl_per_dimension(vae, x, labels))
+        assert found.rate == pytest.approx(found.kl_per_dimension.sum(), rel=1e-6)
+    else:
+        assert found.kl_per_dimension is None and found.sampled_elbo is None
+    assert json.loads(json.dumps(found.plain(), allow_nan=False)) == found.plain()
+    assert str(found).endswith("ELBO <= IWAE-5 <= IWAE-50 <= log p(x): holds")
+
+
+@pytest.mark.parametrize("name", ["plain", "mixture"])
+def test_bounds_are_those_of_all_draws(name):
+    """Against log w of every draw, kept and put together by hand."""
+    vae, x, kept = model(**MODELS[name]), np.random.default_rng(0).random((11, 6)), []
+    forward = vae.forward
+
+    def keep(a, sampled, kernels=None):
+        forward(a, sampled, kernels)
+        kept.append((a.nll.copy(), a.log_ratio.copy()))
+
+    vae.forward = keep
+    found = summarize(vae, x, np.random.default_rng(2), 330, groups=(7, 50, 120, 330, 1000))
+    nll, ratio = (np.concatenate([np.concatenate([one[i] for one in kept[j:j + 3]], axis=1) for j in (0, 3)])
+                  for i in (0, 1))
+    assert nll.shape == (11, 330) and list(found.iwae) == [7, 50, 120]
+    for K, bound in found.iwae.items():
+        log_w = -(nll + ratio)[:, :330 // K * K].reshape(11, -1, K)
+        values = np.log(np.exp(log_w).mean(axis=2))
+        error = math.sqrt((values.var(axis=1, ddof=1) / values.shape[1]).sum()) / 11
+        assert bound == pytest.approx((values.mean(), error), rel=1e-9)
+    assert found.distortion == pytest.approx(nll.mean())
+    sampled = found.sampled_elbo or found.elbo
+    assert sampled.value == pytest.approx(-(nll + ratio).mean())
+    assert sampled.error == pytest.approx(math.sqrt(((nll + ratio).var(axis=1, ddof=1) / 330).sum()) / 11)
+
+
+def test_groups_wait_for_the_next_pass_over_the_same_images():
+    groups, log_w = _Groups(model(), 5, 4), np.random.default_rng(0).normal(size=(5, 30))
+    for images in (slice(0, 3), slice(3, 5)):
+        for start, end in ((0, 2), (2, 3), (3, 12), (12, 13), (13, 30)):
+            groups.add(images, log_w[images, start:end])
+    expected = np.log(np.exp(log_w[:, :28].reshape(5, 7, 4)).mean(axis=2))
+    assert groups.count.tolist() == [7] * 5
+    assert groups.estimate() == pytest.approx((expected.mean(), np.sqrt(
+        (expected.var(axis=1, ddof=1) / 7).sum()) / 5))
+
+
+def test_moments_of_one_draw_have_no_error():
+    moments = _Moments(2)
+    moments.add(slice(0, 2), np.array([[1.0], [2.0]]))
+    assert moments.estimate().value == 1.5 and math.isnan(moments.estimate().error)
+    moments.add(slice(0, 2), np.array([[1.0], [2.0]]))
+    assert moments.estimate() == (1.5, 0)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 9])
+def test_few_draws(samples):
+    """What cannot be said is left out: no error of one draw, no bound of as many draws as there are."""
+    found = summarize(model(), np.full((4, 6), 0.5), np.random.default_rng(0), samples)
+    assert list(found.iwae) == [] and found.violations == []
+    assert math.isnan(found.elbo.error) == (samples == 1) and (found.plain()["log_p_error"] is None) == (samples == 1)
+    one = summarize(model(), np.full((1, 6), 0.5), np.random.default_rng(0), samples)
+    assert one.plain()["log_p_standard_error"] is None and "these images" not in str(one) and "nan" not in str(one)
+
+
+def test_memory_does_not_depend_on_the_number_of_samples():
+    vae, x = linear_vae(50, 3, 2)
+    summarize(vae, x[:4], np.random.default_rng(0), 1000)
+    peaks = []
+    for samples in (1000, 20_000):
+        tracemalloc.start()
+        summarize(vae, x[:4], np.random.default_rng(0), samples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+# ---- The order of the bounds
+
+def poor():
+    vae, x = linear_vae(8, 3, 6)
+    worsen(vae)
+    return vae, x
+
+
+def test_the_linear_model():
+    """At the exact posterior all bounds are log p(x); elsewhere they rise to it."""
+    vae, x = linear_vae(8, 3, 6)
+    tight, truth = summarize(vae, x, np.random.default_rng(0), 300), exact_log_likelihood(vae, x).mean()
+    np.testing.assert_allclose([bound.value for bound in (*tight.iwae.values(), tight.sampled_elbo)], truth, atol=1e-9)
+    assert tight.log_p.ess.min() == pytest.approx(300) and not tight.violations
+    vae, x = poor()
+    found = summarize(vae, x, np.random.default_rng(0), 2000)
+    values = [bound.value for bound in found.bounds.values()]
+    assert list(found.bounds)[-1] == "exact log p(x)" and values == sorted(values) and values[-1] == truth
+    assert abs(found.log_p.mean - truth) < 4 * found.log_p.sampling_error < 0.02
+    assert "log p(x) <= exact log p(x): holds" in str(found) and f"exact                  {truth:9.2f}" in str(found)
+
+
+def test_no_false_alarm():
+    """Of 60 models of all kinds, trained or not."""
+    for seed in range(60):
+        vae = model(seed=seed, **list(MODELS.values())[seed % len(MODELS)])
+        labels = np.arange(5) % 3 if vae.classes else None
+        found = summarize(vae, np.random.default_rng(seed).random((5, 6)), np.random.default_rng(seed), 120, labels)
+        assert found.violations == [], (seed, str(found))
+
+
+def negated(name):
+    right = getattr(reference, name)
+
+    def wrong(out, *rest):
+        right(out, *rest)
+        out *= -1
+
+    return name, wrong
+
+
+def wrong_way_bound(bound, weights, log_w):
+    right_bound(bound, weights, -log_w)
+    bound *= -1
+
+
+def half_the_square(nll, *rest):
+    right_nll(nll, *rest)
+    nll *= 0.9
+
+
+right_bound, right_nll = reference.importance_bound_forward, reference.gaussian_nll_forward
+PLANTED = {
+    "KL negated": (*negated("gaussian_kl_forward"), r"ELBO -\S+ lies above IWAE-5"),
+    "log q - log p negated": (*negated("log_ratio_forward"), "with the KL term in closed form, .* at the draws"),
+    "-log mean 1/w": ("importance_bound_forward", wrong_way_bound, r"IWAE-5 -\S+ lies above IWAE-50"),
+    "too small an nll": ("gaussian_nll_forward", half_the_square, r"log p\(x\) -\S+ lies above exact log p"),
+    "z = mu": ("box_muller", lambda noise, uniform: noise.fill(0), "with the KL term in closed form, .* at the draws")}
+
+
+@pytest.mark.parametrize("slip", PLANTED)
+def test_a_wrong_order_is_reported(slip, monkeypatch):
+    vae, x = poor()
+    name, wrong, says = PLANTED[slip]
+    assert summarize(vae, x, np.random.default_rng(0), 500).violations == []
+    monkeypatch.setattr(reference, name, wrong)
+    found = summarize(vae, x, np.random.default_rng(0), 500)
+    lines = [line for line in found.violations if re.search(says, line)]
+    assert len(lines) == 1 and f"  {lines[0]}" in str(found).splitlines() and "VIOLATED" in str(found)
+    assert found.plain()["violations"] == found.violations
+
+
+def test_how_much_out_of_order_counts():
+    """Four standard errors of the two, and what rounding does."""
+    vae, x = poor()
+    found = summarize(vae, x, np.random.default_rng(0), 500)
+
+    def with_elbo(value, error):
+        changed = {**vars(found), "elbo": Estimate(value, error), "sampled_elbo": None, "iwae": {5: Estimate(-10, 0.3)}}
+        return Summary(**changed).violations
+
+    assert with_elbo(-10 + 1.9, 0.4) == [] and len(with_elbo(-10 + 2.1, 0.4)) == 1
+    assert with_elbo(-10, math.nan) == [] and with_elbo(-10 + 5, math.nan) == []
+
+
+# ---- What is refused, and what must not be
+
+@pytest.mark.parametrize("call, says", [
+    (lambda vae, x: summarize(vae, x[:, 1:], np.random.default_rng(0)), r"x must have shape \(rows, 6\)"),
+    (lambda vae, x: summarize(vae, x + 1, np.random.default_rng(0)), r"x must lie in \[0, 1\]"),
+    (lambda vae, x: summarize(vae, x, 0), "rng must be a numpy.random.Generator"),
+    (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 0), "n_samples must be at least 1"),
+    (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 9, groups=(1,)), "groups must be at least 2"),
+    (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 9, [1, 1]), "this model has no classes"),
+    (lambda vae, x: summarize(model(classes=2), x, np.random.default_rng(0)), "labels must be given"),
+    (lambda vae, x: summarize(model(dtype="complex128"), x, np.random.default_rng(0)), "dtype must be one of float32")])
+def test_refused_in_one_line(call, says):
+    with pytest.raises((ValueError, TypeError), match=says) as caught:
+        call(model(), np.full((2, 6), 0.5))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{"prior": "hierarchical:2"}, {"posterior": "planar:2"}], ids=str)
+def test_pictures_and_page_of_models_without_a_kl_per_dimension(config, tmp_path):
+    vae, x = model(**config, dtype="float32"), np.random.default_rng(0).random((30, 6), dtype=np.float32)
+    paths = plotting.save_pictures(vae, x, None, (2, 3), [], tmp_path, np.random.default_rng(0))
+    assert [path.name for path in paths] == ["reconstructions.png", "samples.png", "traversals.png",
+                                             "interpolation.png", "latent_scatter.png"]
+    order = np.argsort(-nats_per_dimension(vae, x))
+    page = write_explorer(vae, x, None, (2, 3), tmp_path / "explore.html").read_text()
+    assert [page.index(f'data-j="{j}"') for j in order] == sorted(page.index(f'data-j="{j}"') for j in range(3))
+    assert "by falling information" in page
+
+
+def test_the_program_on_a_run_without_a_kl_per_dimension(tmp_path, monkeypatch, capsys):
+    npvae = program_in(tmp_path, monkeypatch, capsys)
+    np.savez("data.npz", train=np.full((20, 4, 3), 99, np.uint8), test=np.full((20, 4, 3), 150, np.uint8))
+    assert npvae("train", *TINY, "--out", "run", "--prior", "mixture:3", "--quiet") == (0, "", "")
+    code, out, error = npvae("evaluate", "run", "--samples", 60, "--json", "x.json")
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert code == 0 and not error
+    assert found["kl_per_dimension"] is None and len(found["information_per_dimension"]) == 3
+    assert "what each dimension says of the image, nats at most:\n" in out
+    assert npvae("traverse", "run")[0] == npvae("explore", "run")[0] == 0
