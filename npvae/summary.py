@@ -42,7 +42,7 @@ class Summary:
 
     elbo : with the KL term in closed form, or, where it has none, with that of the draws
     sampled_elbo : with that of the draws, None where there is no other
-    iwae : K -> the bound of K draws, for each K that was asked for and of which there are two values at least
+    iwae : K -> the bound of K draws, for each K that was asked for and that fits twice into L
     log_p : `evaluate.LogLikelihood`, of each image
     exact : log p(x) of each image (B,), where it is known
     distortion, rate : -log p(x|z) and the KL term: elbo = -distortion - rate
@@ -185,7 +185,7 @@ def summarize(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5
               groups: Sequence[int] = (5, 50), progress: Progress = iter) -> Summary:
     """Measure a model on the images x (B, D), with n_samples draws of z for each; labels (B,) where it has classes.
 
-    groups : each K of which the importance-weighted bound is reported, where K < n_samples
+    groups : each K of which the importance-weighted bound is reported, where 2 K <= n_samples
     progress : is given the first image of each block, to show how far it is
 
     `log_p` holds what `vae.log_likelihood` returns for the same generator.  Raises ValueError or TypeError that names
@@ -194,12 +194,12 @@ def summarize(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5
     x, labels = evaluate.checked(vae, x, labels)
     generator("rng", rng)
     n_samples = integer("n_samples", n_samples, 1)
-    groups = sorted({K for K in (integer("groups", K, 2) for K in groups) if K < n_samples})
+    groups = sorted({K for K in (integer("groups", K, 2) for K in groups) if 2 * K <= n_samples})
     found = _Bounds(vae, len(x), groups)
     given = labels if vae.classes else None
     log_p = evaluate.log_likelihood(vae, x, rng, n_samples, given, found, progress)
     analytic, elbo = vae.latent.analytic, found.elbo.estimate()
-    iwae = {K: moments.estimate() for K, moments in found.groups.items() if moments.count.min() >= 2}
+    iwae = {K: moments.estimate() for K, moments in found.groups.items()}
     size = max(map(abs, (elbo.value, log_p.mean, found.nll.estimate().value)))
     return Summary(
         elbo, found.sampled.estimate() if analytic else None, iwae, log_p,

@@ -143,8 +143,8 @@ _GROUPS = {
         "model.VAE._take: function: self._memory[name] = np.zeros(size, self.dtype) -> "
         "self._memory[name] = np.ones(size, self.dtype)"],
     "No pass draws more than _ROWS samples, so that one image always fits, and two where there are two.": [
-        "evaluate.log_likelihood: function: images = max(1, _ROWS // draws) -> images = _ROWS // draws",
-        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(2, _ROWS // draws)",
-        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(0, _ROWS // draws)",
-        "evaluate.log_likelihood: constant: images = max(1, _ROWS // draws) -> images = max(-1, _ROWS // draws)"]}
+        "evaluate.log_likelihood: function: images = max(1, rows // draws) -> images = rows // draws",
+        "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(2, rows // draws)",
+        "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(0, rows // draws)",
+        "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(-1, rows // draws)"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}

@@ -55,7 +55,8 @@ TARGETS = {
     "npvae.latents": (*_MODEL, "test_estimators"),
     "npvae.objectives": ("test_objectives", "test_optim", *_MODEL, "test_estimators"),
     "npvae.model": (*_MODEL, "test_estimators"),
-    "npvae.evaluate": ("test_evaluate", "test_mutants", "test_model", "test_linear_model", "test_train"),
+    "npvae.evaluate": ("test_evaluate", "test_log_likelihood", "test_mutants", "test_model", "test_linear_model",
+                       "test_train"),
     "npvae.optim": ("test_optim", "test_mutants", "test_fixtures::test_adam_is_torch_optim_adam", "test_train")}
 
 KILLED, SURVIVED, ENDLESS, BROKEN = "killed", "survived", "endless", "broken"      # broken: the harness, not a mutant

@@ -80,7 +80,8 @@ def called(node: Any) -> str:
 
 ARITHMETIC = {ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add, ast.Mult), ast.Mult: (ast.Div, ast.Add),
               ast.Div: (ast.Mult, ast.Sub), ast.Pow: (ast.Mult, ast.Div), ast.Mod: (ast.Mult, ast.FloorDiv),
-              ast.FloorDiv: (ast.Div, ast.Mult), ast.BitOr: (), ast.BitAnd: ()}
+              ast.FloorDiv: (ast.Div, ast.Mult), ast.BitOr: (), ast.BitAnd: (),
+              ast.MatMult: ()}
 
 
 def arithmetic(place: Place) -> Iterator[Any]:

@@ -198,6 +198,8 @@ def check_draws(name, draw, size=30000):
     """The frequency of every level against its probability; levels that are hardly ever drawn taken together."""
     likelihood, pixels = find(name), (0, 3, 8)
     each = [spread_out(likelihood, seed) for seed in pixels]
+    if name == "discretized-logistic":
+        each[1] = np.array([0.4, -30.0])      # one level has nearly all: 102
     output = np.concatenate(each) if name.startswith("categorical") else np.stack(each, axis=1).ravel()
     block = size // 50
     rng = np.random.default_rng(4)

@@ -236,6 +236,19 @@ def test_no_kl_per_dimension_where_the_kl_is_no_sum_of_them(config, got):
     assert np.array_equal(nats_per_dimension(plain, x), kl_per_dimension(plain, x))
 
 
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_bounds_of_a_conditional_model(kernels):
+    """Where z says nothing, the label of each image alone decides, in whichever block it is."""
+    vae, rng = VAE(4, (), 2, dtype="float64", kernels=kernels, classes=3), np.random.default_rng(0)
+    vae.parameters.flat[...] = 0
+    vae.parameters["output.W"][2:] = rng.normal(size=(3, 4))
+    x, labels = rng.random((1100, 4)), rng.integers(3, size=1100)
+    logits = vae.parameters["output.W"][2 + labels]
+    expected = (x * logits - np.logaddexp(0, logits)).sum(axis=1)
+    np.testing.assert_allclose(vae.elbo(x, rng, labels), expected, rtol=1e-12)
+    np.testing.assert_allclose(vae.log_likelihood(x, rng, 3, labels), expected, rtol=1e-12)
+
+
 def test_latent_dimensions_of_a_conditional_model():
     """Under the labels of the images: another label, another q(z|x)."""
     vae, rng = VAE(6, (5,), 3, dtype="float64", kernels="numpy", classes=2), np.random.default_rng(0)
@@ -244,7 +257,9 @@ def test_latent_dimensions_of_a_conditional_model():
     mu, logvar = vae.encode(x, labels)
     np.testing.assert_allclose(kl_per_dimension(vae, x, labels),
                                (0.5 * (mu ** 2 + np.exp(logvar) - 1 - logvar)).mean(axis=0), rtol=1e-12)
-    assert active_units(vae, x, labels) == (mu.var(axis=0) > 0.01).sum()
+    told = VAE(1, (), 1, likelihood="gaussian", kernels="numpy", classes=2)      # mu = x - label
+    told.parameters["mu.W"][...] = [[1], [0], [-1]]
+    assert active_units(told, labels[:, None], labels) == 0 and active_units(told, labels[:, None], 1 - labels) == 1
     for measure in (kl_per_dimension, information_per_dimension):
         assert not np.allclose(measure(vae, x, labels), measure(vae, x, 1 - labels))
         with pytest.raises(ValueError, match="labels must be given"):

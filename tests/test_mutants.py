@@ -215,7 +215,7 @@ def test_buffers_share_no_memory(hidden):
         ("a.x", "a.encoder"), ("a.noise", "a.eps"), ("a.z", "a.z_rows"), ("a.z", "a.decoder"), ("a.rows", "a.output"),
         ("a.z_rows", "a.decoder"), ("d.z_nll", "d.z_rows"), ("d.z_nll", "d.decoder"), ("d.z_rows", "d.decoder"),
         ("d.rows", "d.output")}
-    assert len(flat) == 37 + 6 * len(hidden) + 3 * bool(hidden)
+    assert len(flat) == 39 + 6 * len(hidden) + 3 * bool(hidden)
 
 
 def test_matrix_products_and_then_their_gradients_stand_where_the_names_say():
