@@ -41,7 +41,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.json:
         cli.output("--json", args.json, [".json"])
     images, x = _test_set(run, args)
-    x = x[plotting._spread(len(x), args.limit)]
+    x = x[plotting.spread(len(x), args.limit)]
     rng = np.random.default_rng(args.seed)
     elbo = run.vae.elbo(x, rng).astype(np.float64).mean()
     kl = measures.kl_per_dimension(run.vae, x)
@@ -174,8 +174,8 @@ def sample(args: argparse.Namespace) -> None:
     """New images as a picture, or as rows of numbers."""
     run, out = _open(args, "sample.png", [".png", ".npy"])
     images = run.vae.sample(args.count, np.random.default_rng(args.seed), mean=not args.draw)
-    if out.suffix == ".png":
-        _write_picture(out, plotting.samples(images, run.image_shape))
+    if out.suffix.lower() == ".png":
+        _write_picture(out, plotting.samples(images, run.image_shape, run.ink))
         return
     stream = io.BytesIO()
     np.save(stream, images)
@@ -188,7 +188,8 @@ def reconstruct(args: argparse.Namespace) -> None:
     _, x = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
     originals = x[np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))]
-    _write_picture(out, plotting.reconstructions(originals, run.vae.reconstruct(originals, rng), run.image_shape))
+    rebuilt = run.vae.reconstruct(originals, rng)
+    _write_picture(out, plotting.reconstructions(originals, rebuilt, run.image_shape, run.ink))
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -203,7 +204,7 @@ def interpolate(args: argparse.Namespace) -> None:
     else:
         chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
     pairs = x[chosen].reshape(-1, 2, x.shape[1])
-    _write_picture(out, plotting.interpolation(run.vae, pairs, run.image_shape))
+    _write_picture(out, plotting.interpolation(run.vae, pairs, run.image_shape, ink=run.ink))
 
 
 def traverse(args: argparse.Namespace) -> None:
@@ -212,14 +213,14 @@ def traverse(args: argparse.Namespace) -> None:
     _, x = _test_set(run, args)
     image = x[_in_range(args.image, "--image", len(x))]
     kl = measures.kl_per_dimension(run.vae, x)
-    _write_picture(out, plotting.traversals(run.vae, image, kl, run.image_shape, rows=args.rows))
+    _write_picture(out, plotting.traversals(run.vae, image, kl, run.image_shape, rows=args.rows, ink=run.ink))
 
 
 def explore(args: argparse.Namespace) -> None:
     """A web page with the decoder in it."""
     run, out = _open(args, EXPLORER, [".html"])
     images, x = _test_set(run, args)
-    write_explorer(run.vae, x, images.test_labels, run.image_shape, out)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink)
     print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 
@@ -246,7 +247,7 @@ def _in_range(image: int, flag: str, n: int) -> int:
 
 
 def _write_picture(out: Path, figure: "Figure") -> None:
-    _write("--out", out, plotting._png(figure))
+    _write("--out", out, plotting.png(figure))
 
 
 def _write(flag: str, path: Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ from .evaluate import kl_per_dimension
 from .likelihoods import Bernoulli, Gaussian, GaussianPixel
 from .model import VAE
 from .params import Array
+from .plotting import spread
 from .report_page import TEMPLATES, fill
 from .validate import choice, matrix
 
@@ -31,12 +32,14 @@ COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 
 
-def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path) -> Path:
+def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
+                   ink: bool = True) -> Path:
     """Write the page of a trained VAE, atomically; the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
-    image_shape (height, width) with height * width = D.  Raises ValueError or TypeError for other shapes and pixels,
-    for a model of complex numbers or with NaN in it, and for a likelihood whose mean the page cannot compute.
+    image_shape (height, width) with height * width = D; ink: a pixel of 1 is black on white, otherwise white on black.
+    Raises ValueError or TypeError for other shapes and pixels, for a model of complex numbers or with NaN in it, and
+    for a likelihood whose mean the page cannot compute.
     """
     layers = decoder_layers(vae)
     x_test = matrix("x_test", x_test, vae.input_dim)
@@ -47,7 +50,7 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
         raise ValueError(f"labels must have shape ({len(x_test)},), one for each row of x_test, got {np.shape(labels)}")
     names = np.full(len(x_test), "") if labels is None else np.array([_text(label) for label in labels])
     order = np.arange(len(x_test)) if labels is None else np.argsort(labels, kind="stable")
-    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape))
+    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, ink))
     return Path(path)
 
 
@@ -73,12 +76,12 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
 
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
-          image_shape: tuple[int, int]) -> bytes:
+          image_shape: tuple[int, int], ink: bool) -> bytes:
     """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label."""
     Z, (height, width) = vae.latent_dim, image_shape
     kl = np.maximum(kl_per_dimension(vae, x), 0)      # rounding may leave -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
-    dots, buttons = _spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[_spread(len(x), THUMBS)]
+    dots, buttons = spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[spread(len(x), THUMBS)]
     mu, thumb_mu = vae.encode(x[dots])[0].astype("<f4"), vae.encode(x[buttons])[0].astype("<f4")
     most = max(np.abs(mu).max(), np.abs(thumb_mu).max())
     if not np.isfinite([most, *kl]).all():
@@ -86,7 +89,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
     classes = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(classes, _colours(len(classes)), strict=True))
-    data = {"layers": layers, "shape": [int(height), int(width)], "reach": reach,
+    data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
             "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
             "colours": [colour[name] for name in names[dots].tolist()],
             "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
@@ -112,7 +115,7 @@ def _slider(j: int, kl: float, reach: float) -> str:
 
 def _thumb(row: int, name: str) -> str:
     return (f'<button type="button" aria-pressed="false" aria-label="test image {row}{", label " * bool(name)}'
-            f'{escape(name)}"><canvas class="ink"></canvas></button>')
+            f'{escape(name)}"><canvas class="pixels"></canvas></button>')
 
 
 def _legend(colour: dict[str, str]) -> str:
@@ -129,11 +132,6 @@ def _colours(n: int) -> Sequence[str]:
         return COLOURS[:n]
     wheel = [colorsys.hls_to_rgb(i / n, 0.5, 0.65) for i in range(n)]
     return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
-
-
-def _spread(n: int, most: int) -> Array:
-    """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(int)
 
 
 def _text(label: Any) -> str:

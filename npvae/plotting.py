@@ -3,7 +3,8 @@
 Reading order: last. Each public function makes one matplotlib Figure, and its docstring says what to look for
 in it; save_pictures makes the whole set; figures.py does the drawing. matplotlib is imported inside functions
 only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
-Images are rows of D pixels in [0, 1], drawn as ink on white paper (0 white, 1 black; others are clipped).
+Images are rows of D pixels in [0, 1] (others are clipped), drawn as ink on white paper, 0 white and 1 black, as
+suits MNIST; with ink=False they are light, as in photographs, 0 black and 1 white.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Autoencoder(Protocol):
 # ---- Pictures made of image tiles
 
 def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
-                    image_shape: tuple[int, int]) -> Figure:
+                    image_shape: tuple[int, int], ink: bool = True) -> Figure:
     """Images (N, D) in rows of ten, each with its reconstruction (N, D) directly under it.
 
     Look for: the same digit in the same slant and thickness, but smoother. Blur is what the decoder is
@@ -49,20 +50,20 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
         raise ValueError(f"reconstructions has shape {reconstructions.shape}, originals {originals.shape}: "
                          "the two must be equal")
     columns = min(10, len(originals))
-    above, below = rows_of(originals, columns), rows_of(reconstructions, columns)
+    above, below = rows_of(originals, columns, ink), rows_of(reconstructions, columns, ink)
     rows = np.stack([above, below], axis=1).reshape(2 * len(above), columns, -1)
     return tile_figure(rows, image_shape, "Test images and their reconstructions",
-                       row_labels=["original", "rebuilt"] * len(above), row_breaks=range(2, len(rows), 2))
+                       row_labels=["original", "rebuilt"] * len(above), row_breaks=range(2, len(rows), 2), ink=ink)
 
 
-def samples(images: np.ndarray, image_shape: tuple[int, int]) -> Figure:
+def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) -> Figure:
     """A square grid of images (N, D) decoded from draws of the prior, z ~ N(0, I).
 
     Look for: how many could pass as data. Crossbreeds of two digits come from regions of the prior that no
     training image is encoded to; few different shapes mean that the decoder ignores z.
     """
     side = math.ceil(math.sqrt(len(images)))
-    return tile_figure(rows_of(images, side), image_shape, "Decoded draws from the prior")
+    return tile_figure(rows_of(images, side, ink), image_shape, "Decoded draws from the prior", ink=ink)
 
 
 def manifold_grid(size: int) -> np.ndarray:
@@ -74,7 +75,7 @@ def manifold_grid(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
 
 
-def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20) -> Figure:
+def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, ink: bool = True) -> Figure:
     """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.
 
     Look for: smooth change from tile to tile, and which digits are neighbours. The area a digit takes is
@@ -92,11 +93,11 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20) -> 
     across = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[0, :, 0])]
     down = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[:, 0, 1])]
     return tile_figure(images, image_shape, "The latent plane, decoded", row_labels=down,
-                       column_labels=across, xlabel="z[0]", ylabel="z[1]")
+                       column_labels=across, xlabel="z[0]", ylabel="z[1]", ink=ink)
 
 
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
-               image_shape: tuple[int, int], rows: int = 10, columns: int = 13) -> Figure:
+               image_shape: tuple[int, int], rows: int = 10, columns: int = 13, ink: bool = True) -> Figure:
     """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row.
 
     The rows are the `rows` dimensions with the most KL (kl_per_dimension (Z,), nats), most first; the
@@ -118,11 +119,11 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
     return tile_figure(images, image_shape, "One latent coordinate varied at a time",
                        row_labels=[f"z[{j}]: {kl[j]:.2f} nats" for j in order],
                        column_labels=[f"{round(value, 2) + 0.0:g}" for value in values],
-                       xlabel="value of z[j]", frames=list(enumerate(nearest.tolist())))
+                       xlabel="value of z[j]", frames=list(enumerate(nearest.tolist())), ink=ink)
 
 
 def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
-                  steps: int = 10) -> Figure:
+                  steps: int = 10, ink: bool = True) -> Figure:
     """Rows from one image to another: an original, `steps` decodings on the way, the other original.
 
     z = (1 - t) mu_a + t mu_b, t = 0..1, for pairs_of_images (P, 2, D); the framed ends are the originals.
@@ -141,7 +142,7 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
     return tile_figure(images, image_shape, "From one test image to another",
                        column_labels=["image a", "t = 0"] + [""] * (steps - 2) + ["t = 1", "image b"],
                        xlabel="decoded z = (1 - t) mu_a + t mu_b", column_breaks=(1, steps + 1),
-                       frames=[(row, column) for row in range(len(pairs)) for column in (0, steps + 1)])
+                       frames=[(row, column) for row in range(len(pairs)) for column in (0, steps + 1)], ink=ink)
 
 
 # ---- Charts
@@ -216,7 +217,7 @@ def latent_scatter(mu: np.ndarray, labels: np.ndarray | None = None, max_points:
         raise ValueError(f"mu must be a finite array (M, Z) with M, Z >= 1; it has shape {mu.shape}")
     if labels is not None and labels.shape != (len(mu),):
         raise ValueError(f"labels has shape {labels.shape}: allowed is ({len(mu)},), one for each row of mu")
-    shown = _spread(len(mu), max_points)
+    shown = spread(len(mu), max_points)
     points, names = (mu, ["z[0]", "z[1]"]) if mu.shape[1] <= 2 else principal_components(mu)
     points, labels = points[shown], None if labels is None else labels[shown]
     with new_figure(960, 800) as figure:
@@ -251,10 +252,11 @@ PICTURES = tuple(f"{name}.png" for name in ("reconstructions", "samples", "learn
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
-                  rng: np.random.Generator) -> list[Path]:
+                  rng: np.random.Generator, ink: bool = True) -> list[Path]:
     """Write every picture of a trained VAE as PNG into `folder` (made if missing); the paths, in order.
 
-    x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves).
+    x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves);
+    ink: are pixels ink, or light?
     Nothing is written before all pictures are drawn, and each file is replaced atomically. Raises
     ValueError for bad shapes.
     """
@@ -264,23 +266,23 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
     if labels is not None and len(labels) != len(x_test):
         raise ValueError(f"labels has {len(labels)} entries, x_test {len(x_test)} rows: "
                          "the two must be equal")
-    encoded = _spread(len(x_test), 10_000)
+    encoded = spread(len(x_test), 10_000)
     mu, kl = _encode(vae, x_test, encoded)
-    shown = x_test[_spread(len(x_test), 20)]
+    shown = x_test[spread(len(x_test), 20)]
     half = max(1, min(len(shown) // 2, 6))
     pairs = np.stack([shown[:half], shown[-half:]], axis=1)
-    figures = {"reconstructions": reconstructions(shown, vae.reconstruct(shown, rng), image_shape),
-               "samples": samples(vae.sample(100, rng), image_shape)}
+    figures = {"reconstructions": reconstructions(shown, vae.reconstruct(shown, rng), image_shape, ink),
+               "samples": samples(vae.sample(100, rng), image_shape, ink)}
     if history:
         figures["learning_curves"] = learning_curves(history)
     if vae.latent_dim == 2:
-        figures["manifold"] = manifold(vae, image_shape)
+        figures["manifold"] = manifold(vae, image_shape, ink=ink)
     else:
-        figures["traversals"] = traversals(vae, x_test[0], kl, image_shape)
-    figures["interpolation"] = interpolation(vae, pairs, image_shape)
+        figures["traversals"] = traversals(vae, x_test[0], kl, image_shape, ink=ink)
+    figures["interpolation"] = interpolation(vae, pairs, image_shape, ink=ink)
     figures["latent_scatter"] = latent_scatter(mu, None if labels is None else np.asarray(labels)[encoded])
     figures["kl_per_dimension"] = kl_per_dimension(kl)
-    files = {Path(folder) / f"{name}.png": _png(figure) for name, figure in figures.items()}
+    files = {Path(folder) / f"{name}.png": png(figure) for name, figure in figures.items()}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         write_atomically(path, data)
@@ -299,12 +301,13 @@ def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarr
     return mu, kl / len(rows)
 
 
-def _spread(n: int, most: int) -> np.ndarray:
+def spread(n: int, most: int) -> np.ndarray:
     """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
     return np.linspace(0, n - 1, min(n, most)).round().astype(int)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
     return buffer.getvalue()

@@ -41,7 +41,7 @@ ALLOWED = {
     "train": {"model", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data", "validate"},
     "plotting": {"checkpoint", "figures"},
     "report_page": {"checkpoint"},
-    "explorer": {"checkpoint", "evaluate", "likelihoods", "model", "params", "report_page", "validate"},
+    "explorer": {"checkpoint", "evaluate", "likelihoods", "model", "params", "plotting", "report_page", "validate"},
     "cli": {"kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "checkpoint", "data", "train",
             "validate"},
     "runs": {"callbacks", "checkpoint", "cli", "data", "model", "params", "plotting", "report_page", "train"},

@@ -36,8 +36,8 @@ def numbers(text, dtype="<f4"):
 @pytest.fixture
 def write(tmp_path):
     """The page of a model and the data in it."""
-    def write(vae, x=None, labels=None, shape=SHAPE):
-        path = write_explorer(vae, images(60) if x is None else x, labels, shape, tmp_path / "explore.html")
+    def write(vae, x=None, labels=None, shape=SHAPE, *ink):
+        path = write_explorer(vae, images(60) if x is None else x, labels, shape, tmp_path / "explore.html", *ink)
         assert path == tmp_path / "explore.html"
         page = Page(path)
         (_, data), = page.all("script", type="application/json", id="model")
@@ -151,6 +151,10 @@ def test_colours_by_label(write, classes, named):
     assert len(names) == named and names == sorted(names, key=int)
     dots = [found["style"] for found, _ in page.all("i")]
     assert dots == [f"background:{colour[int(name)]}" for name in names]
+
+
+def test_ink_or_light(write):
+    assert write(model())[1]["ink"] is True and write(model(), None, None, SHAPE, False)[1]["ink"] is False
 
 
 def test_without_labels(write):
