@@ -27,7 +27,6 @@ from npvae.data import ALLOWED, load, to_float
 from npvae.figures import mosaic
 from npvae.plotting import manifold_grid
 from npvae.train import Run
-from npvae.validate import widths
 
 EPOCHS = 30
 SIDE = 16      # tiles along each side of the plane
@@ -104,19 +103,11 @@ def gif(frames: list[Image.Image]) -> bytes:
     return stream.getvalue()
 
 
-def hidden_widths(text: str) -> tuple[int, ...]:
-    """For argparse: 400,200 as (400, 200)."""
-    try:
-        return widths("--hidden", [int(width) for width in text.split(",")])
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be positive integers such as 400,200, got {text!r}") from None
-
-
 def arguments() -> argparse.Namespace:
     """The flags.  Raises UsageError, also for a picture that cannot be written: now, not after the training."""
     parser = cli.Parser(None, (__doc__ or "").splitlines()[0], "")
     parser.add_argument("--epochs", type=cli.number(int, 1), default=EPOCHS, help="passes over the training images")
-    parser.add_argument("--hidden", type=hidden_widths, default="400", metavar="400,200",
+    parser.add_argument("--hidden", type=cli.widths, default="400", metavar="400,200",
                         help="widths of the encoder's hidden layers, mirrored in the decoder")
     parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="of all randomness: another plane")
     parser.add_argument("--frames", type=cli.number(int, 2), default=50, help="pictures")

@@ -69,7 +69,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{action.help}{'' if silent else ' (default: %(default)s)'}"
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def widths(text: str) -> tuple[int, ...]:
+    """For argparse: 400,200 as (400, 200), none as ()."""
     if text == "none":
         return ()
     try:
@@ -103,7 +104,7 @@ def _likelihood(text: str) -> str:
 def add_network(parser: argparse.ArgumentParser) -> None:
     """The flags of a network."""
     network = parser.add_argument_group("network")
-    network.add_argument("--hidden", type=_widths, default="128", metavar="400,200",
+    network.add_argument("--hidden", type=widths, default="128", metavar="400,200",
                          help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
     network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")

@@ -112,7 +112,7 @@ def test_shades_are_the_nearest():
 @pytest.mark.parametrize("flags, words", [
     (["--epochs", "0"], "--epochs: must be an integer of at least 1, got '0'"),
     (["--frames", "1"], "--frames: must be an integer of at least 2, got '1'"),
-    (["--hidden", "400,0"], "--hidden: must be positive integers such as 400,200, got '400,0'"),
+    (["--hidden", "400,0"], "--hidden: must be positive integers such as 400,200, or none, got '400,0'"),
     (["--limit", "0"], "--limit: must be an integer of at least 1"), (["--seed", "-1"], "--seed: must be an integer"),
     (["--data-dir", "nowhere"], "nowhere: there is no such file or folder"), (["--fps", "3"], "--fps"),
     (["--out", "nowhere/x.gif"], "there is no folder nowhere"), (["--out", "x.png"], "must end in .gif")])
