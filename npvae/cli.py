@@ -1,7 +1,7 @@
 """Flags, settings and exit codes of the programs.  Beside the lesson; `runs.py` does what the flags say.
 
 Exit codes: 0 done, 1 training failed (NaN) or gradients are wrong, 2 bad input (one line on stderr says what), 130
-ended by Ctrl-C.
+ended by Ctrl-C, 141 nobody read on (`npvae info RUN | head -1`).
 """
 import argparse
 import json
@@ -72,7 +72,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{action.help}{'' if silent else ' (default: %(default)s)'}"
 
 
-def _widths(text: str) -> tuple[int, ...]:
+def widths(text: str) -> tuple[int, ...]:
+    """For argparse: 400,200 as (400, 200), none as ()."""
     if text == "none":
         return ()
     try:
@@ -109,7 +110,7 @@ def _known(check: Callable[[str], Any]) -> Callable[[str], str]:
 def add_network(parser: argparse.ArgumentParser) -> None:
     """The flags of a network."""
     network = parser.add_argument_group("network")
-    network.add_argument("--hidden", type=_widths, default="128", metavar="400,200",
+    network.add_argument("--hidden", type=widths, default="128", metavar="400,200",
                          help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
     network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
@@ -292,9 +293,9 @@ def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
 
 def output(flag: str, path: Path, suffixes: Sequence[str]) -> Path:
     """`path`, if a file can be written there.  Raises UsageError, so that nothing is computed in vain."""
-    if path.suffix not in suffixes:
+    if path.suffix.lower() not in suffixes:
         raise UsageError(f"{flag} {path}: must end in {' or '.join(suffixes)}")
-    if path.name in (CONFIG, METRICS, CHECKPOINT):
+    if path.name.lower() in (CONFIG, METRICS, CHECKPOINT):
         raise UsageError(f"{flag} {path}: is the name of a file that a run needs; choose another")
     if path.is_dir():
         raise UsageError(f"{flag} {path}: is a folder; the name of a file is needed")
@@ -313,10 +314,18 @@ def progress(items: Iterable[Any] | None, unit: str, total: int | None = None) -
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
-    """Run a program; the exit code it returns, or 0.  Bad input becomes one line on stderr and 2, NaN 1, Ctrl-C 130."""
+    """Run a program; the exit code it returns, or 0.  Bad input becomes one line on stderr and 2, NaN 1, Ctrl-C 130, a
+    pipe that nobody reads 141 without a word."""
     name = _program()
     try:
-        return main() or 0
+        try:
+            return main() or 0
+        finally:
+            print(end="", flush=True)      # here, where the next lines see a broken pipe, and not when Python ends
+    except BrokenPipeError:
+        # Python flushes once more when it ends: into nothing.  As in the documentation of the module signal.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt as stop:
         print(f"\n{name}: {stop}" if str(stop) else f"\n{name}: stopped", file=sys.stderr)
         return 130

@@ -170,14 +170,14 @@ def sample(args: argparse.Namespace) -> None:
     """New images as a picture, or as rows of numbers."""
     run, out = _open(args, "sample.png", [".png", ".npy"])
     rng, vae, chosen = np.random.default_rng(args.seed), run.vae, _chosen_classes(run, args.label)
-    if out.suffix == ".png" and len(chosen) > 1:
+    if out.suffix.lower() == ".png" and len(chosen) > 1:
         images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, mean=not args.draw)
-        _write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape))
+        _write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape, run.ink))
         return
     labels = np.array(chosen)[np.arange(args.count) * len(chosen) // args.count] if chosen else None
     images = vae.sample(args.count, rng, mean=not args.draw, labels=labels)
-    if out.suffix == ".png":
-        _write_picture(out, plotting.samples(images, run.image_shape))
+    if out.suffix.lower() == ".png":
+        _write_picture(out, plotting.samples(images, run.image_shape, run.ink))
         return
     stream = io.BytesIO()
     np.save(stream, images)
@@ -205,7 +205,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     rng = np.random.default_rng(args.seed)
     chosen = np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))
     rebuilt = run.vae.reconstruct(x[chosen], rng, None if labels is None else labels[chosen])
-    _write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape))
+    _write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape, run.ink))
 
 
 def interpolate(args: argparse.Namespace) -> None:
@@ -221,7 +221,7 @@ def interpolate(args: argparse.Namespace) -> None:
         chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
     pairs = chosen.reshape(-1, 2)
     _write_picture(out, plotting.interpolation(run.vae, x[pairs], run.image_shape,
-                                               labels=None if labels is None else labels[pairs]))
+                                               labels=None if labels is None else labels[pairs], ink=run.ink))
 
 
 def traverse(args: argparse.Namespace) -> None:
@@ -231,14 +231,14 @@ def traverse(args: argparse.Namespace) -> None:
     image = _in_range(args.image, "--image", len(x))
     nats = measures.nats_per_dimension(run.vae, x, labels)
     _write_picture(out, plotting.traversals(run.vae, x[image], nats, run.image_shape, rows=args.rows,
-                                            label=None if labels is None else int(labels[image])))
+                                            label=None if labels is None else int(labels[image]), ink=run.ink))
 
 
 def explore(args: argparse.Namespace) -> None:
     """A web page with the decoder in it."""
     run, out = _open(args, EXPLORER, [".html"])
     images, x, _ = _test_set(run, args)
-    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.classes)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.classes, run.ink)
     print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 
@@ -267,7 +267,7 @@ def _in_range(image: int, flag: str, n: int) -> int:
 
 
 def _write_picture(out: Path, figure: "Figure") -> None:
-    _write("--out", out, plotting._png(figure))
+    _write("--out", out, plotting.png(figure))
 
 
 def _write(flag: str, path: Path, content: bytes) -> None:

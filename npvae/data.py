@@ -290,9 +290,9 @@ def load(source: str | Path | None = None, progress: Progress = iter) -> ImageDa
     path = Path(source)
     if path.is_dir():
         return load_idx_folder(path) if holds_idx(path) else load_pictures(path, progress)
-    if path.exists() and path.suffix == ".csv":
+    if path.exists() and path.suffix.lower() == ".csv":
         return load_csv(path)
-    if path.exists() and path.suffix in (".npy", ".npz"):
+    if path.exists() and path.suffix.lower() in (".npy", ".npz"):
         return load_array(path)
     fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
 

@@ -21,6 +21,7 @@ from .labels import Class, class_codes
 from .likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianPixel
 from .model import VAE
 from .params import Array
+from .plotting import spread
 from .report_page import TEMPLATES, fill
 from .validate import choice, matrix
 
@@ -34,14 +35,14 @@ POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 
 
 def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
-                   classes: Sequence[Class] = ()) -> Path:
+                   classes: Sequence[Class] = (), ink: bool = True) -> Path:
     """Write the page of a trained VAE, atomically; the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
     image_shape (height, width) with height * width = D; classes: the labels that a conditional model knows by number,
-    one of which the reader of the page chooses.  Raises ValueError or TypeError for other shapes and pixels,
-    for a model of complex numbers or with NaN in it, for a likelihood whose mean the page cannot compute, and for a
-    decoder that is not dense.
+    one of which the reader of the page chooses; ink: a pixel of 1 is black on white, otherwise white on black.
+    Raises ValueError or TypeError for other shapes and pixels, for a model of complex numbers or with NaN in it, for a
+    likelihood whose mean the page cannot compute, and for a decoder that is not dense.
     """
     layers = decoder_layers(vae)
     x_test = matrix("x_test", x_test, vae.input_dim)
@@ -55,7 +56,7 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
     codes = class_codes(labels, classes, "x_test")
     names = np.full(len(x_test), "") if labels is None else np.array([_text(label) for label in labels])
     order = np.arange(len(x_test)) if labels is None else np.argsort(labels, kind="stable")
-    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, classes, codes))
+    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, classes, codes, ink))
     return Path(path)
 
 
@@ -84,7 +85,7 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
 
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
-          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None) -> bytes:
+          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
     """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label; and
     `codes`, the labels as a conditional model takes them."""
     def centres(rows: Array) -> Array:
@@ -94,7 +95,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     Z, (height, width) = vae.latent_dim, image_shape
     kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may leave -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
-    dots, buttons = _spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[_spread(len(x), THUMBS)]
+    dots, buttons = spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[spread(len(x), THUMBS)]
     mu, thumb_mu = centres(dots), centres(buttons)
     most = max(np.abs(mu).max(), np.abs(thumb_mu).max())
     if not np.isfinite([most, *kl]).all():
@@ -102,7 +103,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
     labels = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(labels, _colours(len(labels)), strict=True))
-    data = {"layers": layers, "shape": [int(height), int(width)], "reach": reach,
+    data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
             "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
             "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
             "colours": [colour[name] for name in names[dots].tolist()],
@@ -131,7 +132,7 @@ def _slider(j: int, kl: float, reach: float) -> str:
 
 def _thumb(row: int, name: str) -> str:
     return (f'<button type="button" aria-pressed="false" aria-label="test image {row}{", label " * bool(name)}'
-            f'{escape(name)}"><canvas class="ink"></canvas></button>')
+            f'{escape(name)}"><canvas class="pixels"></canvas></button>')
 
 
 def _legend(colour: dict[str, str]) -> str:
@@ -148,11 +149,6 @@ def _colours(n: int) -> Sequence[str]:
         return COLOURS[:n]
     wheel = [colorsys.hls_to_rgb(i / n, 0.5, 0.65) for i in range(n)]
     return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
-
-
-def _spread(n: int, most: int) -> Array:
-    """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(int)
 
 
 def _text(label: Any) -> str:

@@ -47,11 +47,12 @@ def label_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.tick_params(labelsize=FONT, colors=INK)  # ticks are made when drawn, after the style has gone
 
 
-def rows_of(images: np.ndarray, columns: int) -> np.ndarray:
+def rows_of(images: np.ndarray, columns: int, ink: bool = True) -> np.ndarray:
     """Images (N, D) as (R, columns, D), R = N / columns rounded up; places left over are white."""
     if images.ndim != 2 or not len(images):
         raise ValueError(f"images has shape {images.shape}: allowed is (N, D) with N >= 1")
-    places = np.zeros((math.ceil(len(images) / columns) * columns, images.shape[1]), dtype=images.dtype)
+    white = 0 if ink else 1
+    places = np.full((math.ceil(len(images) / columns) * columns, images.shape[1]), white, dtype=images.dtype)
     places[:len(images)] = images
     return places.reshape(-1, columns, images.shape[1])
 
@@ -83,9 +84,11 @@ def _starts(n: int, size: int, gap: int, breaks: Collection[int]) -> np.ndarray:
 
 
 def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collection[int] = (),
-           column_breaks: Collection[int] = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
-    """Images (R, C, D) in [0, 1] as one grey picture in 0..255, the gap wider before the breaks.
+           column_breaks: Collection[int] = (), ink: bool = True
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+    """Images (R, C, D) in [0, 1] as one picture of ink on paper, 0..255, the gap wider before the breaks.
 
+    A pixel of 1 is ink (255), or light without `ink`: then 0 becomes 255. The gaps are paper either way.
     Returns the picture, the top pixel of each row (R,), the left pixel of each column (C,), a tile's size.
     Raises ValueError if image_shape does not make D pixels, or a pixel is not finite.
     """
@@ -100,7 +103,8 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collect
     tops, lefts = _starts(rows, height, gap, row_breaks), _starts(columns, width, gap, column_breaks)
     canvas = np.zeros((tops[-1] + height + gap, lefts[-1] + width + gap), dtype=np.uint8)
     for top, row in zip(tops, images, strict=True):
-        tiles = resize(255 * np.clip(row, 0, 1).reshape(-1, *image_shape), height, width)
+        darkness = np.clip(row, 0, 1) if ink else 1 - np.clip(row, 0, 1)
+        tiles = resize(255 * darkness.reshape(-1, *image_shape), height, width)
         for left, tile in zip(lefts, np.rint(tiles), strict=True):
             canvas[top:top + height, left:left + width] = tile
     return canvas, tops, lefts, (height, width)
@@ -109,10 +113,13 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collect
 def tile_figure(images: np.ndarray, image_shape: tuple[int, int], title: str, *,
                 row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), xlabel: str = "",
                 ylabel: str = "", row_breaks: Collection[int] = (), column_breaks: Collection[int] = (),
-                frames: Sequence[tuple[int, int]] = ()) -> Figure:
-    """Images (R, C, D) as a grid, labels beside its rows and under its columns; frames: (row, column)s."""
+                frames: Sequence[tuple[int, int]] = (), ink: bool = True) -> Figure:
+    """Images (R, C, D) as a grid, labels beside its rows and under its columns; frames: (row, column)s.
+
+    ink: are the pixels ink, or light? See mosaic.
+    """
     from matplotlib.patches import Rectangle
-    canvas, tops, lefts, (height, width) = mosaic(images, image_shape, row_breaks, column_breaks)
+    canvas, tops, lefts, (height, width) = mosaic(images, image_shape, row_breaks, column_breaks, ink)
     # whole pixels for a pixel, so that all are of equal size; no tile beyond 90 pixels, no side beyond 1250
     scale = min(90 / max(height, width), 1250 / max(canvas.shape))
     scale = math.floor(scale) if scale >= 1 else scale

@@ -40,6 +40,7 @@ class ImageData(NamedTuple):
     test_labels: np.ndarray | None  # (M,)
     image_shape: tuple[int, int]  # (height, width), height * width = D
     name: str
+    ink: bool = True  # how to show a pixel of 1: black on white paper, or, as in photographs, white on black
 
 
 def fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
@@ -230,9 +231,9 @@ def load_pictures(folder: str | Path, progress: Progress = iter) -> ImageData:
     labels = [_labels(pictures) for pictures in found]
     images, shape = _read_pictures(paths, progress)
     if not parts:
-        return hold_out(folder, images, labels[0], shape)._replace(name=folder.resolve().name)
+        return hold_out(folder, images, labels[0], shape)._replace(name=folder.resolve().name, ink=False)
     n = len(found[0])
-    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name)
+    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

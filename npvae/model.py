@@ -263,7 +263,8 @@ class VAE:
         mean = numbers_of("mean", mean)
         if mean.shape != (self.input_dim,):
             raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
-        getattr(self.likelihood, "check_mean", self.likelihood.check)(matrix("mean", mean[None], self.input_dim), "mean")
+        check = getattr(self.likelihood, "check_mean", self.likelihood.check)
+        check(matrix("mean", mean[None], self.input_dim), "mean")
         self.parameters[self.output.b][...] = self.likelihood.bias_at(mean)
 
     def config(self) -> dict[str, Any]:

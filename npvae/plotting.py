@@ -3,7 +3,8 @@
 Reading order: last. Each public function makes one matplotlib Figure, and its docstring says what to look for
 in it; save_pictures makes the whole set; charts.py has the curves, figures.py does the drawing. matplotlib is imported
 inside functions only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
-Images are rows of D pixels in [0, 1], drawn as ink on white paper (0 white, 1 black; others are clipped).
+Images are rows of D pixels in [0, 1] (others are clipped), drawn as ink on white paper, 0 white and 1 black, as
+suits MNIST; with ink=False they are light, as in photographs, 0 black and 1 white.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Autoencoder(Protocol):
 # ---- Pictures made of image tiles
 
 def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
-                    image_shape: tuple[int, int]) -> Figure:
+                    image_shape: tuple[int, int], ink: bool = True) -> Figure:
     """Images (N, D) in rows of ten, each with its reconstruction (N, D) directly under it.
 
     Look for: the same digit in the same slant and thickness, but smoother. Blur is what the decoder is
@@ -55,20 +56,21 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
         raise ValueError(f"reconstructions has shape {reconstructions.shape}, originals {originals.shape}: "
                          "the two must be equal")
     return _in_pairs(originals, reconstructions, image_shape, "Test images and their reconstructions",
-                     ["original", "rebuilt"])
+                     ["original", "rebuilt"], ink)
 
 
-def samples(images: np.ndarray, image_shape: tuple[int, int]) -> Figure:
+def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) -> Figure:
     """A square grid of images (N, D) decoded from draws of the prior, z ~ N(0, I).
 
     Look for: how many could pass as data. Crossbreeds of two digits come from regions of the prior that no
     training image is encoded to; few different shapes mean that the decoder ignores z.
     """
     side = math.ceil(math.sqrt(len(images)))
-    return tile_figure(rows_of(images, side), image_shape, "Decoded draws from the prior")
+    return tile_figure(rows_of(images, side, ink), image_shape, "Decoded draws from the prior", ink=ink)
 
 
-def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int]) -> Figure:
+def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int], ink: bool = True
+                  ) -> Figure:
     """Images (L, n, D) of a conditional VAE, a row for each of L classes by name; down a column the same z, as `same_z`
     makes them.  Of many classes, 30.
 
@@ -79,7 +81,7 @@ def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple
         raise ValueError(f"images has shape {images.shape}, for {len(names)} names: one is needed for each row")
     shown = spread(len(names), 30)
     return tile_figure(images[shown], image_shape, "Draws from the prior, one z down each column",
-                       row_labels=[str(names[i])[:20] for i in shown])
+                       row_labels=[str(names[i])[:20] for i in shown], ink=ink)
 
 
 def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True) -> np.ndarray:
@@ -89,7 +91,8 @@ def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Gene
     return np.stack([vae.sample(n, np.random.default_rng(seed), mean=mean, labels=np.full(n, one)) for one in classes])
 
 
-def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int]) -> Figure:
+def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int], ink: bool = True
+                  ) -> Figure:
     """Images u (C, D) that a VampPrior has learned, with the mean image decoded from each (C, D) under it; of many, 50.
 
     Look for: a different kind of image under each, and all kinds there. A u need not look like an image itself: it is
@@ -99,7 +102,7 @@ def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[in
         raise ValueError(f"decoded has shape {decoded.shape}, inputs {inputs.shape}: the two must be equal")
     shown = spread(len(inputs), 50)
     return _in_pairs(inputs[shown], decoded[shown], image_shape, "Pseudo-inputs, and what they stand for",
-                     ["learned", "decoded"])
+                     ["learned", "decoded"], ink)
 
 
 def manifold_grid(size: int) -> np.ndarray:
@@ -111,7 +114,8 @@ def manifold_grid(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
 
 
-def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None) -> Figure:
+def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None,
+             ink: bool = True) -> Figure:
     """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.
 
     Look for: smooth change from tile to tile, and which digits are neighbours. The area a digit takes is
@@ -130,11 +134,12 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, lab
     across = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[0, :, 0])]
     down = [f"{value:.1f}" if i in shown else "" for i, value in enumerate(z[:, 0, 1])]
     return tile_figure(images, image_shape, "The latent plane, decoded", row_labels=down,
-                       column_labels=across, xlabel="z[0]", ylabel="z[1]")
+                       column_labels=across, xlabel="z[0]", ylabel="z[1]", ink=ink)
 
 
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
-               image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None) -> Figure:
+               image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None,
+               ink: bool = True) -> Figure:
     """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row.
 
     The rows are the `rows` dimensions with the most KL (kl_per_dimension (Z,), nats), most first; the
@@ -159,11 +164,11 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
     return tile_figure(images, image_shape, "One latent coordinate varied at a time",
                        row_labels=[f"z[{j}]: {kl[j]:.2f} nats" for j in order],
                        column_labels=[f"{round(value, 2) + 0.0:g}" for value in values],
-                       xlabel="value of z[j]", frames=list(enumerate(nearest.tolist())))
+                       xlabel="value of z[j]", frames=list(enumerate(nearest.tolist())), ink=ink)
 
 
 def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
-                  steps: int = 10, labels: np.ndarray | None = None) -> Figure:
+                  steps: int = 10, labels: np.ndarray | None = None, ink: bool = True) -> Figure:
     """Rows from one image to another: an original, `steps` decodings on the way, the other original.
 
     z = (1 - t) mu_a + t mu_b, t = 0..1, for pairs_of_images (P, 2, D); the framed ends are the originals.
@@ -186,7 +191,7 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
     return tile_figure(images, image_shape, "From one test image to another",
                        column_labels=["image a", "t = 0"] + [""] * (steps - 2) + ["t = 1", "image b"],
                        xlabel="decoded z = (1 - t) mu_a + t mu_b", column_breaks=(1, steps + 1),
-                       frames=[(row, column) for row in range(len(pairs)) for column in (0, steps + 1)])
+                       frames=[(row, column) for row in range(len(pairs)) for column in (0, steps + 1)], ink=ink)
 
 
 # ---- All of them
@@ -200,12 +205,13 @@ PICTURES = tuple(f"{name}.png" for name in (
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
-                  rng: np.random.Generator, classes: Sequence[Class] = ()) -> list[Path]:
+                  rng: np.random.Generator, classes: Sequence[Class] = (), ink: bool = True) -> list[Path]:
     """Write every picture of a trained VAE as PNG into `folder` (made if missing); the paths, in order.
 
     x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves); classes: the
-    labels that a conditional VAE knows by number.  Nothing is written before all pictures are drawn, and each file is
-    replaced atomically. Raises ValueError for bad shapes, and for labels that are none of the classes.
+    labels that a conditional VAE knows by number; ink: are pixels ink, or light?
+    Nothing is written before all pictures are drawn, and each file is replaced atomically. Raises ValueError for bad
+    shapes, and for labels that are none of the classes.
     """
     if x_test.ndim != 2 or not len(x_test) or x_test.shape[1] != math.prod(image_shape):
         raise ValueError(f"x_test has shape {x_test.shape}: allowed is (M, {math.prod(image_shape)}) "
@@ -215,15 +221,16 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
                          "the two must be equal")
     codes, encoded = class_codes(labels, classes, "the test set"), spread(len(x_test), 10_000)
     mu, nats, has_kl = _encode(vae, x_test, encoded, codes)
-    figures = _of_images(vae, x_test, codes, nats, image_shape, rng)
+    figures = _of_images(vae, x_test, codes, nats, image_shape, rng, ink)
     if classes:
-        figures["class_samples"] = class_samples(same_z(vae, range(len(classes)), 10, rng), classes, image_shape)
+        tiles = same_z(vae, range(len(classes)), 10, rng)
+        figures["class_samples"] = class_samples(tiles, classes, image_shape, ink)
     if history:
         figures["learning_curves"] = learning_curves(history)
     figures["latent_scatter"] = latent_scatter(mu, None if labels is None else np.asarray(labels)[encoded])
     if has_kl:
         figures["kl_per_dimension"] = kl_per_dimension(nats)
-    files = {Path(folder) / name: _png(figures[name[:-4]]) for name in PICTURES if name[:-4] in figures}
+    files = {Path(folder) / name: png(figures[name[:-4]]) for name in PICTURES if name[:-4] in figures}
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         write_atomically(path, data)
@@ -231,7 +238,7 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
 
 
 def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats: np.ndarray,
-               image_shape: tuple[int, int], rng: np.random.Generator) -> dict[str, Figure]:
+               image_shape: tuple[int, int], rng: np.random.Generator, ink: bool) -> dict[str, Figure]:
     """The pictures made of tiles, by name; labels (M,) as a conditional VAE takes them, which draws class by class."""
     def of(rows: np.ndarray) -> np.ndarray | None:
         return None if labels is None else labels[rows]
@@ -241,31 +248,31 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
     pairs = np.stack([shown[:half], shown[-half:]], axis=1)
     rebuilt = vae.reconstruct(x[shown], rng, **_given(of(shown)))
     drawn = None if labels is None else np.sort(np.unique(labels)[np.arange(100) % len(np.unique(labels))])
-    figures = {"reconstructions": reconstructions(x[shown], rebuilt, image_shape),
-               "samples": samples(vae.sample(100, rng, **_given(drawn)), image_shape),
-               "interpolation": interpolation(vae, x[pairs], image_shape, labels=of(pairs))}
+    figures = {"reconstructions": reconstructions(x[shown], rebuilt, image_shape, ink),
+               "samples": samples(vae.sample(100, rng, **_given(drawn)), image_shape, ink),
+               "interpolation": interpolation(vae, x[pairs], image_shape, labels=of(pairs), ink=ink)}
     first = None if labels is None else int(labels[0])
     if vae.latent_dim == 2:
-        figures["manifold"] = manifold(vae, image_shape, label=first)
+        figures["manifold"] = manifold(vae, image_shape, label=first, ink=ink)
     else:
-        figures["traversals"] = traversals(vae, x[0], nats, image_shape, label=first)
+        figures["traversals"] = traversals(vae, x[0], nats, image_shape, label=first, ink=ink)
     prior: Any = getattr(getattr(vae, "latent", None), "prior", None)
     if hasattr(prior, "pseudo_inputs"):
         inputs, codes, _ = prior.pseudo_inputs(vae)
-        figures["pseudo_inputs"] = pseudo_inputs(inputs, vae.decode(codes), image_shape)
+        figures["pseudo_inputs"] = pseudo_inputs(inputs, vae.decode(codes), image_shape, ink)
     return figures
 
 
 # ---- Helpers
 
 def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int], title: str,
-              row_labels: list[str]) -> Figure:
+              row_labels: list[str], ink: bool) -> Figure:
     """Images (N, D) in rows of ten, each with another (N, D) under it."""
     columns = min(10, len(above))
-    pairs = [rows_of(above, columns), rows_of(below, columns)]
+    pairs = [rows_of(above, columns, ink), rows_of(below, columns, ink)]
     rows = np.stack(pairs, axis=1).reshape(2 * len(pairs[0]), columns, -1)
     return tile_figure(rows, image_shape, title, row_labels=row_labels * len(pairs[0]),
-                       row_breaks=range(2, len(rows), 2))
+                       row_breaks=range(2, len(rows), 2), ink=ink)
 
 
 def _given(labels: np.ndarray | None, n: int | None = None) -> dict[str, Any]:
@@ -296,7 +303,8 @@ def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarra
     return mu, information_per_dimension(model, x[rows], None if labels is None else labels[rows]), False
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
     return buffer.getvalue()

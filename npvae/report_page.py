@@ -50,8 +50,8 @@ PICTURES = {
 
 #: what to look for instead, where encoder and decoder were told the labels
 CONDITIONAL = {
-    "interpolation": "Look for a plausible image at every step; in the middle the label changes from one to the other.",
-    "latent_scatter": "Look for labels that mix: the decoder knows them, so z need not say them, and is left for style.",
+    "interpolation": "Look for a plausible image at every step; in the middle the label changes to the other.",
+    "latent_scatter": "Look for labels that mix: the decoder knows them, so z is free for style.",
     "traversals": "Look for rows that change one thing about the image, such as slant or width; its label stays."}
 
 #: the table of epochs: key in metrics.jsonl -> heading
@@ -84,7 +84,8 @@ def write_report(folder: Path) -> Path:
         "report.html", title=escape(f"Training run: {folder.resolve().name}"),
         lead=escape(f"A variational autoencoder, trained on {settings.get('data_dir', 'its data')}."),
         numbers="\n".join(_numbers(history, settings)), meaning=_meaning(settings), curves="\n".join(panels),
-        pictures="\n".join(_pictures(folder, settings)), open=" open" * (len(history) <= 20), summary=f"{len(history):,} epochs",
+        pictures="\n".join(_pictures(folder, settings)), open=" open" * (len(history) <= 20),
+        summary=f"{len(history):,} epochs",
         epochs="\n".join(_epochs(history)), settings=_table(settings), versions=_table(config.get("versions", {})))
     write_atomically(folder / REPORT, page)
     return folder / REPORT

@@ -6,6 +6,7 @@
 """
 import argparse
 import json
+import math
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from .model import VAE
 from .params import Array
 from .plotting import PICTURES, save_pictures
 from .report_page import REPORT, write_report
-from .train import _BINARIZE_ONCE, Rows, Run, fit
+from .train import BINARIZE_ONCE, Rows, Run, fit
 
 EXPLORER = "explore.html"
+FEW_STEPS = 1000      # with fewer, pictures tend to be grey mush
 #: the files of a run, and what each is
 FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers of each epoch, one JSON object a line",
          CHECKPOINT: "the model, and what an exact resume needs",
@@ -56,7 +58,7 @@ def train(args: argparse.Namespace) -> None:
     batch_size = min(args.batch_size, len(x_train))
 
     # 3. Training, with a checkpoint after every epoch.
-    callbacks: list[Callback] = [RunFolder(args, images.image_shape, classes), Checkpoint(args.out / CHECKPOINT),
+    callbacks: list[Callback] = [RunFolder(args, images, classes), Checkpoint(args.out / CHECKPOINT),
                                  MetricsLog(args.out / METRICS)]
     if not args.quiet:
         callbacks.append(Progress())
@@ -67,7 +69,8 @@ def train(args: argparse.Namespace) -> None:
 
             # 4. Pictures and numbers, of test images binarized as in training.
             pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
-                                     images.image_shape, history, args.out, np.random.default_rng(args.seed), classes)
+                                     images.image_shape, history, args.out, np.random.default_rng(args.seed), classes,
+                                     images.ink)
         page = write_report(args.out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with:  {cli.resume_command(args)}") from None
@@ -87,8 +90,9 @@ class RunFolder(Callback):
     """Makes the output folder and writes config.json when training starts: all input has been checked by then, and
     nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
 
-    def __init__(self, args: argparse.Namespace, image_shape: tuple[int, int], classes: Sequence[Class] = ()) -> None:
-        self.args, self.more = args, {"image_shape": image_shape, **({"classes": list(classes)} if classes else {})}
+    def __init__(self, args: argparse.Namespace, images: data.ImageData, classes: Sequence[Class] = ()) -> None:
+        self.args, self.more = args, {"image_shape": images.image_shape, "ink": images.ink,
+                                      **({"classes": list(classes)} if classes else {})}
 
     def on_start(self, run: Run) -> None:
         """Raises UsageError where the folder cannot be written."""
@@ -120,11 +124,21 @@ def _print_result(args: argparse.Namespace, images: int, last: dict[str, float],
     if args.data_dir == "mnist" and args.likelihood == "bernoulli" and args.binarize == "none" and not args.conditional:
         print("(grey pixels as targets: a cross-entropy, no likelihood)\nto compare, after 10 epochs, seeds 0 to 2: "
               "110.4 to 110.6 with the defaults, 105.6 to 105.8 with --hidden 400 (pytorch/examples: 105.6)")
-    if images < args.batch_size:
-        print(f"(fewer training images than --batch-size {args.batch_size}: all {images} of them were each batch, one "
-              "step an epoch; a smaller batch size makes more steps)")
+    if last["step"] < FEW_STEPS:
+        print(_more_steps(args, images, int(last["step"])))
     print("pictures:", *pictures, sep="\n  ")
     print(f"all on one page: {page}")
+
+
+def _more_steps(args: argparse.Namespace, images: int, steps: int) -> str:
+    """What to say of a run of few steps: the flags to try, with an example that makes FEW_STEPS of it."""
+    few_batches = images < 10 * args.batch_size
+    size = min(16, args.batch_size) if few_batches else args.batch_size
+    epochs = math.ceil(FEW_STEPS / math.ceil(images / size) / 10) * 10
+    what, flags = "more --epochs", f"--epochs {epochs}"
+    if size < args.batch_size:
+        what, flags = f"{what}, or a smaller --batch-size", f"--batch-size {size} {flags}"
+    return f"(trained for only {steps} step{'s' * (steps != 1)}: for better pictures try {what}, such as {flags})"
 
 
 # ---- Opened again
@@ -137,6 +151,7 @@ class SavedRun:
     folder: Path
     args: argparse.Namespace
     image_shape: tuple[int, int]
+    ink: bool
     versions: dict[str, Any]
     vae: VAE
     training_images: int
@@ -158,7 +173,10 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
     try:
         height, width = config["image_shape"]
         training, images = manifest["training"], manifest["settings"]["images"]
-        run = SavedRun(folder, args, (height, width), dict(config["versions"]), vae, images, training["epoch"],
+        ink = config.get("ink", True)      # a run made before photographs were shown as they are
+        if not isinstance(ink, bool):
+            raise TypeError
+        run = SavedRun(folder, args, (height, width), ink, dict(config["versions"]), vae, images, training["epoch"],
                        training["history"][-1] if training["history"] else {}, list(config.get("classes", [])))
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{folder}: {CONFIG} and {CHECKPOINT} are not those of one run of this npvae") from None
@@ -177,8 +195,8 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
 
     images, n = data.load(args.data_dir, counted), args.limit
     labels = (None if labels is None else labels[:n] for labels in (images.train_labels, images.test_labels))
-    return data.ImageData(images.train_images[:n], next(labels), images.test_images[:n], next(labels),
-                          images.image_shape, images.name)
+    return images._replace(train_images=images.train_images[:n], train_labels=next(labels),
+                           test_images=images.test_images[:n], test_labels=next(labels))
 
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:
@@ -188,5 +206,5 @@ def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labe
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
-    return data.to_float(Rows("the test set", images.test_images, vae, binarize, args.seed + 1, _BINARIZE_ONCE,
+    return data.to_float(Rows("the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
                               labels).array)

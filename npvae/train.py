@@ -27,7 +27,7 @@ from .optim import Adam
 from .params import Array
 from .validate import choice, integer, matrix, shown
 
-_SHUFFLE, _NOISE, _BINARIZE, _BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
+_SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
 _BLOCK = 500      # decoder rows (test images times draws) at a time
 
 Metrics = dict[str, float]
@@ -193,8 +193,8 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     vae.check_objective(objective)
-    train = Rows("x_train", x_train, vae, binarize, seed, _BINARIZE_ONCE, labels_train)
-    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, _BINARIZE_ONCE,
+    train = Rows("x_train", x_train, vae, binarize, seed, BINARIZE_ONCE, labels_train)
+    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, BINARIZE_ONCE,
                 labels_test)
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")

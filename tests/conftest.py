@@ -1,5 +1,9 @@
 """Profiles, floating-point rules and threads that hold for every test."""
 import os
+import signal
+
+# Started in the background, a process ignores Ctrl-C, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before NumPy is loaded, here and in the programs that tests start: BLAS threads that wait for each other spin, and on
 # a busy machine a product of two small matrices then takes milliseconds.

@@ -65,15 +65,24 @@ _GROUPS = {
         "residual = -(x[:, None, :] - output[..., :pixels])"],
     "One row, one column or one entry: the first is the last.": [
         "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
-        "model.VAE.start_at: constant: mean = self._images(mean[None], 'mean')[0] -> "
-        "mean = self._images(mean[None], 'mean')[-1]",
-        "evaluate.elbo: constant: bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1) -> "
-        "bound[block] = -a.nll[:, -1] - a.kl.sum(axis=1)",
+        "evaluate.elbo: constant: -a.nll[:, 0] - a.kl.sum(axis=1) -> -a.nll[:, -1] - a.kl.sum(axis=1)",
+        "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, -1] - a.log_ratio[:, 0]",
+        "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, 0] - a.log_ratio[:, -1]",
         "kernels.reference.likelihoods.gaussian_nll_backward: constant: dlogvar[0] -> dlogvar[-1]",
         "kernels.reference.objectives.importance_bound_forward: constant: m[:, 0] + np.log(total) - "
         "math.log(log_w.shape[1]) -> "
         "m[:, -1] + np.log(total) - math.log(log_w.shape[1])",
-        "kernels.reference.arrays.sum_squares: constant: total[0] = np.dot(x, x) -> total[-1] = np.dot(x, x)"],
+        "kernels.reference.arrays.sum_squares: constant: total[0] = np.dot(x, x) -> total[-1] = np.dot(x, x)",
+        "evaluate.exact_log_likelihood: constant: math.exp(vae.likelihood._logvar(vae.parameters)[0]) -> "
+        "math.exp(vae.likelihood._logvar(vae.parameters)[-1])"],
+    "The larger of two numbers, in either order.": [
+        "evaluate.log_likelihood: argument: np.maximum(n_samples / ess - 1, 0) / (n_samples - 1) -> "
+        "np.maximum(0, n_samples / ess - 1) / (n_samples - 1)"],
+    "Of two things that are wrong at once, another is named first.": [
+        "evaluate.why_not_exact: order: (('prior', 'normal'), ('decoder', 'dense'), ('decoder_hi... -> "
+        "(('decoder', 'dense'), ('prior', 'normal'), ('decoder_hi...",
+        "evaluate.why_not_exact: order: ...mal'), ('decoder', 'dense'), ('decoder_hidden', [])) -> "
+        "...mal'), ('decoder_hidden', []), ('decoder', 'dense'))"],
     "x has two axes, of which the last has the index 1.": [
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: pixels = x.shape[-1] -> pixels = x.shape[1]",
         "kernels.reference.likelihoods.gaussian_pixel_nll_backward: sign: pixels = x.shape[-1] -> "

@@ -40,12 +40,12 @@ def browser(chromium):
 @pytest.fixture
 def explore(browser, tmp_path):
     """Opens the page of a model with random weights; the model and its test images."""
-    def explore(latent_dim=2, hidden=(9, 8), images=40, shape=SHAPE, **settings):
+    def explore(latent_dim=2, hidden=(9, 8), images=40, shape=SHAPE, ink=True, **settings):
         rng, dim = np.random.default_rng(latent_dim), shape[0] * shape[1]
         vae = VAE(dim, hidden, latent_dim, kernels="numpy", **settings)
         vae.parameters.flat[...] = rng.normal(0, 1.5 / np.sqrt(max(hidden, default=2)), vae.parameters.flat.size)
         x = rng.random((images, dim))
-        write_explorer(vae, x, np.sort(np.arange(images) % 4), shape, tmp_path / "explore.html")
+        write_explorer(vae, x, np.sort(np.arange(images) % 4), shape, tmp_path / "explore.html", ink)
         browser.open(tmp_path / "explore.html")
         return vae, x
     return explore
@@ -281,6 +281,14 @@ def test_the_thumbnails_are_the_test_images(browser, explore):
     vae, x = explore()
     np.testing.assert_allclose(ink(browser, "#thumbs button canvas"), x[0], rtol=0, atol=0.51 / 255)
     np.testing.assert_allclose(ink(browser, "#thumbs button:last-child canvas"), x[-1], rtol=0, atol=0.51 / 255)
+
+
+def test_photographs_are_shown_as_they_are(browser, explore):
+    """0 black and 1 white, decoded and as thumbnails."""
+    vae, x = explore(ink=False)
+    browser.run("npvae.setPoint([1, -1])")
+    for selector, image in ("#image", vae.decode(np.array([[1.0, -1.0]]))[0]), ("#thumbs button canvas", x[0]):
+        np.testing.assert_allclose(1 - ink(browser, selector), image, rtol=0, atol=0.51 / 255)
 
 
 def test_playing_ends_where_the_point_is_moved(browser, explore):

@@ -59,6 +59,12 @@ def test_sample(flags, count, seed, mean, kind, npvae, first, tmp_path):
         assert np.array_equal(pixels(out), drawn(plotting.samples(expected, SHAPE), tmp_path))
 
 
+def test_endings_in_capital_letters(npvae, tmp_path):
+    for name in ("x.PNG", "x.NPY"):
+        assert npvae("sample", "run", "--out", tmp_path / name)[0] == 0
+    assert (tmp_path / "x.PNG").read_bytes().startswith(b"\x89PNG") and np.load(tmp_path / "x.NPY").shape == (100, 12)
+
+
 def test_samples_can_be_trained_on(npvae, tmp_path):
     npvae("sample", "run", "--count", 30, "--out", tmp_path / "x.npy")
     flags = ["--data-dir", tmp_path / "x.npy", "--out", tmp_path / "run", "--epochs", 1, "--quiet"]
@@ -71,9 +77,9 @@ def test_reconstruct(npvae, first, asked, tmp_path):
     for flags in ([], ["--count", 200], ["--count", 3, "--seed", 1]):
         assert npvae("reconstruct", "run", *flags, "--out", out) == (0, f"{out}\n", "")
     vae, x = library(first)
-    for (originals, rebuilt, shape, _), count in zip(calls, (20, 100, 3), strict=True):
+    for (originals, rebuilt, shape, ink, _), count in zip(calls, (20, 100, 3), strict=True):
         where = [int(np.flatnonzero((x == image).all(axis=1))[0]) for image in originals]
-        assert len(set(where)) == count and where == sorted(where) and shape == SHAPE
+        assert len(set(where)) == count and where == sorted(where) and shape == SHAPE and ink
     rng = np.random.default_rng(1)
     chosen = np.sort(rng.choice(100, 3, replace=False))
     figure = plotting.reconstructions(x[chosen], vae.reconstruct(x[chosen], rng), SHAPE)
@@ -106,7 +112,7 @@ def test_traverse(npvae, first, asked, tmp_path):
     vae, x = library(first)
     (_, image, kl, shape, more), = calls
     assert np.array_equal(image, x[5]) and np.array_equal(kl, evaluate.kl_per_dimension(vae, x))
-    assert shape == SHAPE and more == {"rows": 2, "label": None}
+    assert shape == SHAPE and more == {"rows": 2, "label": None, "ink": True}
     assert np.array_equal(pixels(out), drawn(plotting.traversals(vae, x[5], kl, SHAPE, rows=2), tmp_path))
 
 
@@ -115,11 +121,11 @@ def test_explore(npvae, first, monkeypatch, tmp_path):
     real = commands.write_explorer
     monkeypatch.setattr(commands, "write_explorer", lambda *args: calls.append(args) or real(*args))
     code, out, error = npvae("explore", "run", "--out", tmp_path / "x.html")
-    (vae, images, labels, shape, path, classes), = calls
+    (vae, images, labels, shape, path, classes, ink), = calls
     expected, x = library(first)
     assert code == 0 and not error and out.startswith(f"{path}\n") and f"{path.as_uri()}\n" in out
     assert np.array_equal(vae.parameters.flat, expected.parameters.flat) and np.array_equal(images, x)
-    assert np.array_equal(labels, np.load(first / "data.npz")["test_labels"]) and shape == SHAPE and not classes
+    assert np.array_equal(labels, np.load(first / "data.npz")["test_labels"]) and shape == SHAPE and not classes and ink
     page = (tmp_path / "x.html").read_text()
     assert "<script" in page and page.rstrip().endswith("</html>")
 
@@ -238,6 +244,7 @@ def edit_config(folder, **changes):
     (lambda folder: edit_config(folder, settings={"hidden": 3}), "config.json is not the config.json of a run"),
     (lambda folder: edit_config(folder, settings={"flavour": 3}), "is of another program or version: .*flavour"),
     (lambda folder: edit_config(folder, image_shape=None), "config.json and checkpoint.npz are not those of one run"),
+    (lambda folder: edit_config(folder, ink="yes"), "config.json and checkpoint.npz are not those of one run"),
     (lambda folder: edit_config(folder, image_shape=[3, 3]), "images of 3 x 3, checkpoint.npz a model of 12 pixels"),
     (lambda folder: (folder / "checkpoint.npz").write_bytes(b"PK"), "checkpoint.npz: is damaged"),
     (lambda folder: library(folder.parent, "spoiled")[0].save(folder / "checkpoint.npz"), "are not those of one run")])
@@ -286,6 +293,24 @@ def test_the_program_in_a_process_of_its_own(start, first):
     code, out, error = run("info", "run")
     assert code == 0 and not error and "epochs    2 of 2" in out
     assert_refused(run("info", "nowhere"), "there is no run in nowhere")
+
+
+@pytest.mark.parametrize("argv", [["info", "run"], ["train", "--help"], []])
+def test_a_pipe_that_nobody_reads_ends_the_program_quietly(argv, first):
+    """As in `npvae info RUN | head -1`."""
+    process = subprocess.Popen([sys.executable, "-m", "npvae", *argv], cwd=first, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(timeout=60) in ((0, 141) if "--help" in argv else (141,))      # argparse passes over it
+
+
+def test_without_an_output_nothing_is_missed(first):
+    """As in `npvae info RUN >&-`."""
+    done = subprocess.run(f"'{sys.executable}' -m npvae info run >&-", shell=True, cwd=first, text=True,
+                          stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_progress_shows_on_a_terminal_alone(monkeypatch):

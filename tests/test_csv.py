@@ -91,6 +91,18 @@ def test_the_table_of_kaggle(tmp_path, monkeypatch):
         assert np.array_equal(getattr(loaded, f"{part}_labels"), labels[:3000][rows])
 
 
+@pytest.mark.parametrize("ending", [".csv", ".CSV", ".npy", ".NPY", ".npz", ".Npz"])
+def test_endings_in_capital_letters(ending, tmp_path, rng):
+    grey = rng.integers(2, 256, (5, 6), dtype=np.uint8)
+    path = write(tmp_path / f"x{ending}", table(grey))
+    if "n" in ending.lower():
+        with open(path, "wb") as file:      # given a name, NumPy would add an ending
+            np.savez(file, grey) if ending.lower() == ".npz" else np.save(file, grey)
+    loaded = data.load(path)
+    assert np.array_equal(loaded.train_images, grey[:4]) and np.array_equal(loaded.test_images, grey[4:])
+    assert loaded.ink and loaded.name == "x"
+
+
 # --- what is refused ---
 
 ALLOWED = "only numbers are allowed"

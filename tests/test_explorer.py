@@ -36,8 +36,8 @@ def numbers(text, dtype="<f4"):
 @pytest.fixture
 def write(tmp_path):
     """The page of a model and the data in it."""
-    def write(vae, x=None, labels=None, shape=SHAPE):
-        path = write_explorer(vae, images(60) if x is None else x, labels, shape, tmp_path / "explore.html")
+    def write(vae, x=None, labels=None, shape=SHAPE, *ink):
+        path = write_explorer(vae, images(60) if x is None else x, labels, shape, tmp_path / "explore.html", *ink)
         assert path == tmp_path / "explore.html"
         page = Page(path)
         (_, data), = page.all("script", type="application/json", id="model")
@@ -156,6 +156,10 @@ def test_colours_by_label(write, classes, named):
     assert dots == [f"background:{colour[int(name)]}" for name in names]
 
 
+def test_ink_or_light(write):
+    assert write(model())[1]["ink"] is True and write(model(), None, None, SHAPE, False)[1]["ink"] is False
+
+
 def test_without_labels(write):
     page, data = write(model())
     assert not page.all("ul") and len({*data["colours"]}) == 1
@@ -232,7 +236,7 @@ def broken(name, value, **settings):
 
 REFUSED = {
     "complex": (lambda: model(dtype="complex128"), {}, "the model's dtype must be one of float32, float64"),
-    **{name: (lambda name=name: model(likelihood=name), {}, "the page cannot compute its mean, only those of Bernoulli, ")
+    **{name: (lambda name=name: model(likelihood=name), {}, "the page cannot compute its mean, only those of Bernoull")
        for name in LIKELIHOODS if name not in DRAWABLE},
     "own likelihood": (lambda: model(likelihood=OwnMean()), {}, "likelihood OwnMean: the page cannot compute its mean"),
     "made": (lambda: model(decoder="made:4"), {}, "decoder made:4: the page cannot draw .* a dense decoder fits$"),

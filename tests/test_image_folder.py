@@ -53,7 +53,7 @@ def test_pixels_order_and_split(n, n_test, tmp_path, rng):
         assert loaded.name == "mine" and loaded.image_shape == (3, 5)
         assert np.array_equal(loaded.train_images, rows(images[:n - n_test]))
         assert np.array_equal(loaded.test_images, rows(images[n - n_test:]))
-        assert loaded.train_labels is None and loaded.test_labels is None
+        assert loaded.train_labels is None and loaded.test_labels is None and not loaded.ink
         assert loaded.train_images.dtype == np.uint8 and loaded.train_images.flags.c_contiguous
 
 
@@ -93,7 +93,7 @@ def test_train_and_test(classes, tmp_path, rng):
         for i, image in enumerate(some):
             save(tmp_path / "x" / part / (f"class {i % 2}" if classes else ""), [image], [f"{i}.png"])
     loaded = data.load(tmp_path / "x")
-    assert np.array_equal(loaded.train_images, rows(images[:4])) and loaded.name == "x"
+    assert np.array_equal(loaded.train_images, rows(images[:4])) and loaded.name == "x" and not loaded.ink
     assert np.array_equal(loaded.test_images, rows(images[4:]))
     labels = [None if part is None else part.tolist() for part in (loaded.train_labels, loaded.test_labels)]
     assert labels == ([["class 0", "class 1"] * 2, ["class 0", "class 1", "class 0"]] if classes else [None, None])
@@ -111,7 +111,7 @@ def test_what_systems_leave_in_folders_is_ignored(tmp_path, rng):
 
 def test_a_folder_of_idx_files_is_still_one(tmp_path, rng):
     loaded = data.load(write_folder(tmp_path / "idx", small_set(rng)))
-    assert len(loaded.train_images) == 7 and loaded.train_labels is not None
+    assert len(loaded.train_images) == 7 and loaded.train_labels is not None and loaded.ink
 
 
 def test_progress_sees_every_picture(tmp_path, rng):

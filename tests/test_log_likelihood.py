@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from npvae import VAE, active_units, kl_per_dimension
-from npvae.evaluate import exact_log_likelihood, information_per_dimension, log_likelihood, nats_per_dimension
+from npvae import ELBO, VAE, active_units, evaluate, kl_per_dimension
+from npvae.evaluate import (elbo, exact_log_likelihood, information_per_dimension, log_likelihood, nats_per_dimension,
+                            rows_at_once)
 from npvae.kernels import fused, reference
 from strategies import seeds
 from test_evaluate import exact, linear_vae, worsen
@@ -161,6 +162,36 @@ def test_its_defaults_and_what_it_shows_on_the_way():
     assert np.array_equal(found.values, vae.log_likelihood(x[:20], np.random.default_rng(0), 300))
 
 
+@pytest.mark.parametrize("config", [{}, {"prior": "mixture:3"}, {"posterior": "planar:2"}], ids=str)
+def test_elbo_of_every_kind_of_model(config):
+    """-nll - KL, exact where the KL term has a closed form, else at the z that was drawn; with or without labels."""
+    vae = VAE(5, (4,), 2, dtype="float64", kernels="numpy", **config)
+    vae.parameters.flat[...] += 0.5 * np.random.default_rng(1).standard_normal(vae.parameters.flat.size)
+    x = np.random.default_rng(2).random((7, 5))
+    bound = vae.elbo(x, np.random.default_rng(3))
+    eps = vae.passes(7, 1)[0].eps.copy()      # still in the buffer
+    assert np.array_equal(elbo(vae, x, np.random.default_rng(3)), bound)
+    for i in range(7):
+        loss, _ = vae.loss_and_gradients(x[i:i + 1], eps[i:i + 1], ELBO(sampled=bool(config)))
+        assert bound[i] == pytest.approx(-loss, rel=1e-12)
+
+
+def test_few_rows_at_a_time_where_the_decoder_is_wide(monkeypatch):
+    """As with 256 numbers for each pixel; of several images at once, or of one, and never none."""
+    def rows(width):
+        return rows_at_once(SimpleNamespace(output=SimpleNamespace(b="b", shapes={"b": (width,)})), 500)
+
+    assert (rows(784), rows(256 * 784), rows(2**24), rows(2**26)) == (500, 167, 2, 1)
+    vae, x = linear_vae(8, 3, 1)
+    for rows in (1, 3, 20):
+        monkeypatch.setattr(evaluate, "_NUMBERS", 8 * rows + 7)
+        sizes = []
+        found = log_likelihood(vae, x, np.random.default_rng(0), 30, None, lambda images, a: sizes.append(a.nll.size))
+        assert np.allclose(found.values, exact(vae, x), atol=1e-9) and np.allclose(found.ess, 30)
+        assert max(sizes) <= rows and len(sizes) <= 1.4 * 40 * 30 / rows
+        assert np.allclose(vae.elbo(x, np.random.default_rng(0)).mean(), exact(vae, x).mean(), atol=1)
+
+
 # ---- Exact values
 
 @pytest.mark.parametrize("config", [{}, {"hidden": (5,)}, {"likelihood": "gaussian-learned:0.4"}, {"latent_dim": 7},
@@ -193,6 +224,10 @@ def test_no_exact_value_where_none_is_known(config, got):
     with pytest.raises(ValueError, match=f"log p.x. is known .* alone, got {got}.*: log_likelihood fits") as caught:
         exact_log_likelihood(vae, np.zeros((3, 5)))
     assert "\n" not in str(caught.value)
+    vae = VAE(5, (), 2, likelihood="gaussian", kernels="numpy")
+    for x, says in ((np.full((3, 5), np.nan), "x must hold finite numbers"), (np.zeros((3, 4)), "x must have shape")):
+        with pytest.raises(ValueError, match=says):
+            exact_log_likelihood(vae, x)
 
 
 # ---- Latent dimensions

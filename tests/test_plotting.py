@@ -339,8 +339,8 @@ def test_a_style_of_the_caller_is_neither_used_nor_changed(tmp_path):
     with matplotlib.rc_context({"image.origin": "lower", "font.size": 3, "text.color": "white",
                                 "xtick.color": "white", "image.interpolation": "bicubic"}):
         before = dict(matplotlib.rcParams)
-        changed = [plotting._png(plotting.manifold(VAE2, (3, 4), size=4)),
-                   plotting._png(plotting.learning_curves([epoch(1), epoch(2)]))]
+        changed = [plotting.png(plotting.manifold(VAE2, (3, 4), size=4)),
+                   plotting.png(plotting.learning_curves([epoch(1), epoch(2)]))]
         assert dict(matplotlib.rcParams) == before
-    assert changed == [plotting._png(plotting.manifold(VAE2, (3, 4), size=4)),
-                       plotting._png(plotting.learning_curves([epoch(1), epoch(2)]))]
+    assert changed == [plotting.png(plotting.manifold(VAE2, (3, 4), size=4)),
+                       plotting.png(plotting.learning_curves([epoch(1), epoch(2)]))]

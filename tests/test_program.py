@@ -1,5 +1,6 @@
 """The program `npvae`: every command does what the library does, and leaves nothing when it refuses."""
 import argparse
+import base64
 import importlib.util
 import json
 import os
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
-from npvae import Callback, checkpoint, cli, commands, evaluate, program, runs
+from npvae import VAE, Callback, checkpoint, cli, commands, evaluate, plotting, program, runs
 from npvae.kernels import reference
 from npvae.summary import summarize
-from tiny_runs import TINY, contents, library, pixels, program_in, train_in
+from tiny_runs import TINY, contents, drawn, library, pixels, program_in, train_in
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "info")
@@ -83,7 +85,7 @@ def test_pictures_of_ones_own_from_a_folder_to_a_page(npvae, tmp_path, monkeypat
         Path("pictures", "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(Path("pictures", "ab"[i % 2], f"{i}.png"))
     code, out, _ = npvae("train", "--data-dir", "pictures", "--out", "runs/mine", "--epochs", 3)
-    assert code == 0 and "all 54 of them were each batch" in out and "runs/mine/report.html" in out
+    assert code == 0 and "trained for only 3 steps" in out and "runs/mine/report.html" in out
     for command, *flags in (["sample"], ["evaluate", "--samples", 20], ["explore"], ["info"]):
         code, out, error = npvae(command, "runs/mine", *flags)
         assert code == 0 and not error and out
@@ -94,6 +96,73 @@ def test_pictures_of_ones_own_from_a_folder_to_a_page(npvae, tmp_path, monkeypat
     files = {path.name for path in Path("runs/mine").iterdir()}
     code, _, _ = npvae("train", "--data-dir", "pictures", "--out", "runs/mine", "--epochs", 1, "--overwrite", "--quiet")
     assert code == 0 and files - {path.name for path in Path("runs/mine").iterdir()} == {"sample.png", "explore.html"}
+
+
+def test_photographs_come_out_as_they_went_in(npvae, tmp_path, monkeypatch):
+    """Of the same pixels, those from a folder of pictures are shown as light, those from an array as ink."""
+    monkeypatch.chdir(tmp_path)
+    grey = np.random.default_rng(0).choice(np.array([0, 60, 255], np.uint8), (20, 4, 3))
+    np.save("grey.npy", grey)
+    Path("photos").mkdir()
+    for i, image in enumerate(grey):
+        Image.fromarray(image).save(Path("photos", f"{i}.png"))
+    x = grey[18:].reshape(2, 12).astype(np.float32) / np.float32(255)
+    for source, ink in ("photos", False), ("grey.npy", True):
+        run = Path(f"run of {source}")
+        assert npvae("train", "--data-dir", source, "--out", run, *TINY[2:], "--quiet") == (0, "", "")
+        assert json.loads((run / "config.json").read_text())["ink"] is ink
+        vae = VAE.load(run / "checkpoint.npz")
+        history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for path in plotting.save_pictures(vae, x, None, (4, 3), history, tmp_path, np.random.default_rng(0), ink):
+            assert (run / path.name).read_bytes() == path.read_bytes()
+        kl, rng = evaluate.kl_per_dimension(vae, x), np.random.default_rng(0)
+        pair = x[None, np.random.default_rng(0).permutation(2)]
+        rng.choice(2, 2, replace=False)      # which ones
+        for command, figure in (
+                ("sample", plotting.samples(vae.sample(100, np.random.default_rng(0)), (4, 3), ink)),
+                ("reconstruct", plotting.reconstructions(x, vae.reconstruct(x, rng), (4, 3), ink)),
+                ("interpolate", plotting.interpolation(vae, pair, (4, 3), ink=ink)),
+                ("traverse", plotting.traversals(vae, x[0], kl, (4, 3), ink=ink))):
+            assert npvae(command, run)[0] == 0
+            assert np.array_equal(pixels(run / f"{command}.png"), drawn(figure, tmp_path)), command
+        assert npvae("explore", run)[0] == 0
+        page = json.loads(re.search('id="model">(.*?)</script>', (run / "explore.html").read_text()).group(1))
+        assert page["ink"] is ink and base64.b64decode(page["thumbs"]) == grey[18:].tobytes()
+
+
+def test_a_run_made_before_photographs_were_shown_as_they_are(npvae, first, tmp_path):
+    folder = shutil.copytree(first / "run", tmp_path / "old")
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("ink") is True
+    (folder / "config.json").write_text(json.dumps(config))
+    assert npvae("sample", folder)[0] == npvae("sample", first / "run")[0] == 0
+    assert (folder / "sample.png").read_bytes() == (first / "run" / "sample.png").read_bytes()
+
+
+@pytest.mark.parametrize("flags, images, says", [
+    ([], 60_000, None),
+    (["--epochs", "1"], 60_000, "only 469 steps: for better pictures try more --epochs, such as --epochs 10)"),
+    ([], 54, "only 10 steps: for better pictures try more --epochs, or a smaller --batch-size, such as --batch-size 16 "
+     "--epochs 250)"), (["--epochs", "1"], 54, "only 1 step: "), (["--epochs", "1000"], 54, None),
+    (["--epochs", "999", "--batch-size", "8"], 5, "try more --epochs, such as --epochs 1000)")])
+def test_a_run_of_few_steps_says_so(flags, images, says, capsys):
+    """MNIST with the defaults does not."""
+    args = cli.training_parser().parse_args(flags)
+    last = {"epoch": 1, "step": args.epochs * -(-images // args.batch_size), "active_units": 3,
+            **dict.fromkeys(("test_loss", "test_nll", "test_kl"), 1.0)}
+    runs._print_result(args, images, last, [], Path("report.html"))
+    out = capsys.readouterr().out
+    assert says in out if says else "trained for only" not in out
+
+
+@given(st.integers(1, 70_000), st.integers(1, 1000))
+def test_the_flags_that_a_short_run_names_take_steps_enough(images, batch_size):
+    args = cli.training_parser().parse_args(["--batch-size", str(batch_size)])
+    line = runs._more_steps(args, images, 999)
+    flags = cli.training_parser().parse_args([*line.rstrip(")").split("such as ")[1].split(), "--lr", "1"])
+    size = flags.batch_size if "--batch-size" in line else batch_size
+    assert 1 <= size <= batch_size and runs.FEW_STEPS <= flags.epochs * -(-images // size)
+    assert flags.epochs <= max(110, 10 * -(-runs.FEW_STEPS // -(-images // 16) // 10))
 
 
 @pytest.mark.parametrize("argv0, start", [

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from npvae import cli
+from npvae import cli, program
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -30,5 +31,20 @@ def test_every_row_of_the_table_is_a_command(row, tmp_path):
 
 
 def test_every_link_leads_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert len(links) > 10 and all((ROOT / link).exists() for link in links)
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT)
+    assert len(links) > 10
+    assert not [link for link in links if not (link.startswith("https://") or (ROOT / link).exists())]
+
+
+def test_the_commands_for_images_of_your_own_run(tmp_path, monkeypatch, capsys):
+    """As printed, on a folder of 30 pictures and for one epoch."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (30, 9, 7), np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / "FOLDER" / f"{i}.png")
+    commands = re.search(r"```\n(npvae train --data-dir FOLDER.*?)```", TEXT, re.DOTALL).group(1).splitlines()
+    assert [command.split()[1] for command in commands] == ["train", "sample", "evaluate", "explore"]
+    for command in commands:
+        assert not program.main(shlex.split(command.replace("--epochs 250", "--epochs 1"))[1:])
+    assert "log p(x)" in capsys.readouterr().out
+    assert {"report.html", "explore.html", "sample.png"} <= {path.name for path in (tmp_path / "runs/mine").iterdir()}

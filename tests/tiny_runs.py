@@ -60,5 +60,5 @@ def pixels(path):
 
 def drawn(figure, tmp_path):
     """The pixels of a figure."""
-    (tmp_path / "expected.png").write_bytes(plotting._png(figure))
+    (tmp_path / "expected.png").write_bytes(plotting.png(figure))
     return pixels(tmp_path / "expected.png")

@@ -1,7 +1,8 @@
 // The decoder of a variational autoencoder in a web page: z -> image.  Nothing is loaded; all it needs stands in the
 // element "model", as npvae/explorer.py wrote it:
 //   layers      the decoder: W (in, out) row by row, b (out), and the name of f, the function after them
-//   shape       [height, width] of an image            reach   plane and sliders go from -reach to reach
+//   shape       [height, width] of an image            ink     is 1 black on white?  Otherwise white on black
+//   reach       plane and sliders go from -reach to reach
 //   mu          means of q(z|x) of test images, Z numbers each         colours   one for each of them
 //   thumbs      a few test images, one byte a pixel                    thumbMu   their means
 //   shown       the two dimensions that the plane shows at first
@@ -49,12 +50,13 @@ const decode = z => Float32Array.from(layers.reduce(dense, [...z, ...oneHot()]))
 
 // ---- 2. The picture
 
-// Ink on white paper: 0 is white, 1 black, and what lies beyond is cut off (a Uint8ClampedArray does that).
+// A pixel is ink on white paper, 0 white and 1 black, or light, 0 black and 1 white.  What lies beyond is cut off (a
+// Uint8ClampedArray does that).
 function draw(canvas, image) {
   [canvas.height, canvas.width] = model.shape;
   const picture = new ImageData(canvas.width, canvas.height);
-  image.forEach((ink, i) => {
-    const grey = 255 * (1 - ink);
+  image.forEach((pixel, i) => {
+    const grey = 255 * (model.ink ? 1 - pixel : pixel);
     picture.data.set([grey, grey, grey, 255], 4 * i);
   });
   canvas.getContext("2d").putImageData(picture, 0, 0);
@@ -141,8 +143,8 @@ plane.addEventListener("keydown", event => {
 
 // ---- 5. From one test image to another: z = (1 - t) mu_a + t mu_b
 
-const thumbs = all("#thumbs button"), thumbMu = rows(floats(model.thumbMu)), ink = bytes(model.thumbs);
-const D = ink.length / thumbs.length, t = byId("t"), play = byId("play");
+const thumbs = all("#thumbs button"), thumbMu = rows(floats(model.thumbMu)), pixels = bytes(model.thumbs);
+const D = pixels.length / thumbs.length, t = byId("t"), play = byId("play");
 let ends = [], frame = 0;
 
 // With labels: those of the image that is nearer.
@@ -184,7 +186,7 @@ function pick(i) {
 }
 
 thumbs.forEach((thumb, i) => {
-  draw(thumb.firstElementChild, Array.from(ink.subarray(i * D, (i + 1) * D), byte => byte / 255));
+  draw(thumb.firstElementChild, Array.from(pixels.subarray(i * D, (i + 1) * D), byte => byte / 255));
   thumb.addEventListener("click", () => pick(i));
 });
 t.addEventListener("input", () => { stop(); morph(Number(t.value)); });
