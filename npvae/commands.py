@@ -238,7 +238,7 @@ def explore(args: argparse.Namespace) -> None:
     """A web page with the decoder in it."""
     run, out = _open(args, EXPLORER, [".html"])
     images, x, _ = _test_set(run, args)
-    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.classes, run.ink)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
     print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 

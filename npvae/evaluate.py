@@ -145,10 +145,10 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
 
 
 def importance_bound(vae: "VAE", log_w: Array) -> tuple[Array, Array]:
-    """log 1/K sum_k w (B,) in the model's precision, and w~ (B, K) in float64."""
+    """log 1/K sum_k w (B,), and the normalised weights w~ (B, K), of log_w (B, K)."""
     bound, weights = np.empty_like(log_w[:, 0]), np.empty_like(log_w)
     vae.kernels.importance_bound_forward(bound, weights, log_w)
-    return bound, weights.astype(np.float64)
+    return bound, weights
 
 
 def exact_log_likelihood(vae: "VAE", x: Array, labels: Array | None = None) -> Array:

@@ -35,7 +35,7 @@ POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 
 
 def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
-                   classes: Sequence[Class] = (), ink: bool = True) -> Path:
+                   ink: bool = True, classes: Sequence[Class] = ()) -> Path:
     """Write the page of a trained VAE, atomically; the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;

@@ -78,6 +78,11 @@ _GROUPS = {
     "The larger of two numbers, in either order.": [
         "evaluate.log_likelihood: argument: np.maximum(n_samples / ess - 1, 0) / (n_samples - 1) -> "
         "np.maximum(0, n_samples / ess - 1) / (n_samples - 1)"],
+    "What is squared, or of which the absolute value is taken, may have either sign.": [
+        "evaluate.log_likelihood: sign: 2 * log_sum + np.log(np.square(weights).sum(axis=1)) -> "
+        "2 * log_sum + np.log(np.square(-weights).sum(axis=1))",
+        "evaluate.exact_log_likelihood: sign: projected = r @ W.T -> projected = -(r @ W.T)",
+        "evaluate.exact_log_likelihood: sign: np.linalg.slogdet(M)[1] -> np.linalg.slogdet(-M)[1]"],
     "Of two things that are wrong at once, another is named first.": [
         "evaluate.why_not_exact: order: (('prior', 'normal'), ('decoder', 'dense'), ('decoder_hi... -> "
         "(('decoder', 'dense'), ('prior', 'normal'), ('decoder_hi...",

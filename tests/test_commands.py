@@ -121,7 +121,7 @@ def test_explore(npvae, first, monkeypatch, tmp_path):
     real = commands.write_explorer
     monkeypatch.setattr(commands, "write_explorer", lambda *args: calls.append(args) or real(*args))
     code, out, error = npvae("explore", "run", "--out", tmp_path / "x.html")
-    (vae, images, labels, shape, path, classes, ink), = calls
+    (vae, images, labels, shape, path, ink, classes), = calls
     expected, x = library(first)
     assert code == 0 and not error and out.startswith(f"{path}\n") and f"{path.as_uri()}\n" in out
     assert np.array_equal(vae.parameters.flat, expected.parameters.flat) and np.array_equal(images, x)
