@@ -17,7 +17,7 @@ def page(browser, tmp_path):      # noqa: F811
     rng = np.random.default_rng(0)
     vae, x, labels = VAE(42, (9,), 2, kernels="numpy", classes=3), rng.random((40, 42)), np.arange(40) * 7 % 3
     vae.parameters.flat[...] = rng.normal(0, 0.7, vae.parameters.flat.size)
-    write_explorer(vae, x, np.array(NAMES)[labels], SHAPE, tmp_path / "explore.html", NAMES)
+    write_explorer(vae, x, np.array(NAMES)[labels], SHAPE, tmp_path / "explore.html", classes=NAMES)
     browser.open(tmp_path / "explore.html")
     return vae, x, labels
 

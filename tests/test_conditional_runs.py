@@ -337,7 +337,7 @@ def test_save_pictures_takes_names(vae, tmp_path, monkeypatch):
 
 def test_the_page_has_a_label_to_choose(vae, tmp_path):
     x, names = images(60), np.array(NAMES)[np.arange(60) * 7 % 3]
-    page = Page(write_explorer(vae, x, names, (3, 4), tmp_path / "x.html", NAMES))
+    page = Page(write_explorer(vae, x, names, (3, 4), tmp_path / "x.html", classes=NAMES))
     (_, data), = page.all("script", type="application/json", id="model")
     data = json.loads(data)
     options = [(found["value"], text) for (found, text) in page.all("option")][-3:]
