@@ -205,7 +205,7 @@ PICTURES = tuple(f"{name}.png" for name in (
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
-                  rng: np.random.Generator, classes: Sequence[Class] = (), ink: bool = True) -> list[Path]:
+                  rng: np.random.Generator, ink: bool = True, classes: Sequence[Class] = ()) -> list[Path]:
     """Write every picture of a trained VAE as PNG into `folder` (made if missing); the paths, in order.
 
     x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves); classes: the

@@ -320,18 +320,18 @@ def test_traversals_and_manifold_of_one_label(vae, monkeypatch):
 def test_save_pictures_takes_names(vae, tmp_path, monkeypatch):
     """All pictures are those of the right labels: with others, those that show images differ."""
     x, names = images(30), np.array(NAMES)[np.arange(30) * 7 % 3]
-    paths = plotting.save_pictures(vae, x, names, (3, 4), [], tmp_path / "a", np.random.default_rng(0), NAMES)
+    paths = plotting.save_pictures(vae, x, names, (3, 4), [], tmp_path / "a", np.random.default_rng(0), classes=NAMES)
     assert [path.stem for path in paths] == ["reconstructions", "samples", "class_samples", "traversals",
                                              "interpolation", "latent_scatter", "kl_per_dimension"]
     rows, codes = np.arange(29, 3, -2), np.arange(30) * 7 % 3
     mu, nats, has_kl = plotting._encode(vae, x, rows, codes)
     assert has_kl and np.allclose(mu, vae.encode(x[rows], codes[rows])[0])
     np.testing.assert_allclose(nats, evaluate.kl_per_dimension(vae, x[rows], codes[rows]), rtol=1e-5)
-    plotting.save_pictures(vae, x, np.roll(names, 1), (3, 4), [], tmp_path / "b", np.random.default_rng(0), NAMES)
+    plotting.save_pictures(vae, x, np.roll(names, 1), (3, 4), [], tmp_path / "b", np.random.default_rng(0), classes=NAMES)
     same = {path.stem for path in paths if path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()}
     assert same == {"samples", "class_samples"}
     with pytest.raises(DataError, match="has the label cat, which is none of the classes"):
-        plotting.save_pictures(vae, x, names, (3, 4), [], tmp_path / "c", np.random.default_rng(0), [1, 2, 3])
+        plotting.save_pictures(vae, x, names, (3, 4), [], tmp_path / "c", np.random.default_rng(0), classes=[1, 2, 3])
     assert not (tmp_path / "c").exists()
 
 

@@ -17,7 +17,6 @@ import pytest
 from npvae import ELBO, IWAE, VAE, Adam, FreeBits
 from npvae.kernels import load, reference
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
 from npvae.params import Block
 
 FOLDER = Path(__file__).resolve().parent / "fixtures"
@@ -128,7 +127,7 @@ def test_everything_occurs(framework):
     for part in ("hidden", "decoder_hidden"):
         assert {config["activation"] for config in configs if config[part]} == set(ACTIVATIONS)
         assert {len(config[part]) for config in configs} == {0, 1, 2, 3, 4}
-    assert {*zip(kinds, objectives)} == {(kind, objective) for kind in LIKELIHOODS for objective in OBJECTIVES}
+    assert {*zip(kinds, objectives)} == {(kind, objective) for kind in made.LIKELIHOODS for objective in OBJECTIVES}
     assert {*zip([config["activation"] for config in configs], objectives)} == {
         (activation, objective) for activation in ACTIVATIONS for objective in OBJECTIVES}
     assert len({config["likelihood"] for config in configs}) >= 3 + 4      # four sigmas

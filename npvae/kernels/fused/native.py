@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .compile import jit
 
-WORDS, DOUBLES = 96, 8
+WORDS, DOUBLES = 112, 8
 STATUS = 1 + WORDS + DOUBLES
 ROW = STATUS + 2      # of the table, in units of eight bytes
 
