@@ -69,8 +69,8 @@ def train(args: argparse.Namespace) -> None:
 
             # 4. Pictures and numbers, of test images binarized as in training.
             pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
-                                     images.image_shape, history, args.out, np.random.default_rng(args.seed), images.ink,
-                                     classes)
+                                     images.image_shape, history, args.out, np.random.default_rng(args.seed),
+                                     images.ink, classes)
         page = write_report(args.out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; go on with:  {cli.resume_command(args)}") from None

@@ -327,7 +327,8 @@ def test_save_pictures_takes_names(vae, tmp_path, monkeypatch):
     mu, nats, has_kl = plotting._encode(vae, x, rows, codes)
     assert has_kl and np.allclose(mu, vae.encode(x[rows], codes[rows])[0])
     np.testing.assert_allclose(nats, evaluate.kl_per_dimension(vae, x[rows], codes[rows]), rtol=1e-5)
-    plotting.save_pictures(vae, x, np.roll(names, 1), (3, 4), [], tmp_path / "b", np.random.default_rng(0), classes=NAMES)
+    rng = np.random.default_rng(0)
+    plotting.save_pictures(vae, x, np.roll(names, 1), (3, 4), [], tmp_path / "b", rng, classes=NAMES)
     same = {path.stem for path in paths if path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()}
     assert same == {"samples", "class_samples"}
     with pytest.raises(DataError, match="has the label cat, which is none of the classes"):
