@@ -9,9 +9,8 @@ import pytest
 from browser import MISSING, Browser
 
 from npvae import VAE
-from npvae.explorer import write_explorer
+from npvae.explorer import MEANS, write_explorer
 from npvae.layers import ACTIVATIONS
-from npvae.explorer import MEANS
 from npvae.likelihoods import LIKELIHOODS, find
 from npvae.plotting import learning_curves
 from npvae.report_page import PICTURES, write_report
