@@ -73,6 +73,8 @@ _GROUPS = {
         "math.log(log_w.shape[1]) -> "
         "m[:, -1] + np.log(total) - math.log(log_w.shape[1])",
         "kernels.reference.arrays.sum_squares: constant: total[0] = np.dot(x, x) -> total[-1] = np.dot(x, x)",
+        "evaluate.rows_at_once: constant: max(1, _NUMBERS // vae.output.shapes[vae.output.b][0]) -> "
+        "max(1, _NUMBERS // vae.output.shapes[vae.output.b][-1])",
         "evaluate.exact_log_likelihood: constant: math.exp(vae.likelihood._logvar(vae.parameters)[0]) -> "
         "math.exp(vae.likelihood._logvar(vae.parameters)[-1])"],
     "The larger of two numbers, in either order.": [
