@@ -35,6 +35,7 @@ from npvae.checkpoint import write_atomically
 from npvae.data import binarize, to_float
 from npvae.evaluate import log_likelihood
 from npvae.hierarchical import active_units_per_layer
+from npvae.lanes import available_cores
 from npvae.objectives import Objective
 from npvae.train import Run
 
@@ -249,7 +250,7 @@ def arguments() -> argparse.Namespace:
             command.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="FOLDER")
             command.add_argument("--static", type=Path, default=Path("binarized_mnist.npz"), metavar="FILE",
                                  help="the static binarization, for the rows called static")
-            command.add_argument("--threads", type=cli.number(int, 1), default=min(2, cli.available_cores()))
+            command.add_argument("--threads", type=cli.number(int, 1), default=min(2, available_cores()))
         if name == "train":
             command.add_argument("--epochs", type=cli.number(int, 1), default=None, help="stop after so many")
             command.add_argument("--seed", type=cli.number(int, 0), default=0)

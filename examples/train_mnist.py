@@ -12,11 +12,11 @@ the same program.
 """
 import sys
 
-from npvae import cli, runs
+from npvae import cli, options, runs
 
 
 def main() -> None:
-    runs.train(cli.parse(cli.training_parser()))
+    runs.train(options.parse(options.training_parser()))
 
 
 if __name__ == "__main__":

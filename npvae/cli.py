@@ -1,12 +1,11 @@
-"""Flags, settings and exit codes of the programs.  Beside the lesson; `runs.py` does what the flags say.
+"""What every program does alike: flags refused in one line, exit codes, progress.  Beside the lesson; `options.py` has
+the flags of a run.
 
 Exit codes: 0 done, 1 training failed (NaN) or gradients are wrong, 2 bad input (one line on stderr says what), 130
 ended by Ctrl-C, 141 nobody read on (`npvae info RUN | head -1`).
 """
 import argparse
-import json
 import os
-import shlex
 import shutil
 import sys
 import textwrap
@@ -14,38 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import data, flows, outputs, priors, validate
+from . import data, validate
 from .checkpoint import CheckpointError
-from .kernels import KERNELS
-from .lanes import available_cores
-from .layers import ACTIVATIONS
-from .likelihoods import LIKELIHOODS, find
-from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
-from .optim import Adam, ConstantLR, CosineLR, StepLR
 from .train import NonFiniteError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-OBJECTIVES = ("elbo", "iwae")
-LR_SCHEDULES = ("constant", "steps", "cosine")
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint.npz"
-#: flags that say how a run is done, not what it computes: free to differ when it is resumed
-_FREE = ("out", "resume", "overwrite", "quiet", "threads")
-#: flags that came later: a run from before them has their defaults
-_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional")
-
-
-_EXAMPLES = """examples:
-  %(prog)s                                            784-128-20 on grey MNIST, 10 epochs
-  %(prog)s --hidden 400 --out runs/400                the network of many tutorials
-  %(prog)s --latent 2 --epochs 30 --out runs/plane    a plane of digits
-  %(prog)s --objective iwae --k 5 --binarize dynamic --out runs/iwae
-  %(prog)s --conditional --out runs/by_class          a digit by its name, and its style in z
-  %(prog)s --data-dir PICTURES --out runs/mine        a folder of your own, all pictures of one size
-  %(prog)s --data-dir PICTURES --out runs/few --batch-size 16 --epochs 200    the same, of a hundred pictures
-  %(prog)s --out runs/mine --resume --epochs 50       longer, or on after Ctrl-C
-"""
 
 
 class UsageError(ValueError):
@@ -94,201 +69,6 @@ def number(kind: type, least: float, strict: bool = False) -> Callable[[str], An
             bound = f"{'more than' if strict else 'of at least'} {least:g}"
             raise argparse.ArgumentTypeError(f"must be {what} {bound}, got {text!r}") from None
     return convert
-
-
-def _known(check: Callable[[str], Any]) -> Callable[[str], str]:
-    """A converter of names that refuses those that `check` refuses, in argparse's way."""
-    def convert(text: str) -> str:
-        try:
-            check(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return text
-    return convert
-
-
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """The flags of a network."""
-    network = parser.add_argument_group("network")
-    network.add_argument("--hidden", type=widths, default="128", metavar="400,200",
-                         help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
-    network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
-    network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    network.add_argument("--likelihood", type=_known(find), default="bernoulli", metavar="NAME",
-                         help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2; "
-                         "the last three give every level of a byte a probability")
-    network.add_argument("--prior", type=_known(lambda text: priors.find(text, 1, 1, "relu")), default="normal",
-                         metavar="NAME", help="of z: normal; mixture:50, so many Gaussians; vamp:500, q(z|u) of so "
-                         "many learned images u; hierarchical:100,50, a second stochastic layer")
-    network.add_argument("--posterior", type=_known(lambda text: flows.find(text, 1, 1)), default="gaussian",
-                         metavar="NAME", help="of z given the image: gaussian; planar:8, so many planar flows; iaf:2 "
-                         "or iaf:2:64, so many inverse autoregressive steps, of so many units")
-    network.add_argument("--decoder", type=_known(outputs.masked_units), default="dense", metavar="NAME",
-                         help="dense, or made:500: a pixel sees those before it, through so many masked units; "
-                         "made:500+direct: and directly")
-
-
-def add_objective(parser: argparse.ArgumentParser) -> Any:
-    """The flags of an objective; their group."""
-    objective = parser.add_argument_group("objective")
-    objective.add_argument("--objective", choices=OBJECTIVES, default="elbo", help="the bound to maximise")
-    objective.add_argument("--k", type=number(int, 1), default=1, metavar="K", help="draws of z per image")
-    objective.add_argument("--beta", type=number(float, 0), default=1.0, help="weight of the KL term")
-    objective.add_argument("--free-bits", type=number(float, 0), default=0.0, metavar="NATS",
-                           help="KL that each latent dimension may use without paying")
-    return objective
-
-
-def training_parser(**defaults: Any) -> argparse.ArgumentParser:
-    """The flags of a training run.  `defaults` replaces the defaults of flags by name."""
-    parser = Parser(None, "Train a variational autoencoder; ends with pictures, numbers, a page that shows them all "
-                    "(report.html) and a checkpoint.", _EXAMPLES)
-    add_network(parser)
-    objective = add_objective(parser)
-    objective.add_argument("--kl-warmup", type=number(float, 0), default=0.0, metavar="EPOCHS",
-                           help="beta rises from 0 over so many epochs; with --cyclical, in each cycle")
-    objective.add_argument("--cyclical", type=number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
-                           help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
-    objective.add_argument("--gradient", choices=("total", "stl", "dreg"), default="total",
-                           help="of the loss as drawn, or the encoder's with less noise in it: stl for elbo, whose KL "
-                           "term it samples, dreg for iwae")
-    training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=number(int, 1), default=10, help="passes over the training images")
-    training.add_argument("--batch-size", type=number(int, 1), default=128, metavar="B",
-                          help="images per step; of fewer images, all of them")
-    training.add_argument("--lr", type=number(float, 0, strict=True), default=1e-3, help="Adam's step size")
-    training.add_argument("--lr-schedule", choices=LR_SCHEDULES, default="constant",
-                          help="steps: a tenth after 1/2 and again after 3/4 of the run; cosine: down to 0")
-    training.add_argument("--seed", type=number(int, 0), default=0, help="of all randomness")
-    training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers")
-    training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
-    add_threads(training)
-    where = parser.add_argument_group("data and results")
-    where.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{data.ALLOWED}; mnist comes with npvae")
-    where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none", help="of the pixels")
-    where.add_argument("--conditional", action="store_true", help="tell encoder and decoder the label of each image")
-    where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use the first N images only")
-    where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="where all results go")
-    where.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
-    where.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-    where.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.set_defaults(**defaults)
-    return parser
-
-
-def add_threads(group: Any) -> None:
-    """The flag for the cores."""
-    group.add_argument("--threads", type=number(int, 1), default=min(2, available_cores()), metavar="N",
-                       help="cores at work; 1 and 2 give the same numbers, bit for bit, with --kernels numba")
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags; with --resume, those of the run in --out.  Raises UsageError before anything is changed."""
-    args = parser.parse_args(argv)
-    if args.resume and args.overwrite:
-        raise UsageError("--resume and --overwrite exclude each other")
-    if args.resume:
-        _adopt(args, _given(parser, argv))
-    elif (args.out / CONFIG).exists() and not args.overwrite:
-        raise UsageError(f"--out {args.out} already holds a run: go on with it by --resume, replace it by --overwrite, "
-                         "or choose another folder")
-    check_objective(args)
-    if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
-        raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
-                         f"{args.epochs} epochs")
-    return args
-
-
-def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """The flags that stand on the command line, without the defaults of the others."""
-    blank = argparse.Namespace(**{action.dest: None for action in parser._actions})
-    return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not None}
-
-
-def _adopt(args: argparse.Namespace, given: dict[str, Any]) -> None:
-    """Take the settings of the run to resume.  Raises UsageError that names those given otherwise."""
-    try:
-        theirs = read_config(args.out)["settings"]
-    except UsageError as error:
-        raise UsageError(f"--resume: {error}") from None
-    tied = theirs["lr_schedule"] != "constant" or theirs["cyclical"]
-    free = _FREE if tied else (*_FREE, "epochs")
-    ours = settings(argparse.Namespace(**{**vars(args), **given}))
-    differing = [f"--{name.replace('_', '-')} is {theirs[name]} there, {ours[name]} here"
-                 for name in given if name in ours and name not in free and ours[name] != theirs[name]]
-    if differing:
-        raise UsageError(f"--resume: the run in {args.out} has other settings: {'; '.join(differing)}")
-    epochs = given.get("epochs", theirs["epochs"])
-    vars(args).update({**theirs, "hidden": tuple(theirs["hidden"]), "epochs": epochs})
-
-
-def check_objective(args: argparse.Namespace) -> None:
-    """Raises UsageError for flags of an objective that exclude each other."""
-    if args.objective == "iwae" and args.free_bits:
-        raise UsageError("--free-bits needs the analytic KL of --objective elbo, got --objective iwae")
-    if args.gradient == "stl" and (args.objective == "iwae" or args.free_bits):
-        raise UsageError("--gradient stl needs --objective elbo without --free-bits; dreg fits iwae, total fits all")
-    if args.gradient == "dreg" and args.objective == "elbo":
-        raise UsageError("--gradient dreg needs the weights of --objective iwae; stl fits elbo, total fits all")
-    for name, plain in (("posterior", "gaussian"), ("prior", "normal")):
-        if args.free_bits and vars(args)[name] != plain:
-            raise UsageError(f"--free-bits needs the analytic KL of --{name} {plain}, got --{name} {vars(args)[name]}")
-
-
-def has_exact_kl(args: argparse.Namespace) -> bool:
-    """Is the KL term of this network known in closed form?  Else its value at the draws takes its place."""
-    return bool(args.posterior == "gaussian" and args.prior == "normal")
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run; its "settings" are those of `settings`.  Raises UsageError."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        theirs, ours = config["settings"], settings(training_parser().parse_args([]))
-        if not isinstance(theirs, dict) or not isinstance(theirs.get("hidden", []), list):
-            raise TypeError
-        theirs = config["settings"] = {**{name: ours[name] for name in _ADDED}, **theirs}
-    except OSError:
-        raise UsageError(f"there is no run in {folder}: {path} cannot be read") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not the config.json of a run") from None
-    if theirs.keys() != ours.keys():
-        names = ", ".join(sorted(theirs.keys() ^ ours.keys()))
-        raise UsageError(f"{path} is of another program or version: they differ in {names}")
-    return dict(config)
-
-
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What a run computes, as JSON holds it: every flag but those that say how it is done."""
-    plain = {name: value for name, value in vars(args).items() if name not in _FREE}
-    return {**plain, "hidden": list(args.hidden)}
-
-
-def make_objective(args: argparse.Namespace, images: int) -> Objective:
-    """The objective that the flags name; `images` in the training set turns epochs into steps."""
-    steps = -(-images // args.batch_size)
-    beta: Any = args.beta
-    if args.cyclical:
-        ratio = args.kl_warmup * args.cyclical / args.epochs or 0.5
-        beta = CyclicalAnnealing(args.epochs * steps, args.cyclical, ratio, args.beta)
-    elif args.kl_warmup:
-        beta = LinearAnnealing(max(1, round(args.kl_warmup * steps)), args.beta)
-    if args.objective == "iwae":
-        return IWAE(beta, args.gradient)
-    if args.gradient == "stl":
-        return ELBO(beta, sampled=True, gradient="stl")
-    return FreeBits(args.free_bits, beta) if args.free_bits else ELBO(beta, sampled=not has_exact_kl(args))
-
-
-def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
-    """Adam with the learning-rate schedule that the flags name."""
-    total = args.epochs * -(-images // args.batch_size)
-    if args.lr_schedule == "cosine":
-        return Adam(CosineLR(args.lr, total))
-    if args.lr_schedule == "steps":
-        return Adam(StepLR(args.lr, sorted({max(1, total // 2), max(1, 3 * total // 4)})))
-    return Adam(ConstantLR(args.lr))
 
 
 def output(flag: str, path: Path, suffixes: Sequence[str]) -> Path:
@@ -343,17 +123,7 @@ def _program() -> str:
     return "npvae" if path.name == "__main__.py" else path.name
 
 
-def resume_command(args: argparse.Namespace) -> str:
-    """The command that goes on with this run, for `npvae train`, `python -m npvae train` or a script."""
-    program, python = Path(sys.argv[0]), _shortest(sys.executable)
-    if program.name == "__main__.py":
-        start = [python, "-m", "npvae", "train"]
-    else:
-        start = [python, sys.argv[0]] if program.suffix == ".py" else [_shortest(sys.argv[0]), "train"]
-    return shlex.join([*start, "--out", str(args.out), "--threads", str(args.threads), "--resume"])
-
-
-def _shortest(program: str) -> str:
+def shortest(program: str) -> str:
     """The name alone, where the shell finds the same program by it."""
     name = Path(program).name
     return name if shutil.which(name) == program else program

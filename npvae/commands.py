@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import cli, evaluate as measures, plotting
+from . import cli, evaluate as measures, options, plotting
 from .checkpoint import write_atomically
 from .cli import UsageError
 from .data import ImageData
@@ -119,17 +119,17 @@ def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
     vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
     vae.parameters.flat[...] = run.vae.parameters.flat
     run.args.gradient = "total"      # no estimator is the derivative of the loss
-    return vae, cli.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
+    return vae, options.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
 
 
 def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
     """The network of the flags at random parameters, biases included, its objective, K, and step 0."""
-    flags = argparse.Namespace(**{**vars(cli.training_parser().parse_args([])), **SMALL, **given})
-    cli.check_objective(flags)
+    flags = argparse.Namespace(**{**vars(options.training_parser().parse_args([])), **SMALL, **given})
+    options.check_objective(flags)
     vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
               args.seed, prior=flags.prior, posterior=flags.posterior, decoder=flags.decoder)
     vae.parameters.flat[...] += 0.2 * np.random.default_rng(args.seed).standard_normal(vae.parameters.flat.size)
-    return vae, cli.make_objective(flags, 1), flags.k, 0
+    return vae, options.make_objective(flags, 1), flags.k, 0
 
 
 def info(args: argparse.Namespace) -> None:
@@ -147,7 +147,7 @@ def info(args: argparse.Namespace) -> None:
               f"{vae.latent_dim} latent dimensions in use")
     print("versions  " + ", ".join(f"{name} {value}" for name, value in run.versions.items()))
     print("settings")
-    for name, value in cli.settings(run.args).items():
+    for name, value in options.settings(run.args).items():
         flag = f"--{name.replace('_', '-')}"
         print(f"  {flag:15s} {(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}")
     print("parameters")

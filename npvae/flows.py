@@ -81,6 +81,7 @@ class _Steps(ABC):
             d.h, d.h_flow = (take(f"dencoder by {head}", *d.encoder[-1].shape) for head in ("mu and logvar", "flow"))
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
+        """From z0 through all steps to z;   log_det = sum_t log_det_t  (D14.2)."""
         self.head.forward(kernels, a.told_rows, a.told_pre, a.encoder[-1], params)
         for t in range(self.steps):
             self.step(kernels, a, t, params)

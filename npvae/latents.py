@@ -152,6 +152,11 @@ class Composed(DiagonalGaussian):
         self.flow.join(kernels, d)
 
     def forward(self, kernels: ModuleType, a: Any, params: Block, sampled: bool | str) -> None:
+        """At the draws:
+
+            log_ratio = log q(z|x) - log p(z)                                          (D13.3)
+            log q(z|x) = log q0(z0|x) - log_det                                        (D14.1)
+        """
         images = slice(len(a.eps))
         kernels.reparameterize_forward(a.z0, a.mu[images], a.logvar[images], a.eps)
         kernels.log_q_forward(a.log_q, a.logvar[images], a.eps)

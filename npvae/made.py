@@ -59,7 +59,9 @@ class MADE:
         d.h_made, d.h_output = take("dh by made", BK, hidden), take("dh by output", BK, hidden)
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
-        """x does not know of the draws: its products are made once for each image, and added to those of h."""
+        """The logits of  p(x|z) = prod_d p(x_d | x_1 ... x_{d-1}, z)  (D14.9).  x does not know of the draws: its
+        products are made once for each image, and added to those of h.
+        """
         h, draws = a.decoder[-1], a.output.shape[:2]
         W, V = self.first.weights(kernels, params), self.last.weights(kernels, params)
         kernels.matmul(a.by_x, a.x, W[self.pixels])
@@ -109,8 +111,8 @@ class MADE:
         """Images pixel by pixel, each after those before it, from a.decoder[-1]: left in a.x, their logits in a.rows.
 
         Drawn with `rng`: x_d = 1 where logit_d + l > 0, l logistic noise, which is so with probability
-        sigmoid(logit_d).  Without it l = 0, and each pixel takes the value that is likelier after the others: the
-        greedy path.  It is one image, not the mean of all: E[x|z] would be a sum over 2^D of them.
+        sigmoid(logit_d)  (D14.10).  Without it l = 0, and each pixel takes the value that is likelier after the others:
+        the greedy path.  It is one image, not the mean of all: E[x|z] would be a sum over 2^D of them.
 
         A pixel changes what comes after it by one row of W, and a unit is final as soon as no later pixel can reach it,
         so all D steps together are about the work of one forward pass.

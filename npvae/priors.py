@@ -133,6 +133,10 @@ class Vamp:
         kernels.sigmoid_forward(a.encoder[0][len(a.x):], params[self.v], a.prior_bias)
 
     def after(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
+        """From du, the gradient of the encoder's input:   dv = du u (1 - u),   du = J_mu^T dmu + J_logvar^T dlogvar
+
+        with the Jacobians of the encoder at u  (D13.9).
+        """
         below = slice(len(a.x), None)
         if len(a.encoder) == 1:
             kernels.add(d.encoder[0][below], d.h_mu[below], d.h_logvar[below])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-from . import cli, commands, data, runs
+from . import commands, data, options, runs
 from .cli import Parser, UsageError, number
 
 _HELP = """npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 # ---- The parsers
 
 def _training() -> argparse.ArgumentParser:
-    parser = cli.training_parser()
+    parser = options.training_parser()
     parser.prog = "npvae train"
     return parser
 
@@ -97,7 +97,7 @@ def _evaluating() -> argparse.ArgumentParser:
     _add_seed(parser, "of the draws of z")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the numbers there, too")
     _add_data(parser)
-    cli.add_threads(parser)
+    options.add_threads(parser)
     return parser
 
 
@@ -114,7 +114,7 @@ def _sampling() -> argparse.ArgumentParser:
     parser.add_argument("--draw", action="store_true", help="draw the pixels from p(x|z), instead of their mean")
     _add_seed(parser, "of the draws")
     _add_out(parser, "sample.png", "a .png picture or an .npy array (N, D)")
-    cli.add_threads(parser)
+    options.add_threads(parser)
     return parser
 
 
@@ -162,7 +162,7 @@ def _with_data_and_out(parser: argparse.ArgumentParser, name: str, what: str = "
                        ) -> argparse.ArgumentParser:
     _add_out(parser, name, what)
     _add_data(parser)
-    cli.add_threads(parser)
+    options.add_threads(parser)
     return parser
 
 
@@ -180,8 +180,8 @@ def _checking() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, nargs="?", default=None, metavar="RUN",
                         help="a folder that npvae train has made")
     parser.add_argument("--pixels", type=number(int, 1), metavar="D", help="numbers per image")
-    cli.add_network(parser)
-    cli.add_objective(parser)
+    options.add_network(parser)
+    options.add_objective(parser)
     _add_seed(parser, "of images, noise and, without RUN, parameters")
     parser.set_defaults(**dict.fromkeys(commands.SMALL))      # None: what is given can be told from what is not
     return parser
@@ -194,7 +194,7 @@ def _informing() -> argparse.ArgumentParser:
 
 COMMANDS = {
     "train": Command("train a model: pictures, numbers, report.html and a checkpoint", _training, runs.train,
-                     cli.parse),
+                     options.parse),
     "evaluate": Command("measure it: bound, log p(x), active units", _evaluating, commands.evaluate),
     "sample": Command("new images from the prior", _sampling, commands.sample),
     "reconstruct": Command("test images and their reconstructions", _reconstructing, commands.reconstruct),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import checkpoint, cli, data
+from . import checkpoint, cli, data, options
 from .callbacks import Callback, Checkpoint, MetricsLog, Progress
 from .cli import CHECKPOINT, CONFIG, METRICS, UsageError
 from .labels import Class, class_codes, find_classes
@@ -53,8 +53,8 @@ def train(args: argparse.Namespace) -> None:
     vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
               args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes))
     vae.threads = args.threads
-    objective = cli.make_objective(args, len(x_train))
-    optimizer = cli.make_optimizer(args, len(x_train))
+    objective = options.make_objective(args, len(x_train))
+    optimizer = options.make_optimizer(args, len(x_train))
     batch_size = min(args.batch_size, len(x_train))
 
     # 3. Training, with a checkpoint after every epoch.
@@ -73,7 +73,7 @@ def train(args: argparse.Namespace) -> None:
                                      images.ink, classes)
         page = write_report(args.out)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with:  {cli.resume_command(args)}") from None
+        raise KeyboardInterrupt(f"stopped; go on with:  {options.resume_command(args)}") from None
     if not args.quiet:
         _print_result(args, len(x_train), history[-1], pictures, page)
 
@@ -97,7 +97,7 @@ class RunFolder(Callback):
     def on_start(self, run: Run) -> None:
         """Raises UsageError where the folder cannot be written."""
         versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.platform()}
-        config = {"settings": cli.settings(self.args), **self.more, "versions": versions}
+        config = {"settings": options.settings(self.args), **self.more, "versions": versions}
         out = self.args.out
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _more_steps(args: argparse.Namespace, images: int, steps: int) -> str:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run in its folder: `args` are its settings as `cli.parse` gives them; `last`, the metrics of the last epoch,
+    """A run in its folder: `args` are its settings as `options.parse` gives them; `last`, metrics of the last epoch,
     is empty before the first has ended; `classes` are the labels that the model knows, if it is conditional."""
 
     folder: Path
@@ -162,7 +162,7 @@ class SavedRun:
 
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
     """The run that `train` made, finished or not.  Raises UsageError or CheckpointError in one line."""
-    config = cli.read_config(folder)
+    config = options.read_config(folder)
     args = argparse.Namespace(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
     path = folder / CHECKPOINT
     if not path.exists():

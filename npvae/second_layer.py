@@ -93,7 +93,10 @@ class SecondLayer:
         """After the encoder's backward pass: it asked for no rows."""
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
-        """From a.z and a.eps_prior to a.log_p (B, K): up to z2, and down again."""
+        """From a.z and a.eps_prior to a.log_p (B, K): up to z2, and down again.
+
+            log_p = log p(z|z2) - [ log q(z2|z) - log p(z2) ]                          (D13.10)
+        """
         self.encoder.forward(kernels, a.encoder2, a.encoder2_pre, params)
         self.mu.forward(kernels, a.mu2, a.mu2_pre, a.encoder2[-1], params)
         self.logvar.forward(kernels, a.logvar2, a.logvar2_pre, a.encoder2[-1], params)

@@ -54,12 +54,14 @@ ALLOWED = {
     "report_page": {"checkpoint"},
     "explorer": {"checkpoint", "evaluate", "labels", "likelihoods", "model", "params", "plotting",
                  "report_page", "validate"},
-    "cli": {"flows", "kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "checkpoint", "data", "train",
-            "outputs", "priors", "validate"},
-    "runs": {"callbacks", "checkpoint", "cli", "data", "labels", "model", "params", "plotting", "report_page", "train"},
+    "cli": {"checkpoint", "data", "train", "validate"},
+    "options": {"cli", "data", "flows", "kernels", "lanes", "layers", "likelihoods", "objectives", "optim", "outputs",
+                "priors"},
+    "runs": {"callbacks", "checkpoint", "cli", "data", "labels", "model", "options", "params", "plotting",
+             "report_page", "train"},
     "commands": {"checkpoint", "cli", "data", "evaluate", "explorer", "gradcheck", "labels", "likelihoods", "model",
-                 "objectives", "params", "plotting", "runs", "summary"},
-    "program": {"cli", "commands", "data", "runs"}, "__main__": {"cli", "program"},
+                 "objectives", "options", "params", "plotting", "runs", "summary"},
+    "program": {"cli", "commands", "data", "options", "runs"}, "__main__": {"cli", "program"},
     "": {"checkpoint", "callbacks", "data", "evaluate", "gradcheck", "hierarchical", "levels", "likelihoods", "model",
          "objectives", "optim", "summary", "train"}}
 
@@ -206,7 +208,7 @@ def python(code, *flags):
 
 
 def test_importing_npvae_loads_no_compiler_and_no_pictures():
-    result = python("import sys, npvae, npvae.plotting, npvae.cli\n"
+    result = python("import sys, npvae, npvae.plotting, npvae.options\n"
                     "heavy = {'numba', 'llvmlite', 'matplotlib', 'hypothesis', 'pytest', 'scipy'} & set(sys.modules)\n"
                     "print(sorted(heavy))", "-W", "error")
     assert (result.returncode, result.stdout, result.stderr) == (0, "[]\n", "")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npvae import ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint, cli, runs
+from npvae import (ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint, cli, options,
+                   runs)
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import LIKELIHOODS
 
@@ -127,8 +128,7 @@ FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("ta
          "--gradient": ("dreg", "dreg"), "--binarize": ("dynamic", "dynamic"), "--epochs": ("3", 3),
          "--batch-size": ("20", 20), "--lr": ("0.01", 0.01), "--lr-schedule": ("cosine", "cosine"),
          "--seed": ("4", 4), "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"),
-         "--data-dir": ("data.npz", "data.npz"), "--limit": ("40", 40),
-         "--conditional": ("", True)}
+         "--data-dir": ("data.npz", "data.npz"), "--limit": ("40", 40), "--conditional": ("", True)}
 DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
             "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
             "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
@@ -137,7 +137,7 @@ DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "
 
 
 def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
-    assert cli.settings(cli.training_parser().parse_args([])) == DEFAULTS
+    assert options.settings(options.training_parser().parse_args([])) == DEFAULTS
     assert {flag.strip("-").replace("-", "_") for flag in FLAGS} == {*DEFAULTS}
 
 
@@ -171,8 +171,8 @@ def test_every_flag_lands_in_config_json_and_in_the_run(run_program, tmp_path, w
     (["--cyclical", 5, "--free-bits", 0.5], FreeBits, CyclicalAnnealing(40, 5), range(45))])
 def test_objective(flags, kind, beta, steps):
     """4 steps an epoch, 10 epochs."""
-    args = cli.training_parser(batch_size=16).parse_args([str(flag) for flag in flags])
-    objective = cli.make_objective(args, images=64)
+    args = options.training_parser(batch_size=16).parse_args([str(flag) for flag in flags])
+    objective = options.make_objective(args, images=64)
     assert type(objective) is kind and getattr(objective, "bits", 0.5) == 0.5
     assert [objective.beta(step) for step in steps] == pytest.approx([beta(step) for step in steps])
 
@@ -180,8 +180,8 @@ def test_objective(flags, kind, beta, steps):
 def test_learning_rate():
     for flags, schedule in (([], lambda step: 0.1), (["--lr-schedule", "cosine"], CosineLR(0.1, 50)),
                             (["--lr-schedule", "steps"], StepLR(0.1, [25, 37]))):
-        args = cli.training_parser(batch_size=16, lr=0.1).parse_args(flags)
-        optimizer = cli.make_optimizer(args, images=65)      # 5 steps an epoch: the last batch is one image
+        args = options.training_parser(batch_size=16, lr=0.1).parse_args(flags)
+        optimizer = options.make_optimizer(args, images=65)      # 5 steps an epoch: the last batch is one image
         assert [optimizer.lr(step) for step in range(52)] == [schedule(step) for step in range(52)]
 
 

@@ -3,7 +3,7 @@ against its own derivative."""
 import numpy as np
 import pytest
 
-from npvae import ELBO, IWAE, FreeBits, cli, runs
+from npvae import ELBO, IWAE, FreeBits, options, runs
 from tiny_runs import TINY, program_in
 
 
@@ -23,9 +23,9 @@ def run(tmp_path, monkeypatch, capsys):
     ("--objective iwae --gradient total", IWAE, True), ("--objective iwae --gradient dreg", IWAE, "dreg"),
     ("--gradient stl --kl-warmup 2 --beta 3", ELBO, "stl")])
 def test_the_objective(flags, kind, sampled):
-    args = cli.training_parser().parse_args(flags.split())
-    cli.check_objective(args)
-    objective = cli.make_objective(args, 1280)
+    args = options.training_parser().parse_args(flags.split())
+    options.check_objective(args)
+    objective = options.make_objective(args, 1280)
     assert type(objective) is kind and objective.sampled == sampled and type(objective.sampled) is type(sampled)
     assert objective.beta(10) == (1.5 if "warmup" in flags else 1)
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from npvae import VAE, checkpoint, cli, figures, plotting
+from npvae import VAE, checkpoint, figures, options, plotting
 from test_plotting import assert_nothing_cut_off, images
 from tiny_runs import TINY, contents, drawn, pixels, program_in
 
@@ -60,7 +60,7 @@ def test_from_the_flag_to_the_folder_and_back(prior, npvae, folder):
 def test_a_run_from_before_the_flag_goes_on_as_one_with_the_default(npvae, folder):
     """Its config.json lacks what came later; all else must still be there."""
     run = trained(npvae, folder, "normal")
-    for name, missing in (("old", cli._ADDED), ("older", ("prior", "seed"))):
+    for name, missing in (("old", options._ADDED), ("older", ("prior", "seed"))):
         shutil.copytree(run, folder / name)
         config = json.loads((run / "config.json").read_text())
         for key in missing:

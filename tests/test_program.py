@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from npvae import VAE, Callback, checkpoint, cli, commands, evaluate, plotting, program, runs
+from npvae import VAE, Callback, checkpoint, cli, commands, evaluate, options, plotting, program, runs
 from npvae.kernels import reference
 from npvae.summary import summarize
 from tiny_runs import TINY, contents, drawn, library, pixels, program_in, train_in
@@ -147,7 +147,7 @@ def test_a_run_made_before_photographs_were_shown_as_they_are(npvae, first, tmp_
     (["--epochs", "999", "--batch-size", "8"], 5, "try more --epochs, such as --epochs 1000)")])
 def test_a_run_of_few_steps_says_so(flags, images, says, capsys):
     """MNIST with the defaults does not."""
-    args = cli.training_parser().parse_args(flags)
+    args = options.training_parser().parse_args(flags)
     last = {"epoch": 1, "step": args.epochs * -(-images // args.batch_size), "active_units": 3,
             **dict.fromkeys(("test_loss", "test_nll", "test_kl"), 1.0)}
     runs._print_result(args, images, last, [], Path("report.html"))
@@ -157,9 +157,9 @@ def test_a_run_of_few_steps_says_so(flags, images, says, capsys):
 
 @given(st.integers(1, 70_000), st.integers(1, 1000))
 def test_the_flags_that_a_short_run_names_take_steps_enough(images, batch_size):
-    args = cli.training_parser().parse_args(["--batch-size", str(batch_size)])
+    args = options.training_parser().parse_args(["--batch-size", str(batch_size)])
     line = runs._more_steps(args, images, 999)
-    flags = cli.training_parser().parse_args([*line.rstrip(")").split("such as ")[1].split(), "--lr", "1"])
+    flags = options.training_parser().parse_args([*line.rstrip(")").split("such as ")[1].split(), "--lr", "1"])
     size = flags.batch_size if "--batch-size" in line else batch_size
     assert 1 <= size <= batch_size and runs.FEW_STEPS <= flags.epochs * -(-images // size)
     assert flags.epochs <= max(110, 10 * -(-runs.FEW_STEPS // -(-images // 16) // 10))
@@ -172,8 +172,8 @@ def test_the_command_to_resume_by(argv0, start, tmp_path, monkeypatch):
     (tmp_path / "npvae").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "argv", [argv0.replace("{on the path}", str(tmp_path / "npvae"))])
-    args = cli.training_parser().parse_args(["--out", "a b", "--threads", "1"])
-    assert cli.resume_command(args) == start.format(python=sys.executable) + "--out 'a b' --threads 1 --resume"
+    args = options.training_parser().parse_args(["--out", "a b", "--threads", "1"])
+    assert options.resume_command(args) == start.format(python=sys.executable) + "--out 'a b' --threads 1 --resume"
 
 
 def test_ctrl_c_in_the_module_and_on_by_the_printed_command(first, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npvae import cli, program
+from npvae import options, program
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -26,7 +26,7 @@ def test_the_five_lines_run(monkeypatch):
 @pytest.mark.parametrize("row", [row for row in TEXT.splitlines() if row.startswith("| `--")])
 def test_every_row_of_the_table_is_a_command(row, tmp_path):
     flags = shlex.split(re.match(r"\| `([^`]*)`", row).group(1))
-    args = cli.parse(cli.training_parser(), [*flags, "--out", str(tmp_path)])
+    args = options.parse(options.training_parser(), [*flags, "--out", str(tmp_path)])
     assert args.epochs in (10, 30)
 
 

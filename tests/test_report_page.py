@@ -6,7 +6,7 @@ import math
 import pytest
 from pages import Page, loads_nothing
 
-from npvae import cli, report_page
+from npvae import cli, options, report_page
 from npvae.plotting import PICTURES
 from npvae.report_page import write_report
 
@@ -90,7 +90,7 @@ def test_what_the_loss_is(write, changes, says, not_says):
 
 def test_it_reads_the_settings_of_the_program():
     """Names that the page asks for with .get, which would hide a change of name."""
-    theirs = cli.settings(cli.training_parser().parse_args([]))
+    theirs = options.settings(options.training_parser().parse_args([]))
     assert {"data_dir", "latent", "epochs", "objective", "k", "likelihood", "binarize"} <= {*theirs}
     assert (theirs["likelihood"], theirs["objective"], theirs["binarize"]) == ("bernoulli", "elbo", "none")
     assert (report_page.CONFIG, report_page.METRICS) == (cli.CONFIG, cli.METRICS)

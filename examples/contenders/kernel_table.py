@@ -1,7 +1,8 @@
 """Each fused kernel against its NumPy twin, at the shapes of training.
 
 The kernels are found by name and their arguments by the names in their signatures, as the tests do it.  A twin whose
-numbers differ is not timed.
+numbers differ is not timed.  A kernel of which there is only one, since the fused module imports the reference's, has
+nothing to be compared with: it is named as shared.
 """
 import inspect
 import math
@@ -18,9 +19,15 @@ from npvae.params import Array
 
 TOLERANCE = 1e-4      # of the largest number: float32, sums of some thousand terms
 SIZES = {"B": 128, "K": 1, "D": 784, "H": 400, "Z": 20, "N": 20000, "P": 653_000, "E": 50_000, "1": 1, "2": 1568,
-         "L": 200704}
+         "L": 200704, "A": 794, "C": 500}
 #: what takes draws has fifty of them
-_DRAWS = {"B": 20, "K": 50, "Z": 50}
+_DRAWS = {"B": 20, "K": 50, "Z": 50, "2": 100}
+_OWN_SIZES = {
+    **dict.fromkeys(("add_to_draws", "reparameterize", "log_ratio", "log_q", "standard_normal", "planar_direction",
+                     "planar", "gate", "importance_bound", "path_ratio", "path_q", "scale_draws"), _DRAWS),
+    "categorical_nll": {"B": 16},      # 256 numbers for each pixel
+    "gaussian_log_density": {"B": 20, "Z": 100},      # of two latent layers, the one next to the pixels
+    "mixture": {"B": 100, "Z": 40}}      # as of the 500 pseudo-inputs of a VampPrior
 
 _ACTIVATION = {"out": "BH", "pre": "BH", "b": "H"}
 #: kernel -> shape of every argument, outputs first; dX has the shape of X
@@ -28,6 +35,8 @@ SHAPES: dict[str, dict[str, str]] = {
     "add": {"out": "BH", "a": "BH", "b": "BH"},
     "transpose": {"out": "HD", "a": "DH"},
     "sum_squares": {"total": "1", "x": "P"},
+    "add_to_draws": {"out": "BKD", "x": "BKD", "y": "BD"},
+    "append_labels": {"out": "BA", "x": "BD", "labels": "B"},
     **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), _ACTIVATION),
     "bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
     "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},
@@ -40,14 +49,26 @@ SHAPES: dict[str, dict[str, str]] = {
     "reparameterize": {"z": "BKZ", "mu": "BZ", "logvar": "BZ", "eps": "BKZ"},
     "gaussian_kl": {"kl": "BZ", "mu": "BZ", "logvar": "BZ"},
     "log_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
+    "log_q": {"log_q": "BK", "logvar": "BZ", "eps": "BKZ"},
+    "standard_normal": {"log_p": "BK", "z": "BKZ"},
+    "gaussian_log_density": {"log_p": "B", "z": "BZ", "mu": "BZ", "logvar": "BZ"},
+    "mixture": {"log_p": "BK", "weights": "BKC", "precision": "CZ", "peak": "C", "z": "BKZ", "mean": "CZ",
+                "logvar": "CZ", "logits": "C"},
+    "planar_direction": {"u_hat": "BZ", "stretch": "B", "u": "BZ", "w": "BZ"},
+    "planar": {"z": "BKZ", "log_det": "BK", "tanh": "BK", "z0": "BKZ", "u_hat": "BZ", "stretch": "B", "w": "BZ",
+               "bias": "B"},
+    "gate": {"z": "BKZ", "log_det": "BK", "s": "BKZ", "z0": "BKZ", "net": "BK2"},
     "importance_bound": {"bound": "B", "weights": "BK", "log_w": "BK"},
+    "path_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
+    "path_q": {"log_q": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
+    "scale_draws": {"out": "BKZ", "dz": "BKZ", "dnll": "BK", "dlog_ratio": "BK"},
     "adam_update": {"theta": "P", "m": "P", "v": "P", "grad": "P"},
     "gather_rows": {"x": "BD", "rows": "ND", "index": "B"},
     "gather_binarized": {"x": "BD", "rows": "ND", "index": "B", "noise": "BD"},
     "box_muller": {"eps": "E", "uniform": "E"}}
 #: where the forward kernel writes more than one array
 _OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 2,
-            "importance_bound": 2}
+            "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 3, "importance_bound": 2}
 _IN_PLACE = {"adam_update": ("theta", "m", "v")}
 _SCALARS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "scale": 1 / 255, "step": 7}
 
@@ -57,26 +78,18 @@ def family(kernel: str) -> str:
     return kernel.removesuffix("_forward").removesuffix("_backward")
 
 
-def names(plain: Any, compiled: Any) -> list[str]:
-    """Every public kernel of which there are two."""
-    return [name for name in plain.__all__ if getattr(plain, name) is not getattr(compiled, name)]
-
-
-def _sizes(name: str) -> dict[str, int]:
-    if name == "categorical_nll":      # 256 numbers for each pixel
-        return {**SIZES, "B": min(16, SIZES["B"])}
-    return {**SIZES, **_DRAWS} if name in ("reparameterize", "log_ratio", "importance_bound") else SIZES
-
-
 def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> Array:
-    shape = tuple(_sizes(name)[letter] for letter in letters)
+    sizes = {**SIZES, **_OWN_SIZES.get(name, {})}
+    shape = tuple(sizes[letter] for letter in letters)
     if argument == "rows":
         return rng.integers(0, 256, shape, dtype=np.uint8)
     if argument == "x" and name in ("discretized_logistic_nll", "categorical_nll", "beta_binomial_nll"):
         return (rng.integers(0, 256, shape) / 255).astype(np.float32)
     if argument == "index":
         return rng.permutation(SIZES["N"])[:shape[0]]
-    if argument in ("x", "noise", "uniform", "v", "weights"):
+    if argument == "labels":
+        return rng.integers(0, 10, shape)
+    if argument in ("x", "noise", "uniform", "v", "weights", "stretch", "dnll", "dlog_ratio"):
         return rng.random(shape, dtype=np.float32)
     return np.float32(0.5) * rng.standard_normal(shape, dtype=np.float32)
 
@@ -91,8 +104,8 @@ class Call:
         values: dict[str, Any] = {argument: _value(name, argument, letters, rng)
                                   for argument, letters in shapes.items()}
         if kernel.endswith("_backward"):      # forward values that belong together, and upstream gradients
-            forward = getattr(plain, f"{name}_forward")
-            forward(*(values[argument] for argument in inspect.signature(forward).parameters))
+            if forward := getattr(plain, f"{name}_forward", None):
+                forward(*(values[argument] for argument in inspect.signature(forward).parameters))
             values |= {f"d{argument}": _value(name, argument, letters, rng) for argument, letters in shapes.items()}
         parameters = list(inspect.signature(getattr(plain, kernel)).parameters)
         self.arguments = {argument: values[argument] if argument in values else _SCALARS[argument]
@@ -150,7 +163,9 @@ def timed(calls: Sequence[Callable[[], None]], samples: int, least: float) -> li
 
 
 def row(kernel: str, plain: Any, compiled: Any, samples: int, least: float) -> dict[str, Any]:
-    """One line of the table; `note` says why there are no numbers."""
+    """One line of the table; where there are no numbers, `note` says why, or the kernel is `shared`."""
+    if getattr(plain, kernel) is getattr(compiled, kernel):
+        return {"kernel": kernel, "shared": True}
     if family(kernel) not in SHAPES:
         return {"kernel": kernel, "note": "NOT TIMED: its arguments are not in kernel_table.SHAPES"}
     call = Call(kernel, plain, np.random.default_rng(0))
@@ -171,4 +186,4 @@ def measure(samples: int, least: float, plain: ModuleType | SimpleNamespace | No
     plain, compiled = plain or load("numpy"), compiled or load("numba")
     if plain is compiled:
         return [{"kernel": "all", "note": "NOT TIMED: numba is absent"}]
-    return [row(kernel, plain, compiled, samples, least) for kernel in names(plain, compiled)]
+    return [row(kernel, plain, compiled, samples, least) for kernel in plain.__all__]

@@ -203,7 +203,9 @@ def kernels(settings: Settings) -> Found:
     settings.say("\nkernels on one thread, float32, at the shapes of training; GB/s counts every argument once and may "
                  "come from a cache\n" + summary.table(
                      ("kernel", "NumPy us", "fused us", "ratio", "GB/s", "error"),
-                     [(row["kernel"], *(row.get(column) for column in columns)) for row in rows]))
+                     [(row["kernel"], *(row.get(column) for column in columns)) for row in rows if "shared" not in row]))
+    if shared := [row["kernel"] for row in rows if "shared" in row]:
+        settings.say(f"one version, used by both: {', '.join(shared)}")
     found["problems"] = [f"{row['kernel']}: {row['note']}" for row in rows if "note" in row]
     for problem in found["problems"]:
         settings.say(f"*** {problem}")

@@ -26,7 +26,7 @@ def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -
     The step  z = z0 + u_hat tanh(w.z0 + bias)  is invertible where  w.u_hat > -1:  along w it goes on by
     1 + tanh' w.u_hat  times what z0 goes, tanh' <= 1, and must not turn back.  So the part of u along w is replaced:
 
-        u_hat = u + [m(a) - a] w / |w|^2,     a = w.u,     m(a) = -1 + softplus(a) > -1
+        u_hat = u + [m(a) - a] w / |w|^2,     a = w.u,     m(a) = -1 + softplus(a) > -1            (D14.4)
 
     and then  w.u_hat = a + [m(a) - a] = m(a)  (Rezende and Mohamed 2015, appendix A.1).  Forms without cancellation:
 
@@ -69,7 +69,7 @@ def planar_forward(z: Array, log_det: Array, tanh: Array, z0: Array, u_hat: Arra
     The Jacobian is  I + u_hat psi^T  with  psi = (1 - t^2) w.  By the matrix determinant lemma its determinant is
     1 + u_hat.psi, and with  u_hat.w = stretch - 1
 
-        det = 1 + (1 - t^2)(stretch - 1) = t^2 + (1 - t^2) stretch
+        det = 1 + (1 - t^2)(stretch - 1) = t^2 + (1 - t^2) stretch                                 (D14.3)
 
     of which the last has two terms that cannot cancel, since  stretch > 0.   log_det = log det.   t, kept in `tanh`, is
     (B, K); one u_hat, w, bias for all K draws of an image.
@@ -86,7 +86,7 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
 
         ddet     = dlog_det / det
         dt       = dz.u_hat + 2 t (1 - stretch) ddet           through z and through det
-        dpre     = (1 - t^2) dt                                pre = w.z0 + bias
+        dpre     = (1 - t^2) dt                       (D14.5)  pre = w.z0 + bias
         dz0      = dz + dpre w                                 directly, and through pre
         du_hat   = sum_k t dz
         dstretch = sum_k (1 - t^2) ddet
@@ -107,7 +107,7 @@ def gate_forward(z: Array, log_det: Array, s: Array, z0: Array, net: Array) -> N
     """A step of an inverse autoregressive flow (Kingma et al. 2016, section 4): a gate s in (0, 1) for each
     dimension says how much of z0 stays, the rest is m.   net (B, K, 2 Z) = [m, g]:
 
-        s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)
+        s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)      (D14.6)
 
     m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`masks.py`); then dz/dz0 is
     triangular in that order with s on the diagonal, and its determinant is the product of s.  s (B, K, Z) is kept.
@@ -126,7 +126,7 @@ def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, s: Array,
 
         dz0 = s dz                             the direct path; what comes through net is the caller's
         dm  = (1 - s) dz
-        dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det           ds/dg = s (1 - s);   d log s / dg = 1 - s
+        dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det  (D14.7)  ds/dg = s (1 - s);   d log s / dg = 1 - s
     """
     size = z0.shape[2]
     m, rest = net[:, :, :size], 1 - s

@@ -51,7 +51,7 @@ def gaussian_log_density_backward(dz: Array, dmu: Array, dlogvar: Array, dlog_p:
 
 def mixture_forward(log_p: Array, weights: Array, precision: Array, peak: Array, z: Array, mean: Array, logvar: Array,
                     logits: Array) -> None:
-    """log_p[b, k] = log sum_c pi_c N(z; mean_c, diag(s_c^2)),   pi = softmax(logits),   logvar = log s^2
+    """log_p[b, k] = log sum_c pi_c N(z; mean_c, diag(s_c^2)),   pi = softmax(logits),   logvar = log s^2        (D13.2)
 
     from the log of each component's share, and what the backward pass needs of it:
 
@@ -59,11 +59,12 @@ def mixture_forward(log_p: Array, weights: Array, precision: Array, peak: Array,
         peak[c]   = log pi_c - sum_j 1/2 [ logvar + log 2 pi ]                     where z is the component's mean
         share     = peak[c] - sum_j 1/2 (z - mean_c)^2 precision                   log [ pi_c N(z; mean_c, s_c^2) ]
         log_p     = m + log sum_c exp(share - m),   m = max_c share                m keeps exp from overflowing
-        weights   = exp(share - m) / sum_c exp(share - m)                          p(c|z), the responsibilities
+        weights   = exp(share - m) / sum_c exp(share - m)                  (D13.4) p(c|z), the responsibilities
 
-    The prior of Tomczak and Welling 2018 (equation 9) has pi_c = 1/C and components that the encoder makes.  The square
-    stays a square: z^2 - 2 z mean + mean^2 would be two matrix products, but it cancels to nothing near a narrow
-    component that lies far from 0.  Components come one after the other, as all at once would take B K C Z numbers.
+    With pi_c = 1/C and the q(z|x) of all images as components it is the aggregate posterior, the prior that costs least
+    (D13.1); that of Tomczak and Welling 2018 (equation 9) comes near it with fewer.  The square stays a square:
+    z^2 - 2 z mean + mean^2 would be two matrix products, but it cancels to nothing near a narrow component that lies
+    far from 0.  Components come one after the other, as all at once would take B K C Z numbers.
     """
     np.exp(-logvar, out=precision)
     shift = logits[np.argmax(logits.real)]
@@ -85,10 +86,10 @@ def mixture_backward(dz: Array, dmean: Array, dlogvar: Array, dlogits: Array, dl
 
     The derivative of a log-sum-exp is the softmax, dshare = dlog_p * weights, and share is a parabola:
 
-        dz      = sum_c  -dshare (z - mean_c) precision                            towards the components responsible
-        dmean   = sum_bk dshare (z - mean_c) precision
-        dlogvar = sum_bk dshare 1/2 [ (z - mean_c)^2 precision - 1 ]               the -1 is from peak
-        dlogits = sum_bk dshare - pi_c sum_bk dlog_p                               responsible, less expected to be
+        dz      = sum_c  -dshare (z - mean_c) precision                    (D13.5) towards the components responsible
+        dmean   = sum_bk dshare (z - mean_c) precision                     (D13.6)
+        dlogvar = sum_bk dshare 1/2 [ (z - mean_c)^2 precision - 1 ]       (D13.7) the -1 is from peak
+        dlogits = sum_bk dshare - pi_c sum_bk dlog_p                       (D13.8) responsible, less expected to be
 
     the last from  d log pi_c / d logits_i = [c = i] - pi_i  and  sum_c dshare = dlog_p.
     """
