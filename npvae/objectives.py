@@ -143,6 +143,8 @@ class IWAE:
 
             dnll = w~ / B
             dlog_ratio = beta w~ / B
+
+        gradient="stl" leaves out the score, whose mean is  beta E sum_k w~_k (1 - w~_k) path_k          (D15.7)
         """
         batch, beta = len(nll), self.beta(step)
         log_w = -(nll + beta * reg)

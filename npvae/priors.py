@@ -119,28 +119,34 @@ class Vamp:
         params[self.v][...] = rng.normal(-3, 1, params[self.v].shape)
 
     def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
-        """Those of the kernels; equal weights pi and no bias, which stay 0; and the gradient of the encoder's input."""
-        (B, K, Z), (R, D), C = a.z.shape, a.encoder[0].shape, self.components
+        """Those of the kernels; equal weights pi and no bias, which stay 0; and the gradient of u."""
+        (B, K, Z), D, C = a.z.shape, a.x.shape[1], self.components
         a.prior_weights = take("prior weights", B, K, C)
         a.prior_precision, a.prior_peak = take("prior precision", C, Z), take("prior peak", C)
         a.prior_logits, d.prior_logits = take("prior logits", C), take("dprior logits", C)
         a.prior_bias, d.prior_bias = take("prior bias", D), take("dprior bias", D)
-        d.encoder[0] = take("dx", R, D)
-        if len(a.encoder) == 1:      # no hidden layer: the heads read the images themselves
-            d.h_mu, d.h_logvar = take("dx by mu", R, D), take("dx by logvar", R, D)
+        d.u = take("du", C, D)
+        if len(a.encoder) == 1:      # no hidden layer: both heads read u itself
+            d.u_mu, d.u_logvar = take("du by mu", C, D), take("du by logvar", C, D)
 
     def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
         kernels.sigmoid_forward(a.encoder[0][len(a.x):], params[self.v], a.prior_bias)
 
     def after(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
-        """From du, the gradient of the encoder's input:   dv = du u (1 - u),   du = J_mu^T dmu + J_logvar^T dlogvar
+        """du = dpre W^T of the layer that reads u, for its rows alone: the images need no gradient.
 
-        with the Jacobians of the encoder at u  (D13.9).
+            du = J_mu^T dmu + J_logvar^T dlogvar,   dv = du u (1 - u)                  (D13.9)
+
+        with the Jacobians of the encoder's heads at u, which nobody has to make.
         """
         below = slice(len(a.x), None)
-        if len(a.encoder) == 1:
-            kernels.add(d.encoder[0][below], d.h_mu[below], d.h_logvar[below])
-        kernels.sigmoid_backward(grads[self.v], d.prior_bias, d.encoder[0][below], a.encoder[0][below])
+        if len(a.encoder) > 1:
+            kernels.matmul(d.u, d.encoder_pre[0][below], params["encoder.0.W"].T)
+        else:
+            kernels.matmul(d.u_mu, d.mu_pre[below], params["mu.W"].T)
+            kernels.matmul(d.u_logvar, d.logvar_pre[below], params["logvar.W"].T)
+            kernels.add(d.u, d.u_mu, d.u_logvar)
+        kernels.sigmoid_backward(grads[self.v], d.prior_bias, d.u, a.encoder[0][below])
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
         below = slice(len(a.x), None)

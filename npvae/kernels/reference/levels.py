@@ -66,7 +66,7 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
         sigmoid(u) - sigmoid(l) = (exp(u) - exp(l)) / ((1 + exp(u)) (1 + exp(l)))
                                 = sigmoid(u) sigmoid(-l) (1 - exp(-w))
 
-        -log P = softplus(-u) + softplus(l) - log(1 - exp(-w))
+        -log P = softplus(-u) + softplus(l) - log(1 - exp(-w))              (D12.4)
 
     in which nothing cancels; and at the edges terms fall away:  x = 0 leaves softplus(-u),  x = 1 softplus(l).
     """
@@ -81,9 +81,9 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
     """forward was  -log P = softplus(-u) + softplus(l) - log(1 - exp(-w)),  u, l = (x +- h - m) / s,  w = 2 h / s:
 
         du = -sigmoid(-u)  but 0 for x = 1          dl = sigmoid(l)  but 0 for x = 0
-        d/dm     = -(du + dl) / s
+        d/dm     = -(du + dl) / s                                           (D12.5)
         d/dlog s = -u du - l dl + w / (exp(w) - 1)      the last for levels inside;  -w d/dw of log(1 - exp(-w))
-        dr = d/dlog s * sigmoid(r - c)
+        dr = d/dlog s * sigmoid(r - c)                                      (D12.5)
 
     each times dnll.  doutput (B, K, 2 D) is [dm, dr].
     """
@@ -103,8 +103,8 @@ def _level(x: Array, levels: int) -> NDArray[np.intp]:
 
 
 def categorical_nll_forward(nll: Array, log_sum: Array, logits: Array, x: Array) -> None:
-    """nll[b, k] = sum_d log sum_j exp(l_j) - l_i:  the cross-entropy of a softmax over the levels of pixel d, of which
-    x[b, d] is the i-th, x = i / (L - 1).  (van den Oord et al. 2016, PixelRNN.)
+    """nll[b, k] = sum_d log sum_j exp(l_j) - l_i  (D12.6):  the cross-entropy of a softmax over the levels of pixel d,
+    of which x[b, d] is the i-th, x = i / (L - 1).  (van den Oord et al. 2016, PixelRNN.)
 
     logits (B, K, D L): the L logits of a pixel stand side by side; L is taken from the shapes, 256 for bytes.  With
     m = max_j l_j, which changes nothing on paper and keeps exp from overflowing,
@@ -123,7 +123,7 @@ def categorical_nll_forward(nll: Array, log_sum: Array, logits: Array, x: Array)
 def categorical_nll_backward(dlogits: Array, dnll: Array, log_sum: Array, logits: Array, x: Array) -> None:
     """forward was  nll = sum_d log sum_j exp(l_j) - l_i:
 
-        dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - log_sum), the softmax
+        dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - log_sum), the softmax         (D12.7)
     """
     scores = logits.reshape(*log_sum.shape, -1)
     levels = scores.shape[-1]
@@ -179,7 +179,7 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
     output (B, K, 2 D): the first D columns are log alpha, the others log beta.  With the rising factorial
     (a)_k = a (a + 1) ... (a + k - 1) = Gamma(a + k) / Gamma(a)  and  B(a, b) = Gamma(a) Gamma(b) / Gamma(a + b),
 
-        -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} - log (n choose i)
+        -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} - log (n choose i)              (D12.8)
 
     For log (a)_k a difference of two log Gamma would lose digits where a is large.  Stirling's formula,
     log Gamma(z) = (z - 1/2) log z - z + const + R(z),  gives it directly:
@@ -202,8 +202,8 @@ def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Ar
 
     psi the digamma function:
 
-        d/dlog alpha = dnll * alpha [ S(alpha + beta, n) - S(alpha, i) ]
-        d/dlog beta  = dnll * beta  [ S(alpha + beta, n) - S(beta, n - i) ]
+        d/dlog alpha = dnll * alpha [ S(alpha + beta, n) - S(alpha, i) ]            (D12.9)
+        d/dlog beta  = dnll * beta  [ S(alpha + beta, n) - S(beta, n - i) ]         (D12.9)
 
     doutput (B, K, 2 D) holds the two, side by side.  From Stirling's formula, psi(z) = log z + R'(z) - 1/(2 z):
 

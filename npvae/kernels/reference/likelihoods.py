@@ -127,7 +127,8 @@ def gaussian_optimal_nll_forward(nll: Array, logvar: Array, mean: Array, x: Arra
     """nll as in `gaussian_nll_forward`, with the sigma that is best for this batch (sigma-VAE: Rybkin et al. 2021):
     of the squared residuals S[b, k] = sum_d (x - mean)^2,
 
-        sigma^2 = 1/(B K D) sum_{b,k} S,   logvar = log sigma^2,   nll = 1/2 [ S / sigma^2 + D (logvar + log 2 pi) ]
+        sigma^2 = 1/(B K D) sum_{b,k} S,   logvar = log sigma^2
+        nll = 1/2 [ S / sigma^2 + D (logvar + log 2 pi) ]                   (D12.10)
 
     At this sigma the mean of nll over the batch, a function of sigma, is least: its derivative by logvar is the mean of
     1/2 [ D - S / sigma^2 ].  There it is  D/2 [ log sigma^2 + log 2 pi + 1 ].   logvar (1,) is an output.
@@ -147,7 +148,7 @@ def gaussian_optimal_nll_backward(dmean: Array, dnll: Array, logvar: Array, mean
 
     in other letters
 
-        dmean = r / v * (dnll + c),      c = 1/(B K D) sum_{b,k} dnll * [ D - S / v ]
+        dmean = r / v * (dnll + c),      c = 1/(B K D) sum_{b,k} dnll * [ D - S / v ]          (D12.10)
 
     With one dnll for all, c = 0: at its best sigma has no influence (the envelope theorem).  With weights, as in IWAE,
     c is not 0: the batch's sigma is the best for equal weights.
@@ -165,9 +166,9 @@ COTH = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 13076743
 
 
 def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> None:
-    """nll[b, k] = sum_d A(l) - x l,   A(l) = log [ (exp(l) - 1) / l ],   l = logits[b, k, d],   x = x[b, d] in [0, 1].
+    """nll[b, k] = sum_d A(l) - x l,   A(l) = log [ (exp(l) - 1) / l ]  (D12.1),   l = logits[b, k, d],   x = x[b, d].
 
-    The Bernoulli probabilities made a density of grey x (Loaiza-Ganem and Cunningham 2019): with
+    The Bernoulli probabilities made a density of x in [0, 1] (Loaiza-Ganem and Cunningham 2019): with
     lambda = sigmoid(l),  lambda^x (1 - lambda)^(1 - x) = exp(x l - softplus(l)),  whose integral over x is not 1; since
     that of exp(x l) from 0 to 1 is (exp(l) - 1) / l,
 
@@ -177,12 +178,12 @@ def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: 
     l / tanh(l/2).)  A is the cumulant function of the uniform distribution on [0, 1], and the mean its derivative:
 
         A(l) = max(l, 0) + log [ (1 - e) / t ],   t = |l|,   e = exp(-t)
-        E[x] = A'(l) = 1 / (1 - e) - 1 / t  where l > 0,  and  1 less that at t  where l < 0
+        E[x] = A'(l) = 1 / (1 - e) - 1 / t  where l > 0,  and  1 less that at t  where l < 0                 (D12.2)
 
     No exponential overflows.  Around l = 0, lambda = 1/2, both are differences of numbers that grow without bound, or
     0/0; there, for |l| < 1, their series are taken, ten terms of which leave an error of 1e-17:
 
-        A(l) = l/2 + sum_k c_k l^2k / (2k),      E[x] = 1/2 + sum_k c_k l^(2k-1),      c_k = COTH[k - 1]
+        A(l) = l/2 + sum_k c_k l^2k / (2k),      E[x] = 1/2 + sum_k c_k l^(2k-1),      c_k = COTH[k - 1]     (D12.3)
 
     mean (B, K, D) receives E[x], which for this density is not lambda.
     """
@@ -203,6 +204,6 @@ def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: 
 def continuous_bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -> None:
     """forward was  nll = sum_d A(l) - x l,   A'(l) = E[x] = mean:
 
-        dlogits = dnll * (mean - x)                as for the Bernoulli, with the density's own mean
+        dlogits = dnll * (mean - x)                   (D12.2)  as for the Bernoulli, with the density's own mean
     """
     dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])
