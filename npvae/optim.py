@@ -50,7 +50,7 @@ class CosineLR:
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015, Algorithm 1).
+    """Adam (Kingma and Ba 2015, Algorithm 1), and with weight decay AdamW (Loshchilov and Hutter 2019, Algorithm 2).
 
     Parameters
     ----------
@@ -58,6 +58,7 @@ class Adam:
     beta1, beta2 : decay of the two running means, in [0, 1)
     eps : added to sqrt(v_hat), after the bias correction
     max_norm : the gradient is scaled down to this global norm when it is longer; None leaves it as it is
+    weight_decay : in each step, layers' weights W shrink by lr * weight_decay of themselves; biases stay
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Adam:
     """
 
     def __init__(self, lr: float | Schedule = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-                 max_norm: float | None = None) -> None:
+                 max_norm: float | None = None, weight_decay: float = 0.0) -> None:
         self.lr: Schedule = lr if callable(lr) else ConstantLR(lr)
         self.beta1, self.beta2 = real("beta1", beta1, 0), real("beta2", beta2, 0)
         for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
@@ -76,6 +77,7 @@ class Adam:
                 raise ValueError(f"{name} must be less than 1, got {beta}")
         self.eps = real("eps", eps, 0, strict=True)
         self.max_norm = None if max_norm is None else real("max_norm", max_norm, 0, strict=True)
+        self.weight_decay = real("weight_decay", weight_decay, 0)
         self.t = 0
         self.m: Block | None = None
         self.v: Block | None = None
@@ -92,6 +94,8 @@ class Adam:
         """One update of `parameters`, in place, by the `adam_update` of `kernels`, with the gradient clipped to
 
             scale * gradient,  scale = min(1, max_norm / |gradient|)      (D8.5)   |.| over all tensors together
+
+        after the weights have shrunk by themselves, outside of the moments:  W <- (1 - lr weight_decay) W     (D8.8)
         """
         m, v = self.prepare(parameters)
         lr, scale = self.lr(self.t), 1.0
@@ -99,5 +103,8 @@ class Adam:
             norm = gradients.norm()
             scale = self.max_norm / norm if norm > self.max_norm else 1.0
         self.t += 1
+        for name, value in parameters.items() if self.weight_decay else ():
+            if name.endswith(".W"):
+                value *= 1 - lr * self.weight_decay
         kernels.adam_update(parameters.flat, m.flat, v.flat, gradients.flat, lr, self.beta1, self.beta2, self.eps,
                             scale, self.t)

@@ -23,7 +23,7 @@ LR_SCHEDULES = ("constant", "steps", "cosine")
 #: flags that say how a run is done, not what it computes: free to differ when it is resumed
 _FREE = ("out", "resume", "overwrite", "quiet", "threads")
 #: flags that came later: a run from before them has their defaults
-_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional")
+_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay")
 
 _EXAMPLES = """examples:
   %(prog)s                                            784-128-20 on grey MNIST, 10 epochs
@@ -100,6 +100,8 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     training.add_argument("--lr", type=number(float, 0, strict=True), default=1e-3, help="Adam's step size")
     training.add_argument("--lr-schedule", choices=LR_SCHEDULES, default="constant",
                           help="steps: a tenth after 1/2 and again after 3/4 of the run; cosine: down to 0")
+    training.add_argument("--weight-decay", type=number(float, 0), default=0.0, metavar="RATE",
+                          help="weights shrink by lr times this in each step, against overfitting; 0.1 is much")
     training.add_argument("--seed", type=number(int, 0), default=0, help="of all randomness")
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers")
     training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
@@ -226,10 +228,11 @@ def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
     """Adam with the learning-rate schedule that the flags name."""
     total = args.epochs * -(-images // args.batch_size)
     if args.lr_schedule == "cosine":
-        return Adam(CosineLR(args.lr, total))
+        return Adam(CosineLR(args.lr, total), weight_decay=args.weight_decay)
     if args.lr_schedule == "steps":
-        return Adam(StepLR(args.lr, sorted({max(1, total // 2), max(1, 3 * total // 4)})))
-    return Adam(ConstantLR(args.lr))
+        steps = StepLR(args.lr, sorted({max(1, total // 2), max(1, 3 * total // 4)}))
+        return Adam(steps, weight_decay=args.weight_decay)
+    return Adam(ConstantLR(args.lr), weight_decay=args.weight_decay)
 
 
 def resume_command(args: argparse.Namespace) -> str:

@@ -24,8 +24,7 @@ TINY = ["--hidden", "5", "--latent", "3", "--batch-size", "16", "--epochs", "2"]
 
 def load_example():
     spec = importlib.util.spec_from_file_location("train_mnist", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
     return module
 
 
@@ -123,17 +122,17 @@ def test_help(run_program):
 FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("tanh", "tanh"),
          "--likelihood": ("gaussian:0.3", "gaussian:0.3"), "--prior": ("normal", "normal"),
          "--posterior": ("gaussian", "gaussian"), "--decoder": ("dense", "dense"),
-         "--objective": ("iwae", "iwae"), "--k": ("3", 3), "--beta": ("0.5", 0.5),
-         "--kl-warmup": ("0.5", 0.5), "--cyclical": ("2", 2), "--free-bits": ("0.1", 0.1),
-         "--gradient": ("dreg", "dreg"), "--binarize": ("dynamic", "dynamic"), "--epochs": ("3", 3),
-         "--batch-size": ("20", 20), "--lr": ("0.01", 0.01), "--lr-schedule": ("cosine", "cosine"),
-         "--seed": ("4", 4), "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"),
-         "--data-dir": ("data.npz", "data.npz"), "--limit": ("40", 40), "--conditional": ("", True)}
+         "--objective": ("iwae", "iwae"), "--k": ("3", 3), "--beta": ("0.5", 0.5), "--kl-warmup": ("0.5", 0.5),
+         "--cyclical": ("2", 2), "--free-bits": ("0.1", 0.1), "--gradient": ("dreg", "dreg"), "--epochs": ("3", 3),
+         "--binarize": ("dynamic", "dynamic"), "--batch-size": ("20", 20), "--lr": ("0.01", 0.01),
+         "--lr-schedule": ("cosine", "cosine"), "--weight-decay": ("0.2", 0.2), "--seed": ("4", 4),
+         "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"), "--data-dir": ("data.npz", "data.npz"),
+         "--limit": ("40", 40), "--conditional": ("", True)}
 DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
             "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
             "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
             "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32", "kernels": "numba",
-            "data_dir": "mnist", "limit": None, "conditional": False}
+            "data_dir": "mnist", "limit": None, "conditional": False, "weight_decay": 0.0}
 
 
 def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
@@ -177,12 +176,13 @@ def test_objective(flags, kind, beta, steps):
     assert [objective.beta(step) for step in steps] == pytest.approx([beta(step) for step in steps])
 
 
-def test_learning_rate():
+def test_optimizer():
     for flags, schedule in (([], lambda step: 0.1), (["--lr-schedule", "cosine"], CosineLR(0.1, 50)),
                             (["--lr-schedule", "steps"], StepLR(0.1, [25, 37]))):
-        args = options.training_parser(batch_size=16, lr=0.1).parse_args(flags)
+        args = options.training_parser(batch_size=16, lr=0.1).parse_args([*flags, "--weight-decay", "0.2"])
         optimizer = options.make_optimizer(args, images=65)      # 5 steps an epoch: the last batch is one image
         assert [optimizer.lr(step) for step in range(52)] == [schedule(step) for step in range(52)]
+        assert optimizer.weight_decay == 0.2
 
 
 @pytest.mark.parametrize("flags, size", [(["--batch-size", 51], 50), (["--limit", 10], 10)])

@@ -21,7 +21,8 @@ SLIPS = {
     "D8.4": (reference.adam_update, "np.sqrt(v) / root + eps", "(np.sqrt(v) + eps) / root"),
     "D8.5": (Adam.step, "self.max_norm / norm if", "norm / self.max_norm if"),
     "D8.6": (CosineLR.__call__, "1 + math.cos", "1 - math.cos"),
-    "D8.7": (StepLR.__call__, "step >= milestone", "step > milestone")}
+    "D8.7": (StepLR.__call__, "step >= milestone", "step > milestone"),
+    "D8.8": (Adam.step, "1 - lr * self.weight_decay", "1 - self.weight_decay")}
 
 
 def close(a, b, tolerance=1e-13):
@@ -124,6 +125,29 @@ def test_clipping_takes_the_nearest_vector_that_is_short_enough():
             close(near * gradient[0], near[0] * gradient)      # one direction
         for factor in (1.001, 50.0):
             assert np.array_equal(clipped(kernels, gradient, factor * length), gradient)
+
+
+@equation("D8.8")
+def test_weights_shrink_beside_adam_and_not_through_it():
+    """Loshchilov and Hutter 2019: where all gradients are 0, W_t = W_0 prod (1 - lr lambda); elsewhere Adam's step is
+    added, and its moments know nothing of the decay."""
+    schedule, rng = StepLR(0.1, [3], 0.5), np.random.default_rng(7)
+    for kernels in KERNELS:
+        for size in (0.0, 1.0):
+            decayed, plain = Adam(schedule, weight_decay=0.4), Adam(schedule)
+            one, other, gradients = (Block({"layer.W": (2, 3), "layer.b": (3,)}, "float64") for _ in range(3))
+            one.flat[...] = other.flat[...] = rng.standard_normal(9)
+            start, moved = one["layer.W"].copy(), np.zeros((2, 3))
+            for t in range(5):
+                gradients.flat[...] = size * rng.standard_normal(9)
+                before = other["layer.W"].copy()
+                for optimizer, block in ((decayed, one), (plain, other)):
+                    optimizer.step(block, gradients, kernels)
+                factors = [1 - (0.1 if i < 3 else 0.05) * 0.4 for i in range(t + 1)]
+                moved = moved * factors[t] + other["layer.W"] - before
+                np.testing.assert_allclose(one["layer.W"], start * math.prod(factors) + moved, rtol=1e-12)
+            assert np.array_equal(one["layer.b"], other["layer.b"])
+            assert np.array_equal(decayed.m.flat, plain.m.flat) and np.array_equal(decayed.v.flat, plain.v.flat)
 
 
 @equation("D8.6")

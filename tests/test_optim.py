@@ -12,7 +12,7 @@ from npvae.params import Block
 SHAPES = {"a.W": (3, 5), "a.b": (5,)}
 
 
-def textbook_adam(theta, gradients, lr, beta1, beta2, eps, max_norm):
+def textbook_adam(theta, gradients, lr, beta1, beta2, eps, max_norm, decay=0.0):
     """Kingma and Ba 2015, Algorithm 1, one number at a time in float64; the norm clipped over all tensors at once."""
     theta = [float(value) for value in theta]
     m, v = [0.0] * len(theta), [0.0] * len(theta)
@@ -24,6 +24,7 @@ def textbook_adam(theta, gradients, lr, beta1, beta2, eps, max_norm):
             m[i] = beta1 * m[i] + (1 - beta1) * g
             v[i] = beta2 * v[i] + (1 - beta2) * g ** 2
             m_hat, v_hat = m[i] / (1 - beta1 ** t), v[i] / (1 - beta2 ** t)
+            theta[i] *= 1 - lr(t - 1) * decay * (i < 15)      # a.W stands before a.b
             theta[i] -= lr(t - 1) * m_hat / (math.sqrt(v_hat) + eps)
     return theta, m, v
 
@@ -48,24 +49,25 @@ def test_adam_is_algorithm_1(kernels, dtype, tolerance, data):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     beta1, beta2 = draw(st.sampled_from([(0.9, 0.999), (0.0, 0.9), (0.5, 0.0)]))
     eps, max_norm = draw(st.sampled_from([1e-8, 1e-4, 0.5])), draw(st.sampled_from([None, 0.3, 4.0]))
+    decay = draw(st.sampled_from([0.0, 0.5]))
     lr = draw(st.sampled_from([ConstantLR(0.01), CosineLR(0.1, 40), StepLR(0.05, [7, 30])]))
     theta = rng.normal(size=20).astype(dtype)
     gradients = (rng.normal(size=(50, 20)) * rng.choice([0.1, 1.0, 3.0], (50, 1))).astype(dtype)
-    expected = textbook_adam(theta, gradients, lr, beta1, beta2, eps, max_norm)
-    optimizer = Adam(lr, beta1, beta2, eps, max_norm)
+    expected = textbook_adam(theta, gradients, lr, beta1, beta2, eps, max_norm, decay)
+    optimizer = Adam(lr, beta1, beta2, eps, max_norm, decay)
     for ours, book in zip(run_adam(optimizer, theta, gradients, load(kernels)), expected):
         assert ours.dtype == dtype
         assert np.linalg.norm(ours - book) <= tolerance * np.linalg.norm(book)
     assert optimizer.t == 50
 
 
-def test_clipping_and_eps_are_seen_by_the_test_above():
-    """Both settings change the result by far more than its tolerance."""
+def test_clipping_eps_and_decay_are_seen_by_the_test_above():
+    """The settings change the result by far more than its tolerance."""
     rng = np.random.default_rng(0)
     theta, gradients = rng.normal(size=20), rng.normal(size=(50, 20)) * rng.choice([0.1, 1.0, 3.0], (50, 1))
-    plain, clipped, wide = (textbook_adam(theta, gradients, ConstantLR(0.01), 0.9, 0.999, eps, norm)[0]
-                            for eps, norm in ((1e-8, None), (1e-8, 0.3), (0.5, None)))
-    for other in (clipped, wide):
+    plain, *others = (textbook_adam(theta, gradients, ConstantLR(0.01), 0.9, 0.999, eps, norm, decay)[0]
+                      for eps, norm, decay in ((1e-8, None, 0), (1e-8, 0.3, 0), (0.5, None, 0), (1e-8, None, 0.5)))
+    for other in others:
         assert np.linalg.norm(np.subtract(plain, other)) > 1e-3 * np.linalg.norm(plain)
 
 
