@@ -112,7 +112,7 @@ def exit_code(main: Callable[[], int | None]) -> int:
     except NonFiniteError as error:
         print(f"{name}: {error}; a checkpoint from before is kept", file=sys.stderr)
         return 1
-    except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError) as error:
+    except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError, MemoryError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 

@@ -91,7 +91,7 @@ def gradcheck(args: argparse.Namespace) -> int:
     analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
     rng = np.random.default_rng(args.seed)
     batch = max(2, 8 // draws)
-    x = fitting(vae.likelihood, rng.random((batch, vae.input_dim)))
+    x = fitting(vae.output, fitting(vae.likelihood, rng.random((batch, vae.input_dim))))
     eps = rng.standard_normal((batch, draws, vae.noise_dim))
     labels = rng.integers(vae.classes, size=batch) if vae.classes else None
     loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)

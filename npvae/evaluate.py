@@ -18,7 +18,7 @@ import numpy as np
 
 from .likelihoods import Gaussian
 from .params import Array
-from .validate import choice, matrix
+from .validate import choice
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -192,9 +192,7 @@ def why_not_exact(vae: "VAE") -> str:
 def checked(vae: "VAE", x: Array, labels: Array | None) -> tuple[Array, Array]:
     """x (B, D) and labels (B,).  Raises ValueError or TypeError for what does not fit the model."""
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
-    x = matrix("x", x, vae.input_dim)
-    vae.likelihood.check(x, "x")
-    return x, vae.check_labels(labels, len(x))
+    return vae.images(x, "x"), vae.check_labels(labels, len(x))
 
 
 # ---- The latent dimensions

@@ -23,7 +23,7 @@ from .model import VAE
 from .params import Array
 from .plotting import spread
 from .report_page import TEMPLATES, fill
-from .validate import choice, matrix
+from .validate import choice
 
 #: what makes E[x|z] of the first D columns of the decoder's output: functions that explore.js has, too
 MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
@@ -45,8 +45,7 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
     likelihood whose mean the page cannot compute, and for a decoder that is not dense.
     """
     layers = decoder_layers(vae)
-    x_test = matrix("x_test", x_test, vae.input_dim)
-    vae.likelihood.check(x_test, "x_test")
+    x_test = vae.images(x_test, "x_test")
     if len(image_shape) != 2 or math.prod(image_shape) != vae.input_dim:
         raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, got {image_shape}")
     if labels is not None and np.shape(labels) != (len(x_test),):

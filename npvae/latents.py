@@ -27,7 +27,7 @@ ESTIMATORS = ("stl", "dreg")
 class DiagonalGaussian:
     """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients.
 
-    Here no method but the first two does anything; those below are what `Composed` needs.
+    Here the methods that only say why they do nothing are what `Composed` needs.
 
     analytic : the KL term is known in closed form
     gaussian : q(z|x) is N(mu, sigma^2) itself, whose derivative by z the `ESTIMATORS` need

@@ -285,7 +285,8 @@ def check_rows(likelihood: Likelihood, x: Array, name: str, binarized: bool) -> 
         check(rows / np.float32(255) if x.dtype == np.uint8 else rows, name)
 
 
-def fitting(likelihood: Likelihood, x: Array) -> Array:
-    """x, any numbers in [0, 1], as the likelihood takes them: where it has levels, moved to the nearest."""
-    steps = getattr(likelihood, "levels", 1) - 1
+def fitting(part: Any, x: Array) -> Array:
+    """x, any numbers in [0, 1], as a likelihood or the output of a decoder takes them: where it has levels, moved to
+    the nearest."""
+    steps = getattr(part, "levels", 1) - 1
     return np.rint(steps * x) / steps if steps else x

@@ -27,8 +27,10 @@ class MADE:
     """Logits of D binary pixels in their order, one masked hidden layer of `units`.  Used as `outputs.DenseOutput` is.
 
     Parameters  made.W (D + H', H), made.b, output.W (H + H', D), output.b;  with `direct`, output.W has D rows more.
-    Binary images are what it is for: it looks at pixels, and those it draws are zeros and ones.
+    It takes binary images only: it looks at pixels, and those it draws are zeros and ones.
     """
+
+    levels = 2
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str, direct: bool) -> None:
         order, degrees = input_degrees(input_dim), hidden_degrees(units, input_dim)
@@ -46,6 +48,13 @@ class MADE:
         """As masked layers are."""
         for layer, own in zip((self.first, self.last), rng.spawn(2)):
             layer.initialize(params, own)
+
+    def check(self, x: Array, name: str) -> None:
+        """Raises ValueError for greys: of them the factors p(x_d | x_1 ... x_{d-1}, z) make no distribution."""
+        grey = x[(x != 0) & (x != (255 if x.dtype == np.uint8 else 1))]
+        if grey.size:
+            raise ValueError(f"{name} must be black and white for a decoder made:H, which looks at pixels, found "
+                             f"{grey[0]:g} among zeros and ones: fit(binarize=...) or --binarize make them so")
 
     def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
         """What an image brings (B, H) and (B, D), once for its draws; what h brings, and the hidden layer, for each."""

@@ -196,7 +196,7 @@ class VAE:
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
-        x = self._images(x, "x")
+        x = self.images(x, "x")
         eps = noise("eps", eps, len(x), self.noise_dim)
         integer("step", step, 0)
         self.check_objective(objective)
@@ -207,7 +207,7 @@ class VAE:
 
     def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
         """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
-        x, labels = self._images(x, "x"), self.check_labels(labels, len(x))
+        x, labels = self.images(x, "x"), self.check_labels(labels, len(x))
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         for start in range(0, len(x), _BLOCK):
             block = slice(start, start + _BLOCK)
@@ -246,7 +246,7 @@ class VAE:
 
     def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
-        x = self._images(x, "x")
+        x = self.images(x, "x")
         return evaluate.elbo(self, x, generator("rng", rng), self.check_labels(labels, len(x)))
 
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
@@ -254,9 +254,8 @@ class VAE:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
         tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
         choice("the model's dtype", self.dtype, ("float32", "float64"))
-        x = self._images(x, "x")
-        return evaluate.log_likelihood(self, x, generator("rng", rng), integer("n_samples", n_samples, 1),
-                                       self.check_labels(labels, len(x))).values
+        return evaluate.log_likelihood(self, self.images(x, "x"), generator("rng", rng),
+                                       integer("n_samples", n_samples, 1), self.check_labels(labels, len(x))).values
 
     def start_at(self, mean: Array) -> None:
         """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
@@ -328,9 +327,11 @@ class VAE:
             raise ValueError(f"{name} must lie in 0 to {self.classes - 1}, found {labels.min()} to {labels.max()}")
         return labels.astype(np.int64)
 
-    def _images(self, x: Array, name: str) -> Array:
+    def images(self, x: Array, name: str) -> Array:
+        """x (B, D) itself.  Raises ValueError or TypeError for what this model cannot take, naming `name`."""
         x = matrix(name, x, self.input_dim)
         self.likelihood.check(x, name)
+        self.output.check(x, name)
         return x
 
     def _decoder_output(self, z: Array, labels: Array, rng: Any = None, drawn: bool = False) -> Array:

@@ -29,7 +29,7 @@ import numpy as np
 
 from .kernels.reference import importance_bound_backward, importance_bound_forward
 from .params import Array
-from .validate import choice, integer, real
+from .validate import choice, integer, real, shown
 
 Schedule = Callable[[int], float]
 Terms = tuple[Any, Any, Any]
@@ -65,7 +65,7 @@ class CyclicalAnnealing:
 
 def _schedule(beta: float | Schedule) -> Schedule:
     if callable(beta):
-        return beta
+        return lambda step: real("beta", beta(step), 0)
     constant = real("beta", beta, 0)
     return lambda step: constant
 
@@ -76,6 +76,8 @@ class ELBO:
     then `gradient` may be "stl"."""
 
     def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False, gradient: str = "total") -> None:
+        if isinstance(sampled, str) or sampled not in (True, False):
+            raise TypeError(f"sampled must be True or False, got {shown(sampled)}: gradient= names an estimator")
         if gradient == "dreg":
             raise ValueError("gradient dreg is made of importance weights, which IWAE(gradient='dreg') has: for ELBO, "
                              "total and stl fit")
@@ -100,7 +102,7 @@ class ELBO:
         return dnll * nll.sum() + dreg * reg.sum(), dnll, dreg
 
     def bound(self) -> "ELBO":
-        return ELBO(sampled=self.sampled)
+        return ELBO(sampled=bool(self.sampled))
 
 
 class FreeBits:

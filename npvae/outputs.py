@@ -29,6 +29,9 @@ class DenseOutput:
         self.W, self.b, self.shapes, self.initialize = (
             self.layer.W, self.layer.b, self.layer.shapes, self.layer.initialize)
 
+    def check(self, x: Array, name: str) -> None:
+        """It looks at no pixel: what the likelihood takes fits."""
+
     def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
         """Those of `buffers.py` are enough."""
 

@@ -182,11 +182,12 @@ def find(prior: str, input_dim: int, latent_dim: int, activation: str, posterior
          classes: int = 0) -> Prior:
     """The prior of that name, beside a posterior and so many classes.  Raises ValueError with the known names, or with
     those that fit."""
-    if prior == "normal":
+    name = prior if isinstance(prior, str) else ""
+    if name == "normal":
         return StandardNormal()
-    if components := re.fullmatch("mixture:([1-9][0-9]*)", str(prior)):
+    if components := re.fullmatch("mixture:([1-9][0-9]*)", name):
         return Mixture(int(components[1]), latent_dim)
-    if components := re.fullmatch("vamp:([1-9][0-9]*)", str(prior)):
+    if components := re.fullmatch("vamp:([1-9][0-9]*)", name):
         if classes:
             raise ValueError(f"prior {prior} encodes pseudo-inputs, which have no labels, and this model has {classes} "
                              f"classes: prior mixture:{components[1]} fits")
@@ -194,7 +195,7 @@ def find(prior: str, input_dim: int, latent_dim: int, activation: str, posterior
             raise ValueError(f"prior {prior} is made of Gaussians q(z|u), and posterior {posterior} is none: posterior "
                              f"gaussian fits, or prior mixture:{components[1]}")
         return Vamp(int(components[1]), input_dim)
-    if str(prior).startswith("hierarchical"):
-        return SecondLayer(latent_dim, widths_in(prior), activation)
-    raise ValueError(f"prior must be one of normal, mixture:C and vamp:C with C components, such as vamp:500, "
-                     f"hierarchical:100,50, got {shown(prior)}")
+    if name.startswith("hierarchical"):
+        return SecondLayer(latent_dim, widths_in(name), activation)
+    raise ValueError("prior must be normal, mixture:C or vamp:C with C components, such as vamp:500, or hierarchical: "
+                     f"with the widths of a second layer, such as hierarchical:100,50, got {shown(prior)}")

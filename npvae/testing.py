@@ -175,7 +175,7 @@ def small_likelihoods() -> list[str]:
 
 def images(vae: VAE, rows: int) -> st.SearchStrategy[Array]:
     """Images (rows, D) from 0.02 to 0.98, as the model's likelihood takes them: where it has levels, at the nearest."""
-    return probabilities((rows, vae.input_dim)).map(lambda x: fitting(vae.likelihood, x))
+    return probabilities((rows, vae.input_dim)).map(lambda x: fitting(vae.output, fitting(vae.likelihood, x)))
 
 
 def _small_vae(size: dict[str, int], depth: int, activation: str, likelihood: str, rng: np.random.Generator,

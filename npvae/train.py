@@ -43,10 +43,8 @@ def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
 
 
 class Rows:
-    """A data set (N, D), never copied: batches are gathered by index.  Bytes become x / 255, floats stay.
-
-    Raises ValueError or TypeError for a wrong shape, type, or pixels the likelihood cannot take.
-    """
+    """A data set (N, D), never copied: batches are gathered by index.  Bytes become x / 255, floats stay.  Raises
+    ValueError or TypeError for a wrong shape, type, or pixels that the model cannot take."""
 
     def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
                  labels: Array | None = None) -> None:
@@ -57,13 +55,14 @@ class Rows:
         check_rows(vae.likelihood, x, name, binarized=binarize != "none")
         if x.dtype != np.uint8:
             if binarize == "dynamic" and not (x.min() >= 0 and x.max() <= 1):
-                raise ValueError(f"{name} must lie in [0, 1] to be binarized, found values from {x.min():g} to "
-                                 f"{x.max():g}")
+                raise ValueError(f"{name} must lie in [0, 1] to be binarized, found {x.min():g} to {x.max():g}")
             if x.dtype not in (np.float32, np.float64):      # float16, byte-swapped and the like have no fused kernel
                 x = x.astype(vae.dtype)
         self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
+        if not self.dynamic:
+            vae.output.check(self.array, name)
         self.labels = (vae.check_labels(labels, len(x), name.replace("x_", "labels_"))
                        if vae.classes or labels is not None else None)
         self._noise: dict[tuple[int, ...], Array] = {}
@@ -194,8 +193,8 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     vae.check_objective(objective)
     train = Rows("x_train", x_train, vae, binarize, seed, BINARIZE_ONCE, labels_train)
-    test = Rows("x_test", x_test, vae, "static" if binarize == "dynamic" else binarize, seed + 1, BINARIZE_ONCE,
-                labels_test)
+    once = "static" if binarize == "dynamic" else binarize
+    test = Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,

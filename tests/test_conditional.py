@@ -12,6 +12,7 @@ from npvae import ELBO, IWAE, VAE, Adam, Checkpoint, CheckpointError, FreeBits, 
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import fused, reference
 from npvae.lanes import Direct, Lanes
+from npvae.likelihoods import fitting
 from strategies import seeds, sizes, spread
 from test_gradients import twins
 from workers import small_work_is_shared  # noqa: F401 (a fixture)
@@ -82,6 +83,7 @@ def check(objective, draws, labels=LABELS, tolerance=1e-12, **config):
     config = {"input_dim": D, "hidden": (6, 5), "latent_dim": Z, "activation": "tanh", "classes": L, **config}
     vae, analytic = twins(3, **config)
     x, eps = batch(draws, vae.noise_dim)
+    x = fitting(vae.output, x)
     _, gradients = vae.loss_and_gradients(x, eps, objective, labels=LABELS)
 
     def loss(parameters):

@@ -79,6 +79,8 @@ def test_single_precision(kernels):
     size = np.abs(expected[:, 0]) + np.abs(0.25 * logits)
     assert (np.abs(nll - (expected[:, 0] - 0.25 * logits)) <= 3e-7 * size + 1e-7).all()
     assert np.allclose(mean, expected[:, 1], rtol=5e-7, atol=0)
+    nll, mean = value_and_mean(kernels, np.array([-1e25, 1e25], np.float32), 0.0, "float32")      # no square overflows
+    assert np.array_equal(mean.astype(float), [np.float32(1e-25), 1]) and np.allclose(nll, [-np.log(1e25), 1e25], 1e-6)
 
 
 @MODULES

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from npvae import ELBO, IWAE, VAE, Adam, FreeBits, evaluate, fit
 from npvae.flows import InverseAutoregressive, NoFlow, Planar, find
+from npvae.likelihoods import fitting
 from npvae.plotting import interpolation, traversals
 from npvae.testing import assert_gradients
 from strategies import seeds
@@ -30,7 +31,7 @@ def batch(vae, size, draws, seed=0):
     """Images, noise and labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, vae.classes, size) if vae.classes else None
-    return rng.random((size, vae.input_dim)), rng.standard_normal((size, draws, vae.noise_dim)), labels
+    return fitting(vae.output, rng.random((size, vae.input_dim))), rng.standard_normal((size, draws, vae.noise_dim)), labels
 
 
 # --- gradients ---

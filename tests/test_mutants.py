@@ -133,11 +133,10 @@ def test_importance_weights_of_very_different_size(module):
 # --- defaults that a user sees ---
 
 @pytest.mark.parametrize("made, defaults", [
-    (Adam, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_norm": None,
-            "weight_decay": 0.0}), (StepLR, {"factor": 0.1}),
-    (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}),
+    (Adam, {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "max_norm": None, "weight_decay": 0.0}),
+    (StepLR, {"factor": 0.1}), (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (FreeBits, {"beta": 1.0}),
+    (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}), (Gaussian, {"sigma": 0.1, "learned": False}),
     (ELBO, {"beta": 1.0, "sampled": False, "gradient": "total"}), (IWAE, {"beta": 1.0, "gradient": "total"}),
-    (FreeBits, {"beta": 1.0}), (Gaussian, {"sigma": 0.1, "learned": False}),
     (VAE.sample, {"mean": True, "labels": None}), (VAE.log_likelihood, {"n_samples": 5000, "labels": None})])
 def test_defaults(made, defaults):
     parameters = inspect.signature(made).parameters.values()

@@ -185,9 +185,9 @@ def test_components_start_apart_and_alike_in_every_type():
 # --- refused ---
 
 @pytest.mark.parametrize("config, says", [
-    *(({"prior": bad}, "prior must be one of normal, mixture:C and vamp:C with C components, such as vamp:500, ")
+    *(({"prior": bad}, "prior must be normal, mixture:C or vamp:C with C components, such as vamp:500, or hier")
       for bad in ("mixture", "mixture:0", "mixture:02", "mixture:-1", "mixture:2.5", "vamp:", "vamp:x", "Vamp:3", 3,
-                  None)),
+                  None, ["mixture:3"], np.array(["normal", "vamp:3"]))),
     ({"prior": "vamp:3", "classes": 10}, "prior vamp:3 encodes pseudo-inputs, which have no labels, and this model has "
      "10 classes: prior mixture:3 fits"),
     ({"prior": "vamp:3", "posterior": "planar:2"}, "prior vamp:3 is made of Gaussians q(z|u), and posterior planar:2 "

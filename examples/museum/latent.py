@@ -170,7 +170,7 @@ OBJECTIVE = [
             "self.beta(step) /",
             "1 /", shipped="AlexanderVNikitin/tsgm #69"),
     Exhibit("ELBO: measured with the beta of training", NO, "objective by hand", MODEL, ELBO.bound,
-            "return ELBO(sampled=self.sampled)",
+            "return ELBO(sampled=bool(self.sampled))",
             "return self"),
     Exhibit("annealing: integer division", NO, "objective by hand", MODEL, LinearAnnealing.__call__,
             "step / self.steps",

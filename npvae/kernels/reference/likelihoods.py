@@ -187,7 +187,7 @@ def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: 
 
     mean (B, K, D) receives E[x], which for this density is not lambda.
     """
-    negative, small = logits.real < 0, logits.real * logits.real < 1
+    negative, small = logits.real < 0, (logits.real > -1) & (logits.real < 1)
     t = np.where(small, 1, np.where(negative, -logits, logits))
     e = np.exp(-t)
     near = np.where(small, logits, 0)
