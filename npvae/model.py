@@ -45,7 +45,7 @@ class VAE:
     kernels : "numba" (fused, fast) or "numpy" (the reference, readable)
     seed : of the initial weights, an integer or a `numpy.random.Generator`; each layer gets a stream of its own
     decoder_hidden : widths of the decoder's hidden layers, latent side first; None mirrors the encoder's
-    prior, posterior, decoder : names that `priors.find`, `flows.find` and `outputs.find` know
+    prior, posterior, decoder : names such as "vamp:500", "iaf:2", "made:500"; `npvae train --help` lists all forms
     classes : L, if images have labels 0 to L - 1, which encoder and decoder are then given
 
     Attributes
