@@ -9,11 +9,14 @@ Rows of dynamic binarization follow Burda, Grosse and Salakhutdinov 2016 (IWAE),
 and its mirror image, Glorot's uniform weights, output bias at the logit of the mean pixel, batches of 20, pixels
 binarized anew at every visit, Adam with eps 1e-4, stages i = 0 ... 7 of 3^i epochs at a learning rate of
 1e-3 * 10^(-i/7): 3,280 epochs.  Rows of static binarization (the 50,000/10,000/10,000 images of Larochelle and Murray
-2011, not a part of npvae: --static FILE) share a network of 784-300-300 to 40, batches of 100, Adam at 5e-4, 100 epochs
-of KL annealing, and keep the model of the best epoch on the 10,000 validation images (Tomczak and Welling 2018).
+2011, not a part of npvae: --static FILE) share a network of 784-300-300 to 40 and batches of 100.  The two that compare
+priors follow Tomczak and Welling 2018: Adam at 5e-4, 100 epochs of KL annealing, and the model of the best epoch on the
+10,000 validation images.  Those of MADE decoders would know the training images by heart before that: they have 40
+epochs, a cosine from 1e-3 to 0, and weight decay 0.1.
 
 Everything goes to --out: a folder for each row with its checkpoint and the models kept.  `measure` adds to
-`examples/paper_tables.jsonl`: protocol, seed, seconds and commit stand beside each number.
+`examples/paper_tables.jsonl`: protocol, seed, seconds and commit stand beside each number.  Row vae-k1 is trained and
+measured by other code as well, `examples/paper_row_in_pytorch.py`.
 """
 import argparse
 import json
@@ -21,42 +24,56 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable as Function
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable as Function, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, FreeBits, LinearAnnealing, MetricsLog, Progress, StepLR,
-                   active_units, cli, fit, load_mnist)
+from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CosineLR, FreeBits, LinearAnnealing, MetricsLog,
+                   Progress, StepLR, active_units, checkpoint, cli, fit, load_mnist)
 from npvae.checkpoint import write_atomically
 from npvae.data import binarize, to_float
-from npvae.evaluate import log_likelihood
+from npvae.evaluate import kl_per_dimension, log_likelihood
 from npvae.hierarchical import active_units_per_layer
 from npvae.lanes import available_cores
 from npvae.objectives import Objective
 from npvae.train import Run
 
-RESULTS = Path(__file__).with_suffix(".jsonl")
+RESULTS = Path(__file__).with_name("paper_tables.jsonl")
 ENDS = [sum(3 ** i for i in range(stages + 1)) for stages in range(8)]      # of the stages: 1, 4, 13, 40, ... 3280
-WARMUP, LONGEST = 100, 400      # epochs, static rows
+WARMUP, LONGEST = 100, 400      # epochs, of rows that keep the best
+MADE_WARMUP, MADE_EPOCHS = 10, 40
 BLOCK = 250      # images measured at a time; after each the result so far is on disk
+FULL = 5000, 10000      # draws and images
 
 IWAE_NET: dict[str, Any] = {"hidden": (200, 200), "latent_dim": 50, "activation": "tanh"}
 STATIC_NET: dict[str, Any] = {"hidden": (300, 300), "latent_dim": 40, "activation": "relu"}
 
 
-def annealed(per_epoch: int) -> LinearAnnealing:
-    return LinearAnnealing(WARMUP * per_epoch)
+def by_stages(per_epoch: int) -> Adam:
+    """Adam, eps 1e-4, 1e-3 * 10^(-i/7) for 3^i epochs"""
+    return Adam(StepLR(1e-3, [end * per_epoch for end in ENDS[:-1]], 10 ** (-1 / 7)), eps=1e-4)
+
+
+def at_one_rate(per_epoch: int) -> Adam:
+    """Adam, 5e-4, best epoch on the validation images"""
+    return Adam(5e-4)
+
+
+def regularized(per_epoch: int) -> Adam:
+    """Adam, weight decay 0.1, 1e-3 to 0 by a cosine"""
+    return Adam(CosineLR(1e-3, MADE_EPOCHS * per_epoch), weight_decay=0.1)
 
 
 @dataclass(frozen=True)
 class Row:
     """A row of a table: a model, how it is trained, and after which epochs it is kept.
 
-    objective : of the steps in an epoch, since schedules count steps
+    objective, adam : of the steps in an epoch, since schedules count steps
     keep : epochs after which the model is kept; none where the best on the validation images is
     """
 
@@ -65,14 +82,21 @@ class Row:
     model: dict[str, Any]
     objective: Function[[int], Objective]
     k: int = 1
+    adam: Function[[int], Adam] = by_stages
     epochs: int = ENDS[-1]
     keep: tuple[int, ...] = (100, *ENDS[4:])
-    batch: int = field(default=20)
+    batch: int = 20
 
 
-def static_row(published: str, objective: Function[[int], Objective] = lambda per_epoch: ELBO(annealed(per_epoch)),
-               **model: Any) -> Row:
-    return Row(published, "static", {**STATIC_NET, **model}, objective, 1, LONGEST, (), 100)
+def prior_row(published: str, prior: str) -> Row:
+    def objective(per_epoch: int) -> Objective:
+        return ELBO(LinearAnnealing(WARMUP * per_epoch), sampled=True)
+    return Row(published, "static", {**STATIC_NET, "prior": prior}, objective, 1, at_one_rate, LONGEST, (), 100)
+
+
+def made_row(published: str, objective: Function[[int], Objective]) -> Row:
+    model = {**STATIC_NET, "decoder": "made:500+direct"}
+    return Row(published, "static", model, objective, 1, regularized, MADE_EPOCHS, (MADE_EPOCHS,), 100)
 
 
 ROWS = {
@@ -82,11 +106,10 @@ ROWS = {
     "iwae-k50": Row("84.78, 25 units", "dynamic", IWAE_NET, lambda per_epoch: IWAE(), 50),
     "two-layers-k1": Row("85.33", "dynamic", {**IWAE_NET, "latent_dim": 100, "prior": "hierarchical:100,100,50"},
                          lambda per_epoch: ELBO(sampled=True)),
-    "static-normal": static_row("88.56", lambda per_epoch: ELBO(annealed(per_epoch), sampled=True)),
-    "static-vamp": static_row("85.57", lambda per_epoch: ELBO(annealed(per_epoch), sampled=True), prior="vamp:500"),
-    "static-made": static_row("88.40 (MADE alone)", lambda per_epoch: ELBO(), decoder="made:500"),
-    "static-made-annealed": static_row("", decoder="made:500"),
-    "static-made-free-bits": static_row("", lambda per_epoch: FreeBits(0.25), decoder="made:500")}
+    "static-normal": prior_row("88.56", "normal"), "static-vamp": prior_row("85.57", "vamp:500"),
+    "static-made": made_row("88.40, MADE alone", lambda per_epoch: ELBO()),
+    "static-made-annealed": made_row("", lambda per_epoch: ELBO(LinearAnnealing(MADE_WARMUP * per_epoch))),
+    "static-made-free-bits": made_row("", lambda per_epoch: FreeBits(0.5))}
 
 
 # ---- Data, and a model at its start
@@ -98,11 +121,11 @@ def load_rows(row: Row, static: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
         x_train, _, x_test, _ = load_mnist()
         return x_train, x_test, binarize(x_test, "static", np.random.default_rng(2016))
     try:
-        with np.load(static, allow_pickle=False) as file:
+        with open(static, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             train, valid, test = (np.unpackbits(file[name], axis=1)[:, :784] for name in ("train", "valid", "test"))
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:      # whatever zipfile, zlib or numpy raise at other files
         raise cli.UsageError(f"--static {static} must be an .npz with the packed bits of train, valid and test: "
-                             f"{error}") from None
+                             f"{error or type(error).__name__}") from None
     return train * np.uint8(255), valid * np.uint8(255), test * np.uint8(255)
 
 
@@ -119,12 +142,6 @@ def new_model(row: Row, x_train: np.ndarray, seed: int) -> VAE:
     return vae
 
 
-def optimizer(row: Row, per_epoch: int) -> Adam:
-    if row.data == "dynamic":
-        return Adam(StepLR(1e-3, [end * per_epoch for end in ENDS[:-1]], 10 ** (-1 / 7)), eps=1e-4)
-    return Adam(5e-4)
-
-
 class Keep(Callback):
     """The models that will be measured: those of certain epochs, or the best on the validation images, from the end of
     the annealing on; then training stops 50 epochs after the best."""
@@ -136,7 +153,7 @@ class Keep(Callback):
         if run.epoch in self.row.keep:
             run.vae.save(self.folder / f"epoch-{run.epoch}.npz")
         losses = [metrics["test_loss"] for metrics in run.history][WARMUP:]
-        if self.row.data == "static" and losses:
+        if losses and not self.row.keep:
             best = losses.index(min(losses))
             if best == len(losses) - 1:
                 run.vae.save(self.folder / "best.npz")
@@ -153,39 +170,51 @@ def train(args: argparse.Namespace) -> None:
     vae.threads = args.threads
     per_epoch = -(-len(x_train) // row.batch)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / "checkpoint.npz"
+    state = folder / "checkpoint.npz"
+    note_session(folder, args)
     with threadpool_limits(args.threads, user_api="blas"):
-        fit(vae, x_train, x_valid, min(row.epochs, args.epochs or row.epochs), row.batch, optimizer(row, per_epoch),
+        fit(vae, x_train, x_valid, min(row.epochs, args.epochs or row.epochs), row.batch, row.adam(per_epoch),
             row.objective(per_epoch), row.k, "dynamic" if row.data == "dynamic" else "none", args.seed,
-            [Keep(row, folder), Checkpoint(checkpoint), MetricsLog(folder / "metrics.jsonl"), Progress()],
-            checkpoint if checkpoint.exists() else None)
+            [Keep(row, folder), Checkpoint(state), MetricsLog(folder / "metrics.jsonl"), Progress()],
+            state if state.exists() else None)
+
+
+def note_session(folder: Path, args: argparse.Namespace) -> None:
+    """sessions.jsonl: a line for each time that training begins or goes on, after how many epochs, by which code."""
+    line = {"epoch": len(lines(folder / "metrics.jsonl")), "commit": commit(), "threads": args.threads}
+    add_line(folder / "sessions.jsonl", line)
 
 
 def measure(args: argparse.Namespace) -> None:
-    """log p(x) of the test images, for each kept model that has not been measured with so many samples and images."""
+    """log p(x) of the test images, for each model kept that has not been measured with so many samples and images."""
     row, folder = ROWS[args.row], args.out / args.row
-    paths = sorted(folder.glob("epoch-*.npz"), key=lambda path: int(path.stem[6:])) + sorted(folder.glob("best.npz"))
+    names = [*(f"epoch-{epoch}" for epoch in row.keep), "best"]
+    paths = [path for path in (folder / f"{name}.npz" for name in names) if path.exists()]
     if not paths:
         raise cli.UsageError(f"{folder} holds no model to measure: train {args.row} leaves them")
-    x_train, _, x_test = load_rows(row, args.static)
-    x = to_float(x_test[:args.images])
-    done = {(result["row"], result["epoch"], result["samples"], result["images"]) for result in results()}
+    x = evenly(to_float(load_rows(row, args.static)[2]), args.images)
+    seed, here = checkpoint.read(folder / "checkpoint.npz")[1]["settings"]["seed"], commit()
     for path in paths:
-        history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        history = lines(folder / "metrics.jsonl")
         epoch = best_epoch(history) if path.stem == "best" else int(path.stem[6:])
-        if (args.row, epoch, args.samples, len(x)) in done:
+        what = {"row": args.row, "epoch": epoch, "seed": seed, "samples": args.samples, "images": len(x)}
+        if any(what.items() <= one.items() for one in lines(args.results)):
             continue
         vae = VAE.load(path)
         vae.threads = args.threads
         with threadpool_limits(args.threads, user_api="blas"):
             found = measured(vae, x, args.samples, path.with_suffix(".measured.npz"))
-        trained = sum(metrics["seconds"] for metrics in history[:epoch])
-        record = {"row": args.row, "epoch": epoch, "samples": args.samples, "images": len(x), **found, "seed": 0,
-                  "training_seconds": round(trained), "commit": commit(), "data": row.data, "k": row.k,
-                  "batch": row.batch, "model": vae.config(), "published": row.published}
-        write_atomically(RESULTS, "".join(json.dumps(one) + "\n" for one in [*results(), record]).encode())
+        add_line(args.results, {
+            **what, **found, "training_seconds": round(sum(metrics["seconds"] for metrics in history[:epoch])),
+            "commit": trained_by(lines(folder / "sessions.jsonl"), epoch), "measured_by": here, **protocol(row),
+            "model": vae.config(), "published": row.published})
         print(f"{args.row}, epoch {epoch}: NLL {found['nll']:.2f} +- {found['error']:.2f}, "
               f"{found['active']} active units")
+
+
+def evenly(x: np.ndarray, images: int) -> np.ndarray:
+    """So many rows of x from all over it: the test images of the static binarization are sorted by their label."""
+    return x[np.arange(min(images, len(x))) * len(x) // min(images, len(x))]
 
 
 def best_epoch(history: list[dict[str, Any]]) -> int:
@@ -193,43 +222,107 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
     return WARMUP + 1 + losses.index(min(losses))
 
 
+def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:
+    """The commits that trained a model up to this epoch, in their order."""
+    found = [one["commit"] for one in sessions if one["epoch"] < epoch]
+    known = bool(sessions) and sessions[0]["epoch"] == 0
+    return ", ".join(dict.fromkeys(found if known else ["unknown", *found]))
+
+
+def protocol(row: Row) -> dict[str, Any]:
+    """How a row is trained, for its record."""
+    objective = row.objective(1)
+    rise = next(epoch for epoch in range(row.epochs) if objective.beta(epoch) == 1)
+    words = [type(objective).__name__, *([f"{objective.bits} nats"] if isinstance(objective, FreeBits) else []),
+             "sampled KL" if objective.sampled else "exact KL",
+             *([f"annealed for {rise} epochs"] if rise else [])]
+    return {"data": row.data, "k": row.k, "batch": row.batch, "objective": ", ".join(words),
+            "optimizer": row.adam.__doc__}
+
+
 def measured(vae: VAE, x: np.ndarray, samples: int, partial: Path) -> dict[str, Any]:
-    """NLL with its errors, by blocks of images; `partial` holds what is done, so that it can go on after a stop."""
-    values, errors, ess, began = [], [], [], time.perf_counter()
+    """NLL with its errors, and what else is said of the model.  `partial` holds what is done of the NLL."""
+    def block(start: int) -> Sequence[np.ndarray]:
+        found = log_likelihood(vae, x[start:start + BLOCK], np.random.default_rng([2016, start]), samples)
+        return found.values, found.errors, found.ess
+
+    found = by_blocks(block, x, fingerprint(samples, x, vae.parameters.flat), partial)
+    if str(vae.config().get("prior")).startswith("hierarchical"):
+        found["active_per_layer"] = active_units_per_layer(vae, x, np.random.default_rng(0))
+    found["active"] = sum(found.get("active_per_layer", [active_units(vae, x)]))
+    if vae.latent.analytic:
+        found["kl_per_dimension"] = largest_first(kl_per_dimension(vae, x))
+    return {**found, "minus_elbo": -float(vae.elbo(x, np.random.default_rng(0)).mean())}
+
+
+def largest_first(kl: np.ndarray) -> list[float]:
+    """KL per dimension as a record has it."""
+    return [round(float(value), 4) for value in np.sort(kl)[::-1]]
+
+
+def fingerprint(samples: int, *arrays: np.ndarray) -> list[int]:
+    """Of what a measurement is of: one that was stopped goes on only with the same."""
+    return [samples, *(zlib.crc32(np.ascontiguousarray(array).data) for array in arrays)]
+
+
+def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial: Path) -> dict[str, Any]:
+    """NLL of the images x, in nats, and its errors, from `block`: log p(x), their errors and effective sample sizes,
+    of BLOCK images from a certain one on.  After each block the file `partial` holds what is done `of` this."""
+    done, seconds, began = np.empty((3, 0)), 0.0, time.perf_counter()
     if partial.exists():
-        with np.load(partial, allow_pickle=False) as file:
-            if int(file["samples"]) == samples:
-                values, errors, ess = (list(file[name]) for name in ("values", "errors", "ess"))
-    for start in cli.progress(range(len(values), len(x), BLOCK), "block"):
-        block = log_likelihood(vae, x[start:start + BLOCK], np.random.default_rng([2016, start]), samples)
-        for old, new in ((values, block.values), (errors, block.errors), (ess, block.ess)):
-            old.extend(new.tolist())
-        np.savez(partial, values=values, errors=errors, ess=ess, samples=samples)
-    units = (sum(active_units_per_layer(vae, x, np.random.default_rng(0))) if vae.latent.rows == 0 and
-             "hierarchical" in str(vae.config().get("prior")) else active_units(vae, x))
-    bound = vae.elbo(x, np.random.default_rng(0))
-    return {"nll": -float(np.mean(values)), "error": float(np.std(values, ddof=1) / math.sqrt(len(values))),
-            "sampling_error": float(np.sqrt(np.square(errors).sum()) / len(errors)),
-            "ess": float(np.median(ess)), "minus_elbo": -float(bound.mean()), "active": int(units),
-            "seconds": round(time.perf_counter() - began)}
+        arrays, manifest = checkpoint.read(partial)
+        if manifest.get("of") == of:
+            done, seconds = arrays["done"], manifest["seconds"]
+    for start in cli.progress(range(done.shape[1], len(x), BLOCK), "block"):
+        done = np.concatenate([done, block(start)], axis=1)
+        checkpoint.write(partial, {"done": done}, {"of": of, "seconds": seconds + time.perf_counter() - began})
+    values, errors, ess = done
+    return {"seconds": round(seconds + time.perf_counter() - began), "nll": -float(values.mean()),
+            "error": float(values.std(ddof=1) / math.sqrt(len(values))),
+            "sampling_error": float(np.sqrt(np.square(errors).sum()) / len(errors)), "ess": float(np.median(ess))}
 
 
-def results() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+# ---- Records, and the table made of them
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """A file of one JSON object per line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_line(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, "".join(json.dumps(one) + "\n" for one in [*lines(path), record]).encode())
 
 
 def commit() -> str:
-    run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
-                         text=True)
+    """That of the code which is running."""
+    try:
+        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
+                             text=True)
+    except OSError:
+        return "unknown"
     return run.stdout.strip() or "unknown"
 
 
+def place(one: dict[str, Any]) -> tuple[int, str, int]:
+    """Where a record stands in the table: rows of other programs, as vae-k1-pytorch, below the one they repeat."""
+    row = one["row"]
+    return list(ROWS).index(row if row in ROWS else row.rpartition("-")[0]), row, one["epoch"]
+
+
 def table(args: argparse.Namespace) -> None:
-    """All results, in Markdown."""
-    print("| row | epochs | NLL, nats | -ELBO | active units | the paper |\n" + 6 * "|---" + "|")
-    for one in sorted(results(), key=lambda one: (list(ROWS).index(one["row"]), one["epoch"])):
-        print(f"| {one['row']} | {one['epoch']:,} | {one['nll']:.2f} +- {one['error']:.2f} | {one['minus_elbo']:.2f} | "
-              f"{one['active']} | {one['published']} |")
+    """All results, in Markdown, and how MADE decoders use their latent dimensions."""
+    found = sorted(lines(args.results), key=place)
+    print("| row | epochs | NLL, nats | -ELBO | KL | active units | the paper |\n" + 7 * "|---" + "|")
+    for one in found:
+        few = "" if (one["samples"], one["images"]) == FULL else f" ({one['samples']} draws, {one['images']} images)"
+        kl = f"{sum(one['kl_per_dimension']):.2f}" if "kl_per_dimension" in one else ""
+        units = " + ".join(map(str, one.get("active_per_layer", [one["active"]])))
+        print(f"| {one['row']}{few} | {one['epoch']:,} | {one['nll']:.2f} +- {one['error']:.2f} | "
+              f"{one['minus_elbo']:.2f} | {kl} | {units} | {one['published']} |")
+    for one in found:
+        if "decoder" in one["model"] and "kl_per_dimension" in one:
+            print(f"\n{one['row']}, epoch {one['epoch']}: KL per dimension, nats, largest first: "
+                  + " ".join(f"{value:.2f}" for value in one["kl_per_dimension"]))
 
 
 def rows(args: argparse.Namespace) -> None:
@@ -255,8 +348,10 @@ def arguments() -> argparse.Namespace:
             command.add_argument("--epochs", type=cli.number(int, 1), default=None, help="stop after so many")
             command.add_argument("--seed", type=cli.number(int, 0), default=0)
         if name == "measure":
-            command.add_argument("--samples", type=cli.number(int, 1), default=5000)
-            command.add_argument("--images", type=cli.number(int, 2), default=10000)
+            command.add_argument("--samples", type=cli.number(int, 2), default=FULL[0], help="draws for each image")
+            command.add_argument("--images", type=cli.number(int, 2), default=FULL[1], help="so many of the test set")
+        if name in ("measure", "table"):
+            command.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     return parser.parse_args()
 
 
