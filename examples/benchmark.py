@@ -3,6 +3,7 @@
     python examples/benchmark.py                      everything
     python examples/benchmark.py epochs               training only; others: start likelihood scaling kernels
     python examples/benchmark.py epochs --works "784-128-20 b128 relu" --rounds 9
+    python examples/benchmark.py epochs --works 7 8                        a MADE decoder, a VampPrior
     python examples/benchmark.py --quick              does it all work?  a minute or two; the numbers mean little
     python examples/benchmark.py --json results.json
 
@@ -44,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("parts", nargs="*", default=["all"], metavar="part", help=f"{', '.join(PARTS)} or all")
     made.add_argument("--works", nargs="+", default=["all"], metavar="WORK",
-                      help=f"of the part epochs, by name or number from 1: {'; '.join(works.WORKS)}")
+                      help=f"of the part epochs, by name or number from 1: {'; '.join(works.WORKS)}; and those of the "
+                      f"family, which all leaves out: {'; '.join(works.FAMILY)}")
     made.add_argument("--contenders", nargs="+", default=list(CONTENDERS), metavar="NAME", help="leave some out")
     made.add_argument("--rounds", type=int, default=5, help="epochs that count, of each contender")
     made.add_argument("--images", type=int, default=60000, metavar="N", help="at most so many in an epoch")
@@ -61,9 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen_works(given: list[str]) -> tuple[str, ...]:
     """Names of works from names or numbers.  Raises ValueError."""
-    names = list(works.WORKS)
+    names = list(works.ALL)
     if given == ["all"]:
-        return tuple(names)
+        return tuple(works.WORKS)
     return tuple(names[int(text) - 1] if text.isdigit() and 0 < int(text) <= len(names)
                  else choice("--works", text, names) for text in given)
 

@@ -1,7 +1,6 @@
 """The benchmark, examples/benchmark.py: its arithmetic, that all contenders do the same work, that it notices when they
 do not, and small real runs through the processes it starts.  Nothing here asserts a time.
 """
-import inspect
 import json
 import math
 import os
@@ -14,18 +13,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npvae import ELBO, IWAE, VAE, Adam, cli, fit, train
-from npvae.kernels import reference
+from npvae import VAE, Adam, cli, fit, train
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import benchmark  # noqa: E402
-from contenders import floor, kernel_table, machine, parts, pool, summary, works  # noqa: E402
+from contenders import floor, machine, npvae_, parts, pool, summary, works  # noqa: E402
 from contenders.worker import CONTENDERS  # noqa: E402
 
 SMALL = works.Work("small", (7, 6), 3, 20, "tanh", images=50)
 DRAWN = replace(SMALL, draws=4)
+MADE = replace(SMALL, units=9)
+VAMP = replace(SMALL, pseudo_inputs=8)
+BOTH = replace(VAMP, units=9)
 
 
 @pytest.fixture
@@ -38,6 +39,12 @@ def settings(tmp_path):
     made = pool.Settings(tmp_path, environment, threads=1, rounds=2, images=50, works=tuple(works.WORKS)[:2],
                          contenders=("npvae", "floor"), seed=4, pause=0, quick=True, say=said.append)
     return SimpleNamespace(made=made, said=said)
+
+
+def images(work, rng):
+    """A batch of grey pixels, or of black and white ones."""
+    x = rng.random((work.batch, work.input_dim), dtype=np.float32)
+    return np.round(x) if work.variant else x
 
 
 # --- arithmetic ---
@@ -88,26 +95,38 @@ def test_table_and_json():
 # --- the same work for all ---
 
 def test_the_six_works():
-    assert len(works.WORKS) == 6 and all(name == work.name for name, work in works.WORKS.items())
+    assert len(works.WORKS) == 6 and all(name == work.name for name, work in works.ALL.items())
     for work in works.WORKS.values():
         shapes = VAE(784, work.hidden, work.latent, work.activation).parameters.shapes
-        assert all(shapes[f"{name}.W"] == (n_in, n_out) for name, _, n_in, n_out in work.layers())
+        assert all(shapes[f"{layer.name}.W"] == (layer.n_in, layer.n_out) for layer in work.layers())
         assert 2 * len(work.layers()) == len(shapes)
 
 
-@pytest.mark.parametrize("work", [SMALL, DRAWN, replace(SMALL, hidden=())], ids=["elbo", "iwae", "no hidden layer"])
+def test_masks_are_those_of_npvae():
+    made, = (work for work in works.FAMILY.values() if work.units)
+    for work in (made, MADE, replace(MADE, units=900), replace(MADE, input_dim=1)):
+        output = VAE(work.input_dim, work.hidden, work.latent, **work.variant).output
+        first, last = works.made_masks(work)
+        assert np.array_equal(output.first.mask[:work.input_dim], first)
+        assert np.array_equal(output.last.mask[:work.units], last)
+
+
+@pytest.mark.parametrize("work", [
+    SMALL, DRAWN, replace(SMALL, hidden=()), MADE, replace(MADE, draws=4, hidden=()), VAMP,
+    replace(BOTH, draws=4), replace(VAMP, hidden=())],
+    ids=["elbo", "iwae", "no hidden layer", "made", "iwae made", "vamp", "iwae vamp made", "vamp, no hidden layer"])
 def test_the_floor_is_the_products_of_training(work, monkeypatch):
     """Every product that npvae makes in a step, and no other; flops count them."""
-    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels="numpy")
+    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels="numpy", **work.variant)
     rng, seen, matmul = np.random.default_rng(0), [], np.matmul
 
     def spy(a, b, out):
         seen.append((*a.shape, b.shape[1]))
         return matmul(a, b, out=out)
-    x, eps = rng.random((work.batch, work.input_dim)), rng.standard_normal((work.batch, work.draws, work.latent))
+    x, eps = images(work, rng), rng.standard_normal((work.batch, work.draws, work.latent))
     with monkeypatch.context() as patch:
         patch.setattr(np, "matmul", spy)
-        vae.loss_and_gradients(x, eps, IWAE() if work.draws > 1 else ELBO())
+        vae.loss_and_gradients(x, eps, npvae_.objective(work))
     assert sorted(seen) == sorted(work.products(work.batch))
     assert work.flops() == sum(2 * m * k * n for m, k, n in seen)
     step = floor.products(work, work.batch, floor._weights(work, rng), rng)
@@ -145,13 +164,12 @@ def test_epochs_through_workers(settings):
     names = ["npvae", "npvae, NumPy kernels", "floor"]
     with pool.opened(names, settings.made) as (workers, missing):
         assert list(workers) == names and not missing
-        for work in (SMALL, DRAWN):
+        for work in (SMALL, DRAWN, BOTH):
             rounds = pool.Rounds(workers, dict.fromkeys(names, settings.made.request("train", work)), 2, settings.made)
             assert not rounds.failed and list(rounds.answers) == names and set(rounds.idle) == set(names)
-            vae = VAE(784, work.hidden, work.latent, work.activation, kernels="numpy", seed=4)
-            x = np.load(settings.made.folder / "train.npy")[:work.images]
-            history = fit(vae, x, x[:20], 3, work.batch, Adam(1e-3), IWAE() if work.draws > 1 else ELBO(), work.draws,
-                          seed=4)
+            vae = VAE(784, work.hidden, work.latent, work.activation, kernels="numpy", seed=4, **work.variant)
+            x = works.load_pixels(settings.made.folder / "train.npy", work)
+            history = fit(vae, x, x[:20], 3, work.batch, Adam(1e-3), npvae_.objective(work), work.draws, seed=4)
             for name in names[:2]:      # the first epoch was the warm-up
                 losses = [turn["loss"] for turn in rounds.answers[name]]
                 assert losses == pytest.approx([metrics["train_loss"] for metrics in history[1:]], rel=1e-4)
@@ -192,15 +210,54 @@ def test_other_libraries_do_the_same(settings, name):
     pytest.importorskip({"P": "torch", "J": "jax"}[name[0]])
     with pool.opened(["npvae", name], settings.made) as (workers, missing):
         assert not missing
-        for work in (SMALL, DRAWN):
+        for work in (SMALL, DRAWN, BOTH):
             request = settings.made.request("train", work)
             rounds = pool.Rounds(workers, dict.fromkeys(workers, request), 2, settings.made)
             losses = {other: turns[-1]["loss"] for other, turns in rounds.answers.items()}
             assert not rounds.failed and len(losses) == 2 and not summary.disagreements(losses, 0.05)
-        request = {**settings.made.request("likelihood", SMALL), "options": {"samples": 200, "block": 50}}
+        request = {**settings.made.request("likelihood", BOTH), "options": {"samples": 200, "block": 50}}
         rounds = pool.Rounds(workers, dict.fromkeys(workers, request), 1, settings.made, warm_up=False)
         values = {other: turns[0]["values"] for other, turns in rounds.answers.items()}
         assert not rounds.failed and not summary.different_means(values) and len(values[name]) == 50
+
+
+def gradients_of_pytorch(torch, job, x, eps, monkeypatch):
+    """The loss, and the gradients: a network's, in the order of another's whose weights are npvae's gradients."""
+    from contenders import pytorch
+    network, noise = pytorch._network(job), torch.from_numpy(eps)
+    monkeypatch.setattr(torch, "randn_like", lambda like: noise[:, 0])
+    monkeypatch.setattr(torch, "randn", lambda *shape: noise)
+    loss = pytorch.loss_of(network, job.work)(torch.from_numpy(x))
+    loss.backward()
+
+    def in_order(gradients):
+        return [tensor.detach().numpy() for tensor in pytorch._network(replace(job, parameters=gradients)).parameters()]
+    return loss.item(), [tensor.grad.numpy() for tensor in network.parameters()], in_order
+
+
+def gradients_of_jax(jax, job, x, eps, monkeypatch):
+    """The loss, and the gradients, which have npvae's names."""
+    from contenders import jax_
+    monkeypatch.setattr(jax.random, "normal", lambda key, shape: eps.reshape(shape))
+    loss, gradients = jax.value_and_grad(jax_._loss)(dict(job.parameters), job.work, x, None)
+    return float(loss), [np.asarray(gradients[name]) for name in job.parameters], lambda found: [*found.values()]
+
+
+@pytest.mark.parametrize("library, gradients_of", [("torch", gradients_of_pytorch), ("jax", gradients_of_jax)])
+@pytest.mark.parametrize("work", [SMALL, DRAWN, MADE, VAMP, replace(BOTH, draws=4)],
+                         ids=["elbo", "iwae", "made", "vamp", "iwae vamp made"])
+def test_other_libraries_have_the_same_gradients(library, gradients_of, work, monkeypatch):
+    """At the same weights and noise."""
+    module, rng = pytest.importorskip(library), np.random.default_rng(0)
+    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, **work.variant)
+    x = images(work, rng)
+    eps = rng.standard_normal((work.batch, work.draws, work.latent), dtype=np.float32)
+    job = works.Job(work, x, {name: value.copy() for name, value in vae.parameters.items()}, 0, 1, "", {})
+    loss, gradients, in_order = gradients_of(module, job, x, eps, monkeypatch)
+    our_loss, ours = vae.loss_and_gradients(x, eps, npvae_.objective(work))
+    assert loss == pytest.approx(our_loss, rel=1e-5)
+    for theirs, expected in zip(gradients, in_order(dict(ours)), strict=True):
+        assert np.abs(theirs - expected).max() <= 1e-3 * max(np.abs(expected).max(), 1e-3)
 
 
 # --- parts ---
@@ -219,45 +276,6 @@ def test_parts_with_npvae_alone(settings, monkeypatch):
     values = np.array(found["likelihood"]["turns"]["npvae"][0]["values"])
     assert values.shape == (20,) and np.isfinite(values).all() and (values < 0).all()
     json.dumps(found, allow_nan=False)
-
-
-def small_sizes(monkeypatch):
-    monkeypatch.setattr(kernel_table, "SIZES", {**kernel_table.SIZES, "B": 9, "D": 31, "H": 17, "N": 40, "P": 101,
-                                                "2": 62, "L": 31 * 256, "A": 41, "C": 21})
-
-
-def test_every_kernel_is_validated_and_timed(monkeypatch):
-    """Those of which there are two; the others are BLAS's, or a single NumPy call each way."""
-    small_sizes(monkeypatch)
-    rows = kernel_table.measure(samples=1, least=0)
-    assert [row["kernel"] for row in rows] == reference.__all__
-    assert [row["kernel"] for row in rows if "shared" in row] == ["matmul", "mask_forward", "mask_backward"]
-    assert [row for row in rows if "note" in row] == []
-    for row in [row for row in rows if "shared" not in row]:
-        assert row["error"] <= 1e-5 and row["ratio"] > 0 and row["bytes"] > 0
-
-
-@pytest.mark.parametrize("kernel", ["relu_forward", "bernoulli_nll_forward", "bernoulli_nll_backward", "tanh_backward",
-                                    "adam_update", "gather_rows", "gather_binarized", "log_ratio_backward", "mixture_forward",
-                                    "planar_backward", "scale_draws", "append_labels_forward"])
-def test_a_wrong_kernel_is_refused(kernel, monkeypatch):
-    """Any of its outputs off by a thousandth, or NaN, and it is not timed."""
-    small_sizes(monkeypatch)
-    right, parameters = getattr(reference, kernel), inspect.signature(getattr(reference, kernel)).parameters
-    written = kernel_table.Call(kernel, reference, np.random.default_rng(0)).written
-    assert written
-    for output in written:
-        for factor in (1.001, math.nan):
-            def wrong(*arguments):
-                right(*arguments)
-                arguments[list(parameters).index(output)][...] *= factor
-            row = kernel_table.row(kernel, reference, SimpleNamespace(**{kernel: wrong}), 1, 0)
-            assert "REFUSED" in row["note"] and "ratio" not in row, output
-
-
-def test_a_kernel_without_arguments_is_named():
-    row = kernel_table.row("novel_forward", SimpleNamespace(novel_forward=min), SimpleNamespace(novel_forward=max), 1, 0)
-    assert row == {"kernel": "novel_forward", "note": "NOT TIMED: its arguments are not in kernel_table.SHAPES"}
 
 
 # --- the program ---
@@ -290,7 +308,7 @@ def run_main(monkeypatch, *flags):
 
 @pytest.mark.parametrize("flags, says", [
     (["nonsense"], "part must be one of"), (["--rounds", "0"], "--rounds must be at least 1"),
-    (["--rounds", "x"], "invalid int value"), (["--works", "7"], "--works must be one of"),
+    (["--rounds", "x"], "invalid int value"), (["--works", "9"], "--works must be one of"),
     (["--contenders", "Theano"], "--contenders must be one of"), (["--data", "cats"], "--data must be one of"),
     (["--coretype", "a b"], "--coretype must be a name"), (["--threads", "0"], "--threads must be at least 1"),
     (["--json", "no/such/x.json"], "there is no folder"), (["--images", "-3"], "--images must be at least 1")])
@@ -303,7 +321,7 @@ def test_bad_input_is_one_line(flags, says, monkeypatch, capsys):
 def test_works_by_name_and_number():
     names = list(works.WORKS)
     assert benchmark.chosen_works(["all"]) == tuple(names)
-    assert benchmark.chosen_works(["2", names[5]]) == (names[1], names[5])
+    assert benchmark.chosen_works(["2", names[5], "8"]) == (names[1], names[5], list(works.FAMILY)[1])
     assert benchmark.chosen_parts(["kernels", "epochs"]) == ["epochs", "kernels"]
     assert benchmark.chosen_parts(["all"]) == list(parts.PARTS)
 

@@ -31,7 +31,8 @@ def batch(vae, size, draws, seed=0):
     """Images, noise and labels."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, vae.classes, size) if vae.classes else None
-    return fitting(vae.output, rng.random((size, vae.input_dim))), rng.standard_normal((size, draws, vae.noise_dim)), labels
+    x = fitting(vae.output, rng.random((size, vae.input_dim)))
+    return x, rng.standard_normal((size, draws, vae.noise_dim)), labels
 
 
 # --- gradients ---

@@ -1,6 +1,6 @@
 """What `examples/benchmark.py` measures, and with what.
 
-    works.py        the six works, their layers and matrix products, the images, the order, the weights
+    works.py        six works, two of the family, their layers and matrix products, the images, their order, the weights
     npvae_.py       npvae through its public `fit`, with either kind of kernels
     pytorch.py      PyTorch, eager and compiled
     jax_.py         JAX, jitted by the step and by the epoch

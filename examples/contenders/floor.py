@@ -35,24 +35,23 @@ def products(work: Work, images: int, weights: dict[str, Array], rng: np.random.
 
     forward: list[Product] = []
     backward: list[Product] = []
-    x, previous = filled(images, work.input_dim), ""
-    for name, draws, n_in, n_out in work.layers():
-        if previous == "logvar":
-            x = filled(images * draws, n_in)      # z is drawn
-        elif previous and name != "logvar":      # which reads what mu reads
-            x = forward[-1][2]
-        forward.append((x, weights[name], filled(images * draws, n_out)))
-        dpre = filled(images * draws, n_out)
-        if not work.reads_images(name):
-            backward.append((dpre, weights[name].T, np.empty_like(x)))
-        backward.append((x.T, dpre, np.empty_like(weights[name])))
-        previous = name
+    written: dict[str, Array] = {}
+    for layer in work.layers():
+        rows, back = work.rows(layer, images)
+        if layer.reads not in written:      # x is given, and z is drawn
+            written[layer.reads] = filled(rows, layer.n_in)
+        x, W, dpre = written[layer.reads][:rows], weights[layer.name], filled(rows, layer.n_out)
+        written[layer.name] = filled(rows, layer.n_out)
+        forward.append((x, W, written[layer.name]))
+        if back:
+            backward.append((dpre[rows - back:], W.T, filled(back, layer.n_in)))
+        backward.append((x.T, dpre, np.empty_like(W)))
     return forward + backward[::-1]
 
 
 def _weights(work: Work, rng: np.random.Generator) -> dict[str, Array]:
-    return {name: (rng.standard_normal((n_in, n_out)) / np.sqrt(n_in)).astype(np.float32)
-            for name, _, n_in, n_out in work.layers()}
+    return {layer.name: (rng.standard_normal((layer.n_in, layer.n_out)) / np.sqrt(layer.n_in)).astype(np.float32)
+            for layer in work.layers()}
 
 
 def run(step: list[Product], steps: int) -> None:

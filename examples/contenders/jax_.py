@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .works import BETA1, BETA2, EPS, LR, Job, Work, order
+from .works import BETA1, BETA2, EPS, LR, Job, Work, made_masks, order
 
 if TYPE_CHECKING:
     from .worker import Turns
@@ -39,12 +39,22 @@ def _encode(work: Work, p: Any, x: Any) -> tuple[Any, Any]:
     return _dense(p, "mu", x), _dense(p, "logvar", x)
 
 
+def _made(work: Work, p: Any, x: Any, h: Any) -> Any:
+    """Logits (B, K, D) of pixels, each of which sees those before it and h;  x (B, D), h (B K, H)."""
+    first, last = made_masks(work)
+    W, V = p["made.W"], p["output.W"]
+    by_x, by_h = x @ (W[:len(first)] * first), h @ W[len(first):]
+    made = by_x[:, None] + by_h.reshape(len(x), -1, work.units) + p["made.b"]
+    made = _ACTIVATIONS[work.activation](made).reshape(-1, work.units)
+    return (made @ (V[:work.units] * last) + h @ V[work.units:] + p["output.b"]).reshape(len(x), -1, work.input_dim)
+
+
 def _nll(work: Work, p: Any, x: Any, z: Any) -> Any:
     """-log p(x|z), (B, K);  x (B, D), z (B, K, Z)."""
     h = z.reshape(-1, work.latent)
     for i in range(len(work.hidden)):
         h = _ACTIVATIONS[work.activation](_dense(p, f"decoder.{i}", h))
-    logits = _dense(p, "output", h).reshape(*z.shape[:2], -1)
+    logits = _made(work, p, x, h) if work.units else _dense(p, "output", h).reshape(*z.shape[:2], -1)
     return jnp.sum(jnp.maximum(logits, 0) - x[:, None] * logits + jnp.log1p(jnp.exp(-jnp.abs(logits))), -1)
 
 
@@ -53,12 +63,22 @@ def _log_weights(work: Work, p: Any, x: Any, key: Any, draws: int) -> Any:
     mu, logvar = (part[:, None] for part in _encode(work, p, x))
     eps = jax.random.normal(key, (len(x), draws, work.latent))
     z = mu + jnp.exp(0.5 * logvar) * eps
+    if work.pseudo_inputs:
+        return -_nll(work, p, x, z) + _vamp(work, p, z) + 0.5 * jnp.sum(eps * eps + logvar, -1)
     return -_nll(work, p, x, z) - 0.5 * jnp.sum(z * z - eps * eps - logvar, -1)
+
+
+def _vamp(work: Work, p: Any, z: Any) -> Any:
+    """log p(z) of a VampPrior, (B, K), without the log 2 pi that log q has as well."""
+    mu, logvar = _encode(work, p, jax.nn.sigmoid(p["prior.pseudo_inputs"]))
+    precision = jnp.exp(-logvar)      # (z - mu)^2 multiplied out: 4 times faster than B K C Z differences
+    squares = (z * z) @ precision.T - 2 * z @ (mu * precision).T + jnp.sum(mu * mu * precision + logvar, -1)
+    return jax.nn.logsumexp(-0.5 * squares, -1) - math.log(len(mu))
 
 
 def _loss(p: Any, work: Work, x: Any, key: Any) -> Any:
     """Minus the bound, a mean over the batch."""
-    if work.draws > 1:
+    if work.sampled:
         log_w = _log_weights(work, p, x, key, work.draws)
         return math.log(work.draws) - jnp.mean(jax.nn.logsumexp(log_w, 1))
     mu, logvar = _encode(work, p, x)

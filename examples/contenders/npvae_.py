@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from npvae import ELBO, IWAE, VAE, Adam, Callback, fit
 
-from .works import BETA1, BETA2, EPS, LR, Array, Job
+from .works import BETA1, BETA2, EPS, LR, Array, Job, Work
 
 if TYPE_CHECKING:
     from npvae.train import Run
@@ -44,10 +44,15 @@ def versions() -> dict[str, str]:
 def model(job: Job) -> VAE:
     """The network of a job, its weights those that all start with."""
     work = job.work
-    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels=job.variant)
+    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels=job.variant, **work.variant)
     for name, value in job.parameters.items():
         vae.parameters[name][...] = value
     return vae
+
+
+def objective(work: Work) -> ELBO | IWAE:
+    """What a work minimises."""
+    return IWAE() if work.draws > 1 else ELBO(sampled=work.sampled)
 
 
 class _Pause(Callback):
@@ -69,7 +74,7 @@ def train(job: Job, turns: "Turns") -> None:
     work, vae = job.work, model(job)
     with on_threads(vae, job.threads):
         fit(vae, job.pixels, job.pixels[:work.batch], epochs=10**9, batch_size=work.batch,
-            optimizer=Adam(LR, BETA1, BETA2, EPS), objective=IWAE() if work.draws > 1 else ELBO(), n_samples=work.draws,
+            optimizer=Adam(LR, BETA1, BETA2, EPS), objective=objective(work), n_samples=work.draws,
             seed=job.seed, callbacks=[_Pause(turns)])
 
 

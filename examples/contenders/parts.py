@@ -9,7 +9,7 @@ from typing import Any
 from . import summary
 from .pool import Absent, Rounds, Settings, Worker, WorkerFailed, opened, with_caches
 from .worker import CONTENDERS
-from .works import WORKS, Work
+from .works import ALL, WORKS, Work
 
 Found = dict[str, Any]
 
@@ -26,7 +26,7 @@ def epochs(settings: Settings) -> Found:
     found: Found = {"works": {}, "problems": []}
     with opened(settings.contenders, settings) as (workers, missing):
         for name in settings.works:
-            work = settings.shortened(WORKS[name])
+            work = settings.shortened(ALL[name])
             request = settings.request("train", work)
             rounds = Rounds(workers, dict.fromkeys(workers, request), settings.rounds, settings)
             missing.update(rounds.failed)
@@ -43,8 +43,9 @@ def epochs(settings: Settings) -> Found:
                 settings.say(f"npvae takes {1 / rows[FLOOR]['ratio_of_medians']:.2f} times its matrix products alone")
             for problem in problems:
                 settings.say(f"*** {problem}")
-    found["over_works"] = summary.over_works({name: work["summary"] for name, work in found["works"].items()})
-    if len(settings.works) > 1:
+    of_mean = [name for name in settings.works if name in WORKS]
+    found["over_works"] = summary.over_works({name: found["works"][name]["summary"] for name in of_mean})
+    if len(of_mean) > 1:
         rows_of_means = [(name, *row.values()) for name, row in found["over_works"].items()]
         settings.say("\ngeometric mean over the works, times npvae\n"
                      + summary.table(("contender", "of medians", "by round"), rows_of_means))
@@ -200,11 +201,13 @@ def kernels(settings: Settings) -> Found:
                 missing[name] = f"FAILED: {error}"
     found: Found = {"rows": rows, "missing": missing, "problems": []}
     columns = ("numpy_us", "numba_us", "ratio", "gb_per_s", "error")
+    shared = [row["kernel"] for row in rows if "shared" in row]
     settings.say("\nkernels on one thread, float32, at the shapes of training; GB/s counts every argument once and may "
                  "come from a cache\n" + summary.table(
                      ("kernel", "NumPy us", "fused us", "ratio", "GB/s", "error"),
-                     [(row["kernel"], *(row.get(column) for column in columns)) for row in rows if "shared" not in row]))
-    if shared := [row["kernel"] for row in rows if "shared" in row]:
+                     [(row["kernel"], *(row.get(column) for column in columns)) for row in rows
+                      if row["kernel"] not in shared]))
+    if shared:
         settings.say(f"one version, used by both: {', '.join(shared)}")
     found["problems"] = [f"{row['kernel']}: {row['note']}" for row in rows if "note" in row]
     for problem in found["problems"]:
@@ -217,12 +220,12 @@ PARTS: dict[str, Callable[[Settings], Found]] = {
     "epochs": epochs, "start": start, "likelihood": likelihood, "scaling": scaling, "kernels": kernels}
 
 #: seconds of one round of all contenders at full size, on two cores
-_ROUND = dict(zip(WORKS, (4.0, 9.0, 9.0, 17.0, 9.0, 14.0), strict=True))
+_ROUND = dict(zip(ALL, (4.0, 9.0, 9.0, 17.0, 9.0, 14.0, 30.0, 40.0), strict=True))
 
 
 def estimate(part: str, settings: Settings) -> float:
     """Seconds that a part takes on two cores of a recent processor, with everything installed; a guess."""
-    share = {name: settings.shortened(WORKS[name]).images / WORKS[name].images for name in settings.works}
+    share = {name: settings.shortened(ALL[name]).images / ALL[name].images for name in settings.works}
     pauses = settings.pause * len(CONTENDERS)
     return {"epochs": 15 + sum(20 + (settings.rounds + 1) * (_ROUND[name] * share[name] + pauses)
                                for name in settings.works),

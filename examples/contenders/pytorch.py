@@ -1,6 +1,7 @@
 # mypy: disable-error-code="import-not-found"
 """PyTorch, in the form found fastest on a processor: modules, float32 images gathered by index, Adam with fused=True
 (faster than foreach and than the loop in each work it was tried on), the summed cross-entropy of the library itself.
+A MADE decoder multiplies weights by masks, in products of their own for x and for h, as fast as one for both.
 
 "compiled" hands the loss function to torch.compile (which compiles its backward pass too), for the sizes of a full and
 of the last batch; the optimizer is the fused one.
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .works import BETA1, BETA2, EPS, LR, Array, Job, Work, order
+from .works import BETA1, BETA2, EPS, LR, Array, Job, Work, made_masks, order
 
 if TYPE_CHECKING:
     from .worker import Turns
@@ -34,6 +35,24 @@ def _mlp(sizes: list[int], activation: str) -> Any:
     return nn.Sequential(*(module for pair in layers for module in pair))
 
 
+class _MADE(nn.Module):  # type: ignore[misc, unused-ignore]
+    """Logits of pixels, each of which sees those before it and h; x (B, D), h (B, H) or (B, K, H)."""
+
+    def __init__(self, n_in: int, work: Work) -> None:
+        super().__init__()
+        D, H = work.input_dim, work.units
+        self.first, self.last = nn.Linear(D, H), nn.Linear(H, D)
+        self.first_by_h, self.last_by_h = nn.Linear(n_in, H, bias=False), nn.Linear(n_in, D, bias=False)
+        self.activation = _ACTIVATIONS[work.activation]()
+        for name, mask in zip(("first_mask", "last_mask"), made_masks(work)):
+            self.register_buffer(name, torch.from_numpy(mask.T.copy()))
+
+    def forward(self, x: Any, h: Any) -> Any:
+        by_x = functional.linear(x, self.first.weight * self.first_mask, self.first.bias)
+        made = self.activation((by_x if h.dim() == 2 else by_x[:, None]) + self.first_by_h(h))
+        return functional.linear(made, self.last.weight * self.last_mask, self.last.bias) + self.last_by_h(h)
+
+
 class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
     """The network of a work; x (B, D), z (B, K, Z)."""
 
@@ -42,30 +61,56 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
         up, down = [work.input_dim, *work.hidden], [work.latent, *work.hidden[::-1]]
         self.encoder, self.decoder = _mlp(up, work.activation), _mlp(down, work.activation)
         self.mu, self.logvar = nn.Linear(up[-1], work.latent), nn.Linear(up[-1], work.latent)
-        self.output = nn.Linear(down[-1], work.input_dim)
+        self.output = _MADE(down[-1], work) if work.units else nn.Linear(down[-1], work.input_dim)
         self.draws = work.draws
+        if work.pseudo_inputs:
+            self.pseudo_inputs = nn.Parameter(torch.empty(work.pseudo_inputs, work.input_dim))
+
+    def encode(self, x: Any) -> tuple[Any, Any]:
+        """mu and logvar (B, Z)."""
+        h = self.encoder(x)
+        return self.mu(h), self.logvar(h)
+
+    def logits(self, x: Any, z: Any) -> Any:
+        """Of the pixels; the output layer of a MADE decoder looks at x, too."""
+        h = self.decoder(z)
+        return self.output(x, h) if isinstance(self.output, _MADE) else self.output(h)
 
     def elbo(self, x: Any) -> Any:
         """Minus the evidence lower bound, a mean over the batch."""
-        h = self.encoder(x)
-        mu, logvar = self.mu(h), self.logvar(h)
+        mu, logvar = self.encode(x)
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
-        nll = functional.binary_cross_entropy_with_logits(self.output(self.decoder(z)), x, reduction="sum")
+        nll = functional.binary_cross_entropy_with_logits(self.logits(x, z), x, reduction="sum")
         return (nll + 0.5 * torch.sum(mu * mu + logvar.exp() - 1 - logvar)) / len(x)
 
     def log_weights(self, x: Any, draws: int) -> Any:
         """log p(x, z) - log q(z|x) at z drawn from q(z|x), (B, K)."""
-        h = self.encoder(x)
-        mu, logvar = self.mu(h)[:, None], self.logvar(h)[:, None]
+        mu, logvar = (part[:, None] for part in self.encode(x))
         eps = torch.randn(len(x), draws, mu.shape[-1])
         z = mu + torch.exp(0.5 * logvar) * eps
-        logits = self.output(self.decoder(z))
+        logits = self.logits(x, z)
         nll = functional.binary_cross_entropy_with_logits(logits, x[:, None].expand_as(logits), reduction="none")
+        if hasattr(self, "pseudo_inputs"):
+            return -nll.sum(-1) + self.vamp(z) + 0.5 * torch.sum(eps * eps + logvar, -1)
         return -nll.sum(-1) - 0.5 * torch.sum(z * z - eps * eps - logvar, -1)
+
+    def vamp(self, z: Any) -> Any:
+        """log p(z) of a VampPrior, (B, K), without the log 2 pi that log q has as well.
+
+        (z - mu)^2 multiplied out makes it two matrix products: faster than B K C Z differences, and less exact.
+        """
+        mu, logvar = self.encode(torch.sigmoid(self.pseudo_inputs))
+        precision = torch.exp(-logvar)
+        squares = (z * z) @ precision.T - 2 * z @ (mu * precision).T + (mu * mu * precision + logvar).sum(-1)
+        return torch.logsumexp(-0.5 * squares, -1) - math.log(len(mu))
 
     def iwae(self, x: Any) -> Any:
         """Minus the importance-weighted bound, a mean over the batch."""
         return math.log(self.draws) - torch.logsumexp(self.log_weights(x, self.draws), 1).mean()
+
+    def sampled_elbo(self, x: Any) -> Any:
+        """Minus the evidence lower bound, where the KL term is not known in closed form."""
+        return -self.log_weights(x, 1).mean()
 
 
 def _network(job: Job) -> _Network:
@@ -74,14 +119,26 @@ def _network(job: Job) -> _Network:
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     network = _Network(job.work)
-    layers: dict[str, Any] = {"mu": network.mu, "logvar": network.logvar, "output": network.output}
+    layers: dict[str, list[Any]] = {"mu": [network.mu], "logvar": [network.logvar], "output": [network.output]}
     for name, mlp in (("encoder", network.encoder), ("decoder", network.decoder)):
-        layers |= {f"{name}.{i}": layer for i, layer in enumerate(mlp[::2])}
+        layers |= {f"{name}.{i}": [layer] for i, layer in enumerate(mlp[::2])}
+    if job.work.units:      # two here share one matrix there, one below the other
+        made = network.output
+        layers |= {"made": [made.first, made.first_by_h], "output": [made.last, made.last_by_h]}
     with torch.no_grad():
-        for name, layer in layers.items():
-            layer.weight.copy_(torch.from_numpy(job.parameters[f"{name}.W"].T.copy()))
-            layer.bias.copy_(torch.from_numpy(job.parameters[f"{name}.b"]))
+        for name, parts in layers.items():
+            W, b = (torch.from_numpy(job.parameters[f"{name}.{kind}"]) for kind in "Wb")
+            for layer, below in zip(parts, W.split([layer.in_features for layer in parts])):
+                layer.weight.copy_(below.T)
+            parts[0].bias.copy_(b)
+        if job.work.pseudo_inputs:
+            network.pseudo_inputs.copy_(torch.from_numpy(job.parameters["prior.pseudo_inputs"]))
     return network
+
+
+def loss_of(network: _Network, work: Work) -> Any:
+    """What a work minimises, a function of the images."""
+    return network.iwae if work.draws > 1 else network.sampled_elbo if work.sampled else network.elbo
 
 
 def _images(pixels: Array) -> Any:
@@ -92,9 +149,9 @@ def train(job: Job, turns: "Turns") -> None:
     """Epochs, one at a turn."""
     network, x, work = _network(job), _images(job.pixels), job.work
     optimizer = torch.optim.Adam(network.parameters(), LR, (BETA1, BETA2), EPS, fused=True)
-    loss_of = network.iwae if work.draws > 1 else network.elbo
+    loss_of_batch = loss_of(network, work)
     if job.variant == "compiled":
-        loss_of = torch.compile(loss_of, dynamic=False)
+        loss_of_batch = torch.compile(loss_of_batch, dynamic=False)
     go, epoch = turns.wait(), 0
     while go:
         index = torch.from_numpy(order(job.seed, epoch, work.images))
@@ -102,7 +159,7 @@ def train(job: Job, turns: "Turns") -> None:
         total = torch.zeros(())
         for rows in index.split(work.batch):
             optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(x[rows])
+            loss = loss_of_batch(x[rows])
             loss.backward()
             optimizer.step()
             total += loss.detach() * len(rows)

@@ -1,4 +1,5 @@
-"""What every contender is given: six works, the images, the order they come in, the weights to start from.
+"""What every contender is given: six works and two of the family, the images, the order they come in, the weights to
+start from.
 
 NumPy alone; npvae is imported where weights are made, which happens in the parent process only, so that a worker of
 another library never loads it.
@@ -6,7 +7,7 @@ another library never loads it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,26 @@ Array = NDArray[Any]
 LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8      # of Adam, for all
 
 
+class Layer(NamedTuple):
+    """A matrix product of the forward pass.  Its rows: so many for each image, and `extra` that no image stands for.
+    It reads what another layer wrote, or "x" or "z"."""
+
+    name: str
+    reads: str
+    draws: int
+    extra: int
+    n_in: int
+    n_out: int
+
+
 @dataclass(frozen=True)
 class Work:
     """One training task: a network, what it minimises, and the images of one epoch.  The decoder mirrors the encoder.
-    K > 1 draws mean the importance-weighted bound with a sampled log q - log p, K = 1 the ELBO with the exact KL."""
+    K > 1 draws mean the importance-weighted bound with a sampled log q - log p, K = 1 the ELBO with the exact KL.
+
+    units : of a MADE decoder, one hidden layer whose pixels see those before them and the decoder's last layer; 0: none
+    pseudo_inputs : of a VampPrior, for which the encoder has so many rows more; 0: p(z) is N(0, I).  Its KL is sampled
+    """
 
     name: str
     hidden: tuple[int, ...]
@@ -28,34 +45,58 @@ class Work:
     draws: int = 1
     images: int = 60000
     input_dim: int = 784
+    units: int = 0
+    pseudo_inputs: int = 0
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the KL term is log q - log p at the drawn z."""
+        return self.draws > 1 or self.pseudo_inputs > 0
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """Decoder and prior as npvae names them, where they are not the plain ones."""
+        return {**({"decoder": f"made:{self.units}"} if self.units else {}),
+                **({"prior": f"vamp:{self.pseudo_inputs}"} if self.pseudo_inputs else {})}
 
     @property
     def steps(self) -> float:
         """Steps of one epoch, a smaller last batch counted as a part of one."""
         return self.images / self.batch
 
-    def layers(self) -> list[tuple[str, int, int, int]]:
-        """(name, rows per image, in, out) of each dense layer, in forward order."""
+    def layers(self) -> list[Layer]:
+        """Each matrix product, in forward order."""
         up, down = [self.input_dim, *self.hidden], [self.latent, *self.hidden[::-1]]
-        encoder = [(f"encoder.{i}", 1, *sizes) for i, sizes in enumerate(zip(up, up[1:]))]
-        heads = [(name, 1, up[-1], self.latent) for name in ("mu", "logvar")]
-        decoder = [(f"decoder.{i}", self.draws, *sizes) for i, sizes in enumerate(zip(down, down[1:]))]
-        return [*encoder, *heads, *decoder, ("output", self.draws, down[-1], self.input_dim)]
+        ups = ["x", *(f"encoder.{i}" for i in range(len(self.hidden)))]
+        downs = ["z", *(f"decoder.{i}" for i in range(len(self.hidden)))]
+        K, P, D, H = self.draws, self.pseudo_inputs, self.input_dim, self.units
+        encoder = [Layer(name, below, 1, P, *sizes) for name, below, *sizes in zip(ups[1:], ups, up, up[1:])]
+        heads = [Layer(name, ups[-1], 1, P, up[-1], self.latent) for name in ("mu", "logvar")]
+        decoder = [Layer(name, below, K, 0, *sizes) for name, below, *sizes in zip(downs[1:], downs, down, down[1:])]
+        output = [Layer("output", downs[-1], K, 0, down[-1], D)]
+        if H:      # what x brings is the same for all draws
+            output = [Layer("made by x", "x", 1, 0, D, H), Layer("made by h", downs[-1], K, 0, down[-1], H),
+                      Layer("output by made", "made by h", K, 0, H, D),
+                      Layer("output by h", downs[-1], K, 0, down[-1], D)]
+        return [*encoder, *heads, *decoder, *output]
 
     def products(self, images: int) -> list[tuple[int, int, int]]:
         """(m, k, n) of every matrix product (m, k) x (k, n) of one step on so many images: forward, then for each layer
-        the gradient of its weights and that of its input, the images' own gradient left out."""
+        the gradient of its weights and that of its input."""
         found = []
-        for name, draws, n_in, n_out in self.layers():
-            rows = images * draws
-            found += [(rows, n_in, n_out), (n_in, rows, n_out)]
-            if not self.reads_images(name):
-                found.append((rows, n_out, n_in))
+        for layer in self.layers():
+            rows, back = self.rows(layer, images)
+            found += [(rows, layer.n_in, layer.n_out), (layer.n_in, rows, layer.n_out)]
+            if back:
+                found.append((back, layer.n_out, layer.n_in))
         return found
 
-    def reads_images(self, layer: str) -> bool:
-        """Whether the layer's input is the images, which need no gradient."""
-        return layer == "encoder.0" or (not self.hidden and layer in ("mu", "logvar"))
+    def rows(self, layer: Layer, images: int) -> tuple[int, int]:
+        """How many a layer has in a step on so many images, and in how many, the last ones, its input needs a gradient:
+        the images themselves need none.  A part of the batch has a part of the extra ones."""
+        extra = layer.extra * images // self.batch
+        rows = images * layer.draws + extra
+        return rows, extra if layer.reads == "x" else rows
 
     def flops(self) -> int:
         """Floating-point operations in the matrix products of one full step; a multiplication and an addition are 2."""
@@ -70,6 +111,21 @@ WORKS = {work.name: work for work in (
     Work("784-200-200-50 b20 tanh", batch=20, **_DEEP),
     Work("784-200-200-50 b20 tanh, IWAE K=5", batch=20, draws=5, images=20000, **_DEEP),
     Work("784-200-200-50 b20 tanh, IWAE K=50", batch=20, draws=50, images=6000, **_DEEP))}
+
+_STATIC: dict[str, Any] = {"hidden": (300, 300), "latent": 40, "batch": 100, "activation": "relu"}
+#: of the family, as `examples/paper_tables.py` trains them; done where they are asked for by name, and in no mean
+FAMILY = {work.name: work for work in (
+    Work("784-300-300-40 b100 relu, MADE 500", units=500, **_STATIC),
+    Work("784-300-300-40 b100 relu, VampPrior 500", pseudo_inputs=500, **_STATIC))}
+ALL = {**WORKS, **FAMILY}
+
+
+def made_masks(work: Work) -> tuple[Array, Array]:
+    """Which weights of a MADE decoder count (Germain et al. 2015): pixel d (from 1) goes to the hidden units of degree
+    d and more (D, H), a unit to the pixels beyond its own degree (H, D).  Degrees ascend from 1 to D - 1."""
+    pixels = np.arange(1, work.input_dim + 1)
+    degrees = 1 + np.arange(work.units) * max(work.input_dim - 1, 1) // max(work.units, 1)
+    return (pixels[:, None] <= degrees).astype(np.float32), (degrees[:, None] < pixels).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -108,14 +164,21 @@ def write_pixels(folder: Path, source: str) -> None:
     np.save(folder / "test.npy", test)
 
 
+def load_pixels(path: Path, work: Work) -> Array:
+    """As many images as the work has, uint8 (N, D); where its model is not a plain one, black and white."""
+    pixels = np.ascontiguousarray(np.load(path, mmap_mode="r")[:work.images])
+    return (pixels > 127) * np.uint8(255) if work.variant else pixels
+
+
 def write_parameters(folder: Path, work: Work, seed: int, epochs: int = 0) -> str:
     """The parameters that npvae starts with, or has after some epochs on the training images; the file's name."""
     from npvae import IWAE, VAE, fit
-    path = folder / f"weights-{'-'.join(map(str, work.hidden))}-{work.latent}-{work.activation}-{seed}-{epochs}.npz"
+    parts = *work.hidden, work.latent, work.activation, work.units, work.pseudo_inputs, seed, epochs
+    path = folder / f"weights-{'-'.join(map(str, parts))}.npz"
     if not path.exists():
-        vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, seed=seed)
+        vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, seed=seed, **work.variant)
         if epochs:
-            pixels = np.load(folder / "train.npy")[:work.images]
+            pixels = load_pixels(folder / "train.npy", work)
             fit(vae, pixels, pixels[:work.batch], epochs, work.batch, objective=IWAE(), seed=seed)
         arrays: dict[str, Any] = dict(vae.parameters)
         np.savez(path, **arrays)
@@ -132,6 +195,5 @@ def read_job(folder: Path, request: Mapping[str, Any], threads: int, variant: st
     work = Work(**{**request["work"], "hidden": tuple(request["work"]["hidden"])})
     with np.load(folder / request["parameters"]) as file:
         parameters = {name: file[name] for name in file.files}
-    pixels = np.load(folder / request["pixels"], mmap_mode="r")[:work.images]
-    return Job(work, np.ascontiguousarray(pixels), parameters, request["seed"], threads, variant,
+    return Job(work, load_pixels(folder / request["pixels"], work), parameters, request["seed"], threads, variant,
                request.get("options", {}))
