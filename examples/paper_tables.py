@@ -19,9 +19,7 @@ Everything goes to --out: a folder for each row with its checkpoint and the mode
 measured by other code as well, `examples/paper_row_in_pytorch.py`.
 """
 import argparse
-import json
 import math
-import subprocess
 import sys
 import time
 import zlib
@@ -35,13 +33,13 @@ from threadpoolctl import threadpool_limits
 
 from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CosineLR, FreeBits, LinearAnnealing, MetricsLog,
                    Progress, StepLR, active_units, checkpoint, cli, fit, load_mnist)
-from npvae.checkpoint import write_atomically
 from npvae.data import binarize, to_float
 from npvae.evaluate import kl_per_dimension, log_likelihood
 from npvae.hierarchical import active_units_per_layer
 from npvae.lanes import available_cores
 from npvae.objectives import Objective
 from npvae.train import Run
+from paper_records import add_line, commit, lines, trained_by
 
 RESULTS = Path(__file__).with_name("paper_tables.jsonl")
 ENDS = [sum(3 ** i for i in range(stages + 1)) for stages in range(8)]      # of the stages: 1, 4, 13, 40, ... 3280
@@ -222,13 +220,6 @@ def best_epoch(history: list[dict[str, Any]]) -> int:
     return WARMUP + 1 + losses.index(min(losses))
 
 
-def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:
-    """The commits that trained a model up to this epoch, in their order."""
-    found = [one["commit"] for one in sessions if one["epoch"] < epoch]
-    known = bool(sessions) and sessions[0]["epoch"] == 0
-    return ", ".join(dict.fromkeys(found if known else ["unknown", *found]))
-
-
 def protocol(row: Row) -> dict[str, Any]:
     """How a row is trained, for its record."""
     objective = row.objective(1)
@@ -282,26 +273,7 @@ def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial
             "sampling_error": float(np.sqrt(np.square(errors).sum()) / len(errors)), "ess": float(np.median(ess))}
 
 
-# ---- Records, and the table made of them
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    """A file of one JSON object per line; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def add_line(path: Path, record: dict[str, Any]) -> None:
-    write_atomically(path, "".join(json.dumps(one) + "\n" for one in [*lines(path), record]).encode())
-
-
-def commit() -> str:
-    """That of the code which is running."""
-    try:
-        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
-                             text=True)
-    except OSError:
-        return "unknown"
-    return run.stdout.strip() or "unknown"
-
+# ---- The table
 
 def place(one: dict[str, Any]) -> tuple[int, str, int]:
     """Where a record stands in the table: rows of other programs, as vae-k1-pytorch, below the one they repeat."""

@@ -1,0 +1,33 @@
+"""How the programs of the published tables write down what they find: one JSON object per line, and by which code."""
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from npvae.checkpoint import write_atomically
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """A file of one JSON object per line; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def add_line(path: Path, record: dict[str, Any]) -> None:
+    write_atomically(path, "".join(json.dumps(one) + "\n" for one in [*lines(path), record]).encode())
+
+
+def commit() -> str:
+    """That of the code which is running."""
+    try:
+        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
+                             text=True)
+    except OSError:
+        return "unknown"
+    return run.stdout.strip() or "unknown"
+
+
+def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:
+    """The commits that trained a model up to this epoch, in their order."""
+    found = [one["commit"] for one in sessions if one["epoch"] < epoch]
+    known = bool(sessions) and sessions[0]["epoch"] == 0
+    return ", ".join(dict.fromkeys(found if known else ["unknown", *found]))
