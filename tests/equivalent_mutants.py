@@ -64,7 +64,7 @@ _GROUPS = {
         "output[..., :pixels] -> "
         "residual = -(x[:, None, :] - output[..., :pixels])"],
     "One row, one column or one entry: the first is the last.": [
-        "model.VAE.passes: constant: self.output.shapes[self.output.b][0] -> self.output.shapes[self.output.b][-1]",
+        "buffers.buffers: constant: vae.output.shapes[vae.output.b][0] -> vae.output.shapes[vae.output.b][-1]",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.kl.sum(axis=1) -> -a.nll[:, -1] - a.kl.sum(axis=1)",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, -1] - a.log_ratio[:, 0]",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, 0] - a.log_ratio[:, -1]",
@@ -135,24 +135,14 @@ _GROUPS = {
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
     "Values and gradients share the buffers of matrix products: the same array by two names.": [
-        "model.VAE.backward: name: d.rows_pre -> a.rows_pre",
+        "outputs.DenseOutput.backward: name: d.rows_pre -> a.rows_pre",
         "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
         "model.VAE.backward: name: d.logvar_pre -> a.logvar_pre",
         "model.VAE.backward: name: d.mu_pre -> a.mu_pre",
         "model.VAE.backward: name: d.encoder_pre -> a.encoder_pre"],
     "What a matrix product leaves here is used in the next line and not again.": [
-        "model.VAE.encode: name: a.mu_pre -> a.logvar_pre",
-        "model.VAE.encode: name: a.logvar_pre -> a.mu_pre"],
-    "The order in which two buffers are made.": [
-        "model.VAE.passes: order: ('mu', 'logvar') -> ('logvar', 'mu')"],
-    "Two buffers of one shape exchange the private names of their memory.": [
-        "model.VAE.passes: order: ...D), self._take('z', B, K, Z), self._take('dz by nll', B, K, Z), sel... -> "
-        "...D), self._take('dz by nll', B, K, Z), self._take('z', B, K, Z), sel...",
-        "model.VAE.passes: order: ...Z), self._take('output', B, K, P), self._take('doutput', B, K, P... -> "
-        "...Z), self._take('doutput', B, K, P), self._take('output', B, K, P...",
-        "model.VAE.passes: order: ...e': self._take('mu pre', B, Z), 'logvar_pre': self._take('logvar pre', B, "
-        "Z), 'd... -> "
-        "...e': self._take('logvar pre', B, Z), 'logvar_pre': self._take('mu pre', B, Z), 'd..."],
+        "model.VAE._encode: name: a.mu_pre -> a.logvar_pre",
+        "model.VAE._encode: name: a.logvar_pre -> a.mu_pre"],
     "Every buffer is written before it is read.": [
         "model.VAE._take: sign: self._memory[name] = np.zeros(size, self.dtype) -> "
         "self._memory[name] = -np.zeros(size, self.dtype)",
