@@ -2,6 +2,18 @@
 
 A checkpoint is an ordinary uncompressed .npz (NumPy opens it) whose member `manifest.json` says what it holds, and
 whose zip comment is the SHA-256 of every byte before it: a file that was cut short or altered by one bit is refused.
+
+A model is the array `parameters`, one vector.  In the manifest "shapes" names the tensors that lie in it one after the
+other, and "vae" is what `VAE(...)` was given (what has its default there may be missing).  NumPy alone reads it:
+
+    file = np.load("model.npz")
+    manifest, flat, tensors = json.loads(file["manifest.json"]), file["parameters"], {}
+    for name, shape in manifest["shapes"].items():
+        size = math.prod(shape)
+        tensors[name], flat = flat[:size].reshape(shape), flat[size:]
+
+What is computed of them stands in the docstrings of model.py, of flows.py, priors.py, second_layer.py and made.py, and
+of the kernels that these name.
 """
 import hashlib
 import io

@@ -108,7 +108,9 @@ def gradcheck(args: argparse.Namespace) -> int:
                                  counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
     network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
     how = "each of them" if few else f"{_DIRECTIONS} random directions in each tensor"
-    print(f"{network}, {vae.activation}, {vae.likelihood.name}, {type(objective).__name__}, K = {draws}, loss "
+    variant = "".join(f", {name} {vae.config()[name]}" for name in ("prior", "posterior", "decoder", "classes")
+                      if name in vae.config())
+    print(f"{network}, {vae.activation}, {vae.likelihood.name}{variant}, {type(objective).__name__}, K = {draws}, loss "
           f"{loss:.6f}\n{size:,} parameters, {how} by the complex step\n{report}")
     return 0 if report.ok else 1
 

@@ -32,6 +32,8 @@ MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "c
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 #: test images in the plane, as long as they are not more than so many numbers; test images to click
 POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
+#: of a prior that is not N(0, I), draws for the page to choose from
+DRAWS = 500
 
 
 def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
@@ -100,10 +102,13 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     if not np.isfinite([most, *kl]).all():
         raise ValueError("the encoder puts x_test at NaN or infinity: the model cannot be drawn")
     reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
+    plain = vae.config().get("prior", "normal") == "normal"
+    draws = vae.latent.prior_sample(0 if plain else DRAWS, np.random.default_rng(0), vae).astype("<f4")
     labels = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(labels, _colours(len(labels)), strict=True))
     data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
             "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
+            "draws": _base64(draws),
             "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
             "colours": [colour[name] for name in names[dots].tolist()],
             "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
@@ -112,7 +117,8 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
         script=(TEMPLATES / "explore.js").read_text(encoding="utf-8"),
         network="-".join(map(str, (Z, *vae.decoder_hidden, vae.input_dim))), activation=vae.activation,
         verb="Drag the point" if Z > 1 else "Move the slider", likelihood=escape(vae.likelihood.name),
-        points=f"Dots: where the encoder puts {len(dots):,} test images. Dashed: 1, 2 and 3 sigma of the prior.",
+        points=f"Dots: where the encoder puts {len(dots):,} test images."
+        + " Dashed: 1, 2 and 3 sigma of the prior." * plain,
         aspect=f"{min(4, max(0.25, width / height)):g}", legend=_legend(colour),
         options="".join(f'<option value="{j}">z[{j}], {kl[j]:.2f} nats</option>' for j in by_kl),
         sliders="\n".join(_slider(j, kl[j], reach) for j in ([] if Z == 2 else by_kl)),

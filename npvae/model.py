@@ -275,7 +275,7 @@ class VAE:
 
     def save(self, path: str | Path) -> None:
         """Write the model to one file, atomically."""
-        checkpoint.write(path, {"parameters": self.parameters.flat}, {"vae": self.config()})
+        checkpoint.write(path, {"parameters": self.parameters.flat}, {"vae": self.config(), **self.parameters.layout()})
 
     @staticmethod
     def load(path: str | Path, kernels: str = "numba", likelihood: likelihoods.Likelihood | None = None) -> "VAE":

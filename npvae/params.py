@@ -43,6 +43,10 @@ class Block(Mapping[str, Array]):
         """A block of the same names, shapes and type, all zero."""
         return Block(self.shapes, self.flat.dtype)
 
+    def layout(self) -> dict[str, dict[str, list[int]]]:
+        """For the manifest of a file that holds `flat`: which tensors lie in it, one after the other, row by row."""
+        return {"shapes": {name: list(shape) for name, shape in self.shapes.items()}}
+
     def norm(self) -> float:
         """sqrt(sum of squares) over all tensors; NaN or infinite as soon as one entry is."""
         return math.sqrt(np.dot(self.flat, self.flat))

@@ -60,7 +60,7 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
 
 
 def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) -> Figure:
-    """A square grid of images (N, D) decoded from draws of the prior, z ~ N(0, I).
+    """A square grid of images (N, D) decoded from draws of the prior, z ~ p(z).
 
     Look for: how many could pass as data. Crossbreeds of two digits come from regions of the prior that no
     training image is encoded to; few different shapes mean that the decoder ignores z.
@@ -72,16 +72,19 @@ def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) 
 def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int], ink: bool = True
                   ) -> Figure:
     """Images (L, n, D) of a conditional VAE, a row for each of L classes by name; down a column the same z, as `same_z`
-    makes them.  Of many classes, 30.
+    makes them.  Many columns are broken into lines of L rows.  Of many classes, 30.
 
     Look for: one style down each column, such as slant or thickness, and one class along each row. If columns have
     nothing in common, z says what the label should; if all rows look alike, the label is not used.
     """
     if len(images) != len(names):
         raise ValueError(f"images has shape {images.shape}, for {len(names)} names: one is needed for each row")
-    shown = spread(len(names), 30)
-    return tile_figure(images[shown], image_shape, "Draws from the prior, one z down each column",
-                       row_labels=[str(names[i])[:20] for i in shown], ink=ink)
+    shown, n = spread(len(names), 30), images.shape[1]
+    lines = math.ceil(n / max(10, math.ceil(math.sqrt(len(shown) * n))))
+    rows = np.stack([rows_of(images[i], math.ceil(n / lines), ink) for i in shown], axis=1)
+    return tile_figure(rows.reshape(-1, *rows.shape[2:]), image_shape, "Draws from the prior, one z down each column",
+                       row_labels=[str(names[i])[:20] for i in shown] * lines,
+                       row_breaks=range(len(shown), len(shown) * lines, len(shown)), ink=ink)
 
 
 def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True) -> np.ndarray:
@@ -116,7 +119,8 @@ def manifold_grid(size: int) -> np.ndarray:
 
 def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None,
              ink: bool = True) -> Figure:
-    """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.
+    """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability (of a
+    prior other than N(0, I), as a Gaussian of its mean and sigma has it).
 
     Look for: smooth change from tile to tile, and which digits are neighbours. The area a digit takes is
     the share of the prior's probability that decodes to it: about a tenth each, if the prior is well used.
@@ -127,7 +131,8 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, lab
         raise ValueError(f"manifold needs a VAE with latent_dim 2, not {vae.latent_dim}; use traversals")
     if size < 1:
         raise ValueError(f"size is {size}: the grid needs at least 1 tile a side")
-    z = manifold_grid(size)
+    centre, sigma = _prior_scale(vae)
+    z = centre + sigma * manifold_grid(size)
     labels = _given(None if label is None else np.full(size * size, label))
     images = vae.decode(z.reshape(-1, 2).astype(np.float32), **labels).reshape(size, size, -1)
     shown = {0, size // 4, size - 1 - size // 4, size - 1}
@@ -140,7 +145,8 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, lab
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
                image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None,
                ink: bool = True) -> Figure:
-    """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row.
+    """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row, or, of a prior
+    other than N(0, I), from 3 of its sigmas below its mean to 3 above.
 
     The rows are the `rows` dimensions with the most KL (kl_per_dimension (Z,), nats), most first; the
     framed tile is the one nearest to the image's own mu[j]. Look for: a row that changes one thing (slant,
@@ -154,17 +160,19 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
         raise ValueError(f"rows is {rows} and columns {columns}: both must be at least 1")
     x, labels = image.reshape(1, -1), None if label is None else np.array([label])
     mu = np.array(_centre(vae, x, vae.encode(x, **_given(labels))[0], labels)[0])
-    values = np.linspace(-3, 3, columns)
+    values, (centre, sigma) = np.linspace(-3, 3, columns), _prior_scale(vae)
     order = np.argsort(-kl, kind="stable")[:rows]
     z = np.tile(mu, (len(order), columns, 1))
-    z[np.arange(len(order)), :, order] = values
+    z[np.arange(len(order)), :, order] = centre[order, None] + sigma[order, None] * values
     flat = z.reshape(-1, len(mu))
     images = vae.decode(flat, **_given(labels, len(flat))).reshape(len(order), columns, -1)
-    nearest = np.abs(values - mu[order, None]).argmin(axis=1)
+    nearest = np.abs(values - ((mu - centre) / sigma)[order, None]).argmin(axis=1)
+    standard = not centre.any() and (sigma == 1).all()
     return tile_figure(images, image_shape, "One latent coordinate varied at a time",
                        row_labels=[f"z[{j}]: {kl[j]:.2f} nats" for j in order],
                        column_labels=[f"{round(value, 2) + 0.0:g}" for value in values],
-                       xlabel="value of z[j]", frames=list(enumerate(nearest.tolist())), ink=ink)
+                       xlabel="value of z[j]" if standard else "z[j], in sigmas from its mean",
+                       frames=list(enumerate(nearest.tolist())), ink=ink)
 
 
 def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
@@ -284,6 +292,15 @@ def _centre(vae: Autoencoder, x: np.ndarray, mu: np.ndarray, labels: np.ndarray 
     """What stands for x (N, D) in the latent space (N, Z): the mu that it is encoded to, or where a flow takes that."""
     latent = getattr(vae, "latent", None)
     return np.asarray(mu if latent is None else latent.centre(mu, vae, x, labels))
+
+
+def _prior_scale(vae: Autoencoder) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (Z,) of p(z): 0 and 1 of N(0, I), of any other prior those of 10,000 draws."""
+    latent: Any = getattr(vae, "latent", None)
+    if getattr(getattr(latent, "prior", None), "name", "normal") == "normal":
+        return np.zeros(vae.latent_dim), np.ones(vae.latent_dim)
+    draws = latent.prior_sample(10_000, np.random.default_rng(0), vae)
+    return draws.mean(axis=0, dtype=float), draws.std(axis=0, dtype=float)
 
 
 def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarray | None = None

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         raise UsageError(f"there is no command {argv[0]}; the commands are {', '.join(COMMANDS)} (see npvae --help)")
     command = COMMANDS[argv[0]]
     args = command.parse(command.parser(), argv[1:])
-    with threadpool_limits(vars(args).get("threads"), user_api="blas"):
+    with threadpool_limits(vars(args).get("threads", 1), user_api="blas"):
         return command.run(args)
 
 
@@ -141,8 +141,8 @@ def _interpolating() -> argparse.ArgumentParser:
 
 
 def _traversing() -> argparse.ArgumentParser:
-    parser = _parser("traverse", "One test image, one latent coordinate varied from -3 to 3 in each row, those with "
-                     "the most KL first.",
+    parser = _parser("traverse", "One test image, one latent coordinate varied from -3 to 3 sigma of the prior in "
+                     "each row, those with the most KL first.",
                      "  %(prog)s runs/mnist\n"
                      "  %(prog)s runs/mnist --image 42 --rows 20 --out traverse42.png\n")
     parser.add_argument("--image", type=number(int, 0), default=0, metavar="I", help="test image to start from")

@@ -42,7 +42,7 @@ PICTURES = {
         "The latent plane", "A grid of images: the latent plane, decoded at quantiles of the prior",
         "Look for smooth change from tile to tile, and for which shapes are neighbours."),
     "traversals": (
-        "One latent coordinate at a time", "Rows of images; along each one latent coordinate runs from -3 to 3",
+        "One latent coordinate at a time", "Rows of images; along each one latent coordinate runs over -3 to 3 sigma",
         "Look for rows that change one thing, such as slant or width; a row of equal tiles is a dimension not in use."),
     "kl_per_dimension": (
         "KL of each latent dimension", "Bars in falling order: the mean KL of each latent dimension in nats",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SIGMAS = 4      # standard errors by which bounds may miss their order
 _ROUNDING = 100      # and units in the last place of the model's precision
+_FEW = 10      # effective samples, of which an error says little
 
 
 class Estimate(NamedTuple):
@@ -107,7 +108,7 @@ class Summary:
                 "information_per_dimension": numbers(self.information_per_dimension), "violations": self.violations}
 
     def __str__(self) -> str:
-        log_p, spread = self.log_p, self.log_p.standard_error
+        log_p, spread, few = self.log_p, self.log_p.standard_error, np.median(self.log_p.ess) < _FEW
         lines = [f"ELBO                     {self.elbo}     = -distortion - rate",
                  f"  distortion, -log p(x|z) {self.distortion:8.2f}",
                  f"  rate, KL(q(z|x) || p(z)) {self.rate:7.2f}",
@@ -117,6 +118,7 @@ class Summary:
                  *([] if math.isnan(spread) else [f"  +- {spread:.2f} where these images stand for all of their kind"]),
                  f"  effective samples      {np.median(log_p.ess):9.1f}     the median image's; {log_p.ess.min():.1f} "
                  "the least",
+                 *(["  so few that log p(x) may well be higher, by more than its error"] if few else []),
                  f"active units             {self.active_units:6d}        of {len(self.information_per_dimension)}",
                  " <= ".join(self.bounds) + (": holds" if not self.violations else ": VIOLATED")]
         return "\n".join([*lines, *(f"  {line}" for line in self.violations)])

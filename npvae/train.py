@@ -133,7 +133,8 @@ class Run:
                 raise NonFiniteError(f"step {self.step}: {_first_nonfinite(self.vae) or name} holds NaN or infinity")
         state = {"epoch": self.epoch, "batch": self.batch, "t": self.optimizer.t, "history": self.history,
                  "sums": self.sums, "noise": self.noise.bit_generator.state, "draws": self.draws.bit_generator.state}
-        checkpoint.write(path, arrays, {"vae": self.vae.config(), "settings": self.settings, "training": state})
+        checkpoint.write(path, arrays, {"vae": self.vae.config(), **self.vae.parameters.layout(),
+                                        "settings": self.settings, "training": state})
 
     def restore(self, path: str | Path) -> None:
         """Go on from a checkpoint.  Raises CheckpointError that names what differs, before anything is changed."""

@@ -72,6 +72,19 @@ def test_test_images_bring_their_labels(browser, page):      # noqa: F811
         assert_shows(browser, Told(vae, labels[rows[end]]), (1 - t) * mu[2] + t * mu[22])
 
 
+def test_random_draws_of_another_prior_are_its_own(browser, tmp_path):      # noqa: F811
+    """And no circles are drawn: they belong to N(0, I)."""
+    vae, x = VAE(42, (9,), 2, kernels="numpy", prior="mixture:2"), np.random.default_rng(0).random((40, 42))
+    vae.parameters["prior.mean"][...] = [[9, -4], [7, -6]]
+    write_explorer(vae, x, None, SHAPE, tmp_path / "explore.html")
+    browser.open(tmp_path / "explore.html")
+    draws = np.array(browser.run("""return Array.from({length: 300}, () => {
+        document.getElementById("sample").click(); return npvae.point})"""))
+    assert abs(draws.mean(axis=0) - [8, -5]).max() < 0.6 and len(np.unique(draws[:, 0])) > 100
+    assert_shows(browser, vae, draws[-1])
+    assert browser.run("return document.querySelectorAll('circle.prior').length") == 0
+
+
 def test_the_label_can_be_reached_on_a_phone(browser, page):      # noqa: F811
     browser.size(390, 800)
     box = browser.run("const box = document.getElementById('class').getBoundingClientRect();"

@@ -2,14 +2,17 @@
 import hashlib
 import io
 import json
+import math
 import os
+import re
+import textwrap
 import zipfile
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from npvae import VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
+from npvae import IWAE, VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
 from npvae import checkpoint
 from npvae.likelihoods import LIKELIHOODS, fitting
 
@@ -93,6 +96,25 @@ def test_numpy_opens_it(written):
     with np.load(path) as archive:
         assert np.array_equal(archive["parameters"], small().parameters.flat)
         assert json.loads(archive["manifest.json"])["vae"]["hidden"] == [3]
+
+
+@pytest.mark.parametrize("config", [{}, {"classes": 3, "decoder": "made:4", "prior": "mixture:2", "posterior": "iaf:2"},
+                                    {"likelihood": "gaussian-learned", "hidden": (), "prior": "vamp:2"}])
+def test_numpy_alone_finds_every_tensor(config, tmp_path, monkeypatch):
+    """By the lines of the docstring, in a model's file and in a run's."""
+    monkeypatch.chdir(tmp_path)
+    vae, x = small(**config), np.rint(X)
+    recipe = textwrap.dedent("\n".join(re.findall("^    .*$", checkpoint.__doc__, re.M)))
+    labels = np.arange(9) % 3 if config.get("classes") else None
+    for save in (lambda: vae.save("model.npz"),
+                 lambda: fit(vae, x, x, 1, 9, objective=IWAE(), callbacks=[Checkpoint("model.npz")],
+                             labels_train=labels, labels_test=labels)):
+        save()
+        found = {"np": np, "json": json, "math": math}
+        exec(recipe, found)
+        assert list(found["tensors"]) == list(vae.parameters) and not len(found["flat"])
+        assert all(np.array_equal(found["tensors"][name], value) for name, value in vae.parameters.items())
+        assert found["manifest"]["vae"] == vae.config()
 
 
 @pytest.mark.parametrize("decoder_hidden", [None, (), (5, 4)])

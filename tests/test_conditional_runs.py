@@ -274,19 +274,21 @@ def test_same_z(decoder, prior, mean):
         np.testing.assert_allclose(made, [vae.decode(z[0], np.full(4, one)) for one in (2, 0)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("classes, columns, rows", [(3, 10, 3), (1, 1, 1), (100, 4, 30)])
-def test_class_samples(classes, columns, rows):
-    """A row for each class under its name, of many thirty."""
+@pytest.mark.parametrize("classes, columns, rows, lines", [(3, 10, 3, 1), (1, 1, 1, 1), (100, 4, 30, 1), (2, 50, 2, 5)])
+def test_class_samples(classes, columns, rows, lines):
+    """A row for each class under its name, of many thirty; many columns in lines of such rows."""
     x = images(classes * columns).reshape(classes, columns, 12)
     figure = plotting.class_samples(x, [f"class {i}" for i in range(classes)], (3, 4))
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert len(labels) == rows and labels[0] == "class 0" and labels[-1] == f"class {classes - 1}"
-    canvas = np.asarray(figure.axes[0].images[0].get_array())
-    _, tops, lefts, (height, width) = figures.mosaic(np.zeros((rows, columns, 12)), (3, 4))
+    assert len(labels) == rows * lines and labels[0] == "class 0" and labels[-1] == f"class {classes - 1}"
+    canvas, n = np.asarray(figure.axes[0].images[0].get_array()), columns // lines
+    _, tops, lefts, (height, width) = figures.mosaic(np.zeros((len(labels), n, 12)), (3, 4),
+                                                     range(rows, len(labels), rows))
     for row, name in enumerate(labels):
-        for column in (0, columns - 1):
+        for column in (0, n - 1):
             tile = canvas[tops[row]:tops[row] + height, lefts[column]:lefts[column] + width]
-            np.testing.assert_array_equal(tile, np.rint(255 * x[int(name.split()[1]), column].reshape(3, 4)))
+            one = x[int(name.split()[1]), row // rows * n + column].reshape(3, 4)
+            np.testing.assert_array_equal(tile, np.rint(255 * one))
 
 
 def decoded(vae, monkeypatch):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, priors
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import reference
+from npvae.plotting import manifold, manifold_grid, traversals
 from strategies import seeds, sizes
 from test_gradients import STEP, batch, check, loss_in
 from test_identities import close_to
@@ -180,6 +181,26 @@ def test_components_start_apart_and_alike_in_every_type():
         assert len(np.unique(double.parameters[name])) == double.parameters[name].size
         plain = VAE(7, (6,), 3, seed=2)      # a prior changes nothing about the start of the rest
         assert all(np.array_equal(plain.parameters[key], single.parameters[key]) for key in plain.parameters)
+
+
+# --- pictures ---
+
+@pytest.mark.parametrize("prior", ["normal", "mixture:2"])
+def test_pictures_of_the_latent_space_reach_as_far_as_the_prior(prior, monkeypatch):
+    """Traversals and the plane: -3 to 3, in sigmas of the prior about its mean."""
+    vae, asked = VAE(6, (5,), 2, prior=prior, kernels="numpy", dtype="float64"), []
+    mean, sigma = np.array([[0, 0], [1, 1]]) if prior == "normal" else np.array([[10, -20], [3, 2]])
+    if prior != "normal":
+        vae.parameters["prior.mean"][...] = mean
+        vae.parameters["prior.logvar"][...] = 2 * np.log(sigma)
+    monkeypatch.setattr(vae, "decode", lambda z, right=vae.decode: asked.append(np.array(z)) or right(z))
+    traversals(vae, np.full(6, 0.5), np.array([1.0, 2.0]), (2, 3), columns=5)
+    manifold(vae, (2, 3), size=4)
+    (along, plane), slack = asked, 0.0 if prior == "normal" else 0.1
+    for j, row in zip((1, 0), along.reshape(2, 5, 2)):
+        assert abs((row[:, j] - mean[j]) / sigma[j] - [-3, -1.5, 0, 1.5, 3]).max() <= slack
+        assert (row[:, 1 - j] == row[0, 1 - j]).all()
+    assert abs((plane - mean) / sigma - manifold_grid(4).reshape(-1, 2)).max() <= slack + 1e-6
 
 
 # --- refused ---

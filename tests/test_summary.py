@@ -23,6 +23,12 @@ def model(**config):
     return vae
 
 
+def images(vae, n, rng):
+    """x (n, 6), black and white where the decoder looks at pixels."""
+    x = rng.random((n, 6))
+    return np.rint(x) if "decoder" in vae.config() else x
+
+
 # ---- All at once
 
 MODELS = {"plain": {}, "numba": {"kernels": "numba", "dtype": "float32"}, "mixture": {"prior": "mixture:3"},
@@ -33,7 +39,7 @@ MODELS = {"plain": {}, "numba": {"kernels": "numba", "dtype": "float32"}, "mixtu
 @pytest.mark.parametrize("name", MODELS)
 def test_a_summary_holds_what_the_parts_say(name):
     vae, rng = model(**MODELS[name]), np.random.default_rng(1)
-    x, labels = rng.random((11, 6)), np.arange(11) % 3 if vae.classes else None
+    x, labels = images(vae, 11, rng), np.arange(11) % 3 if vae.classes else None
     found = summarize(vae, x, np.random.default_rng(2), 400, labels)
     assert np.array_equal(found.log_p.values, vae.log_likelihood(x, np.random.default_rng(2), 400, labels))
     assert found.elbo.value == pytest.approx(-found.distortion - found.rate, rel=1e-6) and found.exact is None
@@ -145,8 +151,17 @@ def test_no_false_alarm():
     for seed in range(60):
         vae = model(seed=seed, **list(MODELS.values())[seed % len(MODELS)])
         labels = np.arange(5) % 3 if vae.classes else None
-        found = summarize(vae, np.random.default_rng(seed).random((5, 6)), np.random.default_rng(seed), 120, labels)
+        x, rng = images(vae, 5, np.random.default_rng(seed)), np.random.default_rng(seed)
+        found = summarize(vae, x, rng, 120, labels)
         assert found.violations == [], (seed, str(found))
+
+
+def test_few_effective_samples_are_called_few():
+    """Of a posterior far too narrow nearly all weight is one draw's; of a good one it is not."""
+    vae, x = linear_vae(8, 3, 6)
+    assert "so few" not in str(summarize(vae, x, np.random.default_rng(0), 60))
+    vae.parameters["logvar.b"][...] -= 12
+    assert "so few that log p(x) may well be higher" in str(summarize(vae, x, np.random.default_rng(0), 60))
 
 
 def test_rounding_is_no_disorder():

@@ -6,6 +6,7 @@
 //   mu          means of q(z|x) of test images, Z numbers each         colours   one for each of them
 //   thumbs      a few test images, one byte a pixel                    thumbMu   their means
 //   shown       the two dimensions that the plane shows at first
+//   draws       of the prior, Z numbers each, unless that is N(0, I)
 //   classes     how many labels a conditional model knows, 0 for any other       thumbLabels   one for each of thumbs
 "use strict";
 const model = JSON.parse(document.getElementById("model").textContent);
@@ -91,24 +92,25 @@ for (const slider of sliders)
 byId("zero").addEventListener("click", () => move(Array(Z).fill(0)));
 chosen.addEventListener("change", () => move({}));
 
-// z ~ N(0, I): a normal number from two uniform ones (Box and Muller 1958).
+// z ~ p(z): for N(0, I) a normal number from two uniform ones (Box and Muller 1958), else one of the prior's draws.
 const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
-byId("sample").addEventListener("click", () => move(Array.from({length: Z}, normal)));
+const rows = numbers => Array.from({length: numbers.length / Z}, (_, i) => numbers.subarray(i * Z, (i + 1) * Z));
+const draws = rows(floats(model.draws)), any = list => list[Math.floor(Math.random() * list.length)];
+byId("sample").addEventListener("click", () => move(draws.length ? any(draws) : Array.from({length: Z}, normal)));
 
 // ---- 4. The plane of two dimensions: an SVG from -100 to 100, its y pointing down
 
 const plane = byId("plane"), axes = all(".axis"), unit = 100 / model.reach;
 const place = z => [unit * z[shown[0]], -unit * z[shown[1]]];
-const rows = numbers => Array.from({length: numbers.length / Z}, (_, i) => numbers.subarray(i * Z, (i + 1) * Z));
 const dots = rows(floats(model.mu));
 
 function drawPlane() {
   const step = Math.ceil(model.reach / 6), ticks = [];
-  for (let v = step; v < model.reach; v += step) ticks.push(-v, v);
+  for (let v = step; v < 0.93 * model.reach; v += step) ticks.push(-v, v);
   byId("scatter").innerHTML =
     `<path d="M-100 0H100M0-100V100"/><text x="98" y="-3" text-anchor="end">z[${shown[0]}]</text>` +
     `<text x="3" y="-93">z[${shown[1]}]</text>` +
-    [1, 2, 3].map(sigma => `<circle class="prior" r="${sigma * unit}"/>`).join("") +
+    (draws.length ? [] : [1, 2, 3]).map(sigma => `<circle class="prior" r="${sigma * unit}"/>`).join("") +
     ticks.map(v => `<text x="${v * unit}" y="98" text-anchor="middle">${v}</text>` +
                    `<text x="-98" y="${2 - v * unit}">${v}</text>`).join("") +
     dots.map((z, i) => `<circle r="1.1" transform="translate(${place(z)})" fill="${model.colours[i]}"/>`).join("");
