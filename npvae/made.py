@@ -30,6 +30,7 @@ class MADE:
     It takes binary images only: it looks at pixels, and those it draws are zeros and ones.
     """
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     levels = 2
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str, direct: bool) -> None:
@@ -98,20 +99,18 @@ class MADE:
         x is data and has no gradient.
         """
         h, draws = a.decoder[-1], a.output.shape[:2]
-        W, V, dW, dV = self.first.masked, self.last.masked, self.first.dmasked, self.last.dmasked
+        W, V, dW, dV = self.first.masked, self.last.masked, grads[self.first.W], grads[self.last.W]
         kernels.identity_backward(d.rows_pre, grads[self.b], d.rows, a.rows)
-        kernels.matmul(dV[self.units], a.made.T, d.rows_pre)
+        kernels.mask_backward(dV[self.units], a.made.T, d.rows_pre, self.last.mask[self.units])
         kernels.matmul(dV[self.told_last], h.T, d.rows_pre)
         if self.direct:
             kernels.add_to_draws_backward(d.by_x_last, d.rows_pre.reshape(a.output.shape))
-            kernels.matmul(dV[self.direct], a.x.T, d.by_x_last)
-        kernels.mask_backward(grads[self.last.W], dV, self.last.mask)
+            kernels.mask_backward(dV[self.direct], a.x.T, d.by_x_last, self.last.mask[self.direct])
         kernels.matmul(d.made, d.rows_pre, V[self.units].T)
         getattr(kernels, self.first.activation_backward)(d.made_pre, grads[self.first.b], d.made, a.made)
         kernels.add_to_draws_backward(d.by_x, d.made_pre.reshape(*draws, -1))
-        kernels.matmul(dW[self.pixels], a.x.T, d.by_x)
+        kernels.mask_backward(dW[self.pixels], a.x.T, d.by_x, self.first.mask[self.pixels])
         kernels.matmul(dW[self.told], h.T, d.made_pre)
-        kernels.mask_backward(grads[self.first.W], dW, self.first.mask)
         kernels.matmul(d.h_output, d.rows_pre, V[self.told_last].T)
         kernels.matmul(d.h_made, d.made_pre, W[self.told].T)
         kernels.add(d.decoder[-1], d.h_output, d.h_made)

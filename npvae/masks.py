@@ -66,7 +66,7 @@ class MaskedDense:
         self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
         self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
         self.activation_forward, self.activation_backward = f"{activation}_forward", f"{activation}_backward"
-        self.masked = self.dmasked = np.empty((0, 0))
+        self.masked = np.empty((0, 0))
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """Random W, zero b: as of a dense layer, but of each weight the inputs counted that its output sees, and the
@@ -79,8 +79,7 @@ class MaskedDense:
         """W * M (in, out) of these parameters; `forward` takes it from here, and it stays until the next call."""
         W = params[self.W]
         if self.masked.dtype != W.dtype or not self.masked.size:
-            self.masked, self.dmasked = np.empty_like(W), np.empty_like(W)
-            self.mask = self.mask.astype(W.real.dtype)
+            self.masked, self.mask = np.empty_like(W), self.mask.astype(W.real.dtype)
         kernels.mask_forward(self.masked, W, self.mask)
         return self.masked
 
@@ -96,7 +95,6 @@ class MaskedDense:
         Of the parameters that the last forward pass had.
         """
         getattr(kernels, self.activation_backward)(dpre, grads[self.b], dout, out)
-        kernels.matmul(self.dmasked, x.T, dpre)
-        kernels.mask_backward(grads[self.W], self.dmasked, self.mask)
+        kernels.mask_backward(grads[self.W], x.T, dpre, self.mask)
         if dx is not None:
             kernels.matmul(dx, dpre, self.masked.T)

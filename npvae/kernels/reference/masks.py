@@ -13,6 +13,9 @@ def mask_forward(out: Array, W: Array, mask: Array) -> None:
     np.multiply(W, mask, out=out)
 
 
-def mask_backward(dW: Array, dout: Array, mask: Array) -> None:
-    """forward was  out = W * mask:   dW = dout * mask,  zero where the weight has no say."""
-    np.multiply(dout, mask, out=dW)
+def mask_backward(dW: Array, a: Array, b: Array, mask: Array) -> None:
+    """forward was  out = W * mask,  and then a product  x out:   dW = (x^T dpre) * mask,  zero where the weight has no
+    say.   a = x^T (D, B);  b = dpre (B, H);  the product is BLAS's, for both twins.
+    """
+    np.matmul(a, b, out=dW)
+    np.multiply(dW, mask, out=dW)
