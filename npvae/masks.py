@@ -61,7 +61,7 @@ class MaskedDense:
     """
 
     def __init__(self, name: str, mask: Array, activation: str) -> None:
-        self.W, self.b, self.mask = f"{name}.W", f"{name}.b", np.asarray(mask, np.float64)
+        self.W, self.b, self.mask = f"{name}.W", f"{name}.b", np.asarray(mask, bool)
         n_in, n_out = self.mask.shape
         self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
         self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
@@ -79,7 +79,7 @@ class MaskedDense:
         """W * M (in, out) of these parameters; `forward` takes it from here, and it stays until the next call."""
         W = params[self.W]
         if self.masked.dtype != W.dtype or not self.masked.size:
-            self.masked, self.mask = np.empty_like(W), self.mask.astype(W.real.dtype)
+            self.masked = np.empty_like(W)
         kernels.mask_forward(self.masked, W, self.mask)
         return self.masked
 

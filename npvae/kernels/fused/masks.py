@@ -9,7 +9,7 @@ __all__ = ["mask_forward", "mask_backward"]
 def mask_forward(out, W, mask):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = W[i, j] * mask[i, j]
+            out[i, j] = W[i, j] * W.dtype.type(mask[i, j])
 
 
 def mask_backward(dW, a, b, mask):
@@ -21,4 +21,4 @@ def mask_backward(dW, a, b, mask):
 def mask_in_place(dW, mask):
     for i in range(dW.shape[0]):
         for j in range(dW.shape[1]):
-            dW[i, j] *= mask[i, j]
+            dW[i, j] *= dW.dtype.type(mask[i, j])
