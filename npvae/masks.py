@@ -52,6 +52,35 @@ def mask(inputs: Array, outputs: Array, strict: bool = False) -> Array:
     return below.astype(np.float64)
 
 
+class Staircase:
+    """Products with a matrix W that a mask (in, out) of ascending degrees has cut into a staircase.
+
+    Above the stairs is every weight that has a say, below them zeros.  In two steps, each half of W by itself, a
+    quarter of W, all zeros, is left out of the products.
+    """
+
+    def __init__(self, mask: Array) -> None:
+        self.mask, (n_in, n_out) = mask, mask.shape
+        halves = [slice(0, n_in // 2), slice(n_in // 2, n_in)], [slice(0, n_out // 2), slice(n_out // 2, n_out)]
+        self.by_rows = [(rows, slice(n_out - mask[rows].any(axis=0).sum(), n_out)) for rows in halves[0]]
+        self.by_columns = [(slice(0, mask[:, columns].any(axis=1).sum()), columns) for columns in halves[1]]
+
+    def forward(self, kernels: ModuleType, out: Array, x: Array, W: Array) -> None:
+        """out = x W, W masked: half of the outputs see the first inputs only."""
+        for rows, columns in self.by_columns:
+            kernels.matmul(out[:, columns], x[:, rows], W[rows, columns])
+
+    def backward(self, kernels: ModuleType, dW: Array, x: Array, dout: Array) -> None:
+        """dW = (x^T dout) * M."""
+        for rows, _ in self.by_rows:
+            kernels.mask_backward(dW[rows], x.T[rows], dout, self.mask[rows])
+
+    def backward_input(self, kernels: ModuleType, dx: Array, dout: Array, W: Array) -> None:
+        """dx = dout W^T, W masked: half of the inputs are seen by the last outputs only."""
+        for rows, columns in self.by_rows:
+            kernels.matmul(dx[:, rows], dout[:, columns], W[rows, columns].T)
+
+
 class MaskedDense:
     """out = f(x (W * M) + b): used in place of `layers.Dense`, with its methods and their arguments.
 

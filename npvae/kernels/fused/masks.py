@@ -19,6 +19,7 @@ def mask_backward(dW, a, b, mask):
 
 @jit
 def mask_in_place(dW, mask):
+    zero = dW.dtype.type(0)
     for i in range(dW.shape[0]):
         for j in range(dW.shape[1]):
-            dW[i, j] *= dW.dtype.type(mask[i, j])
+            dW[i, j] = dW[i, j] if mask[i, j] else zero

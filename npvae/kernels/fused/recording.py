@@ -64,7 +64,8 @@ def _machine_calls(call: Call) -> list[Call]:
         return [(add_flat, tuple(array.reshape(-1) for array in arguments))]
     if kernel is mask_backward:
         dW, a, b, mask = arguments
-        return [(matmul, (dW, a, b)), (mask_in_place, (dW, mask))]
+        seen = slice(int(mask.any(axis=0).argmax()), None)      # the columns before would all become zero
+        return [(matmul, (dW[:, seen], a, b[:, seen])), (mask_in_place, (dW, mask))]
     if kernel is not matmul:
         return [call]
     out, a, b = arguments

@@ -14,8 +14,10 @@ def mask_forward(out: Array, W: Array, mask: Array) -> None:
 
 
 def mask_backward(dW: Array, a: Array, b: Array, mask: Array) -> None:
-    """forward was  out = W * mask,  and then a product  x out:   dW = (x^T dpre) * mask,  zero where the weight has no
-    say.   a = x^T (D, B);  b = dpre (B, H);  the product is BLAS's, for both twins.
+    """forward was  out = W * mask,  and then a product,  pre = x out:   dW = (x^T dpre) * mask.
+
+    a = x^T (D, B);  b = dpre (B, H).  Zero where the weight has no say, even if the product is NaN there: the fused
+    twin leaves out what it can of it.
     """
     np.matmul(a, b, out=dW)
-    np.multiply(dW, mask, out=dW)
+    dW[mask == 0] = 0
