@@ -240,7 +240,7 @@ REFUSED = {
     "complex": (lambda: model(dtype="complex128"), {}, "the model's dtype must be one of float32, float64"),
     **{name: (lambda name=name: model(likelihood=name), {}, "the page cannot compute its mean, only those of bernoull")
        for name in LIKELIHOODS if name not in DRAWABLE},
-    "own likelihood": (lambda: model(likelihood=OwnMean()), {}, "likelihood own-mean: the page cannot compute its mean"),
+    "own likelihood": (lambda: model(likelihood=OwnMean()), {}, "likelihood own-mean: the page cannot compute its"),
     "made": (lambda: model(decoder="made:4"), {}, "decoder made:4: the page cannot draw .* a dense decoder fits$"),
     "NaN": (lambda: broken("output.b", np.nan), {}, "output.W and output.b must hold finite float32 numbers"),
     "infinity": (lambda: broken("decoder.1.W", np.inf), {}, "decoder.1.W and decoder.1.b must hold finite"),
