@@ -69,8 +69,8 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # any class may borrow one of the four
     if mean is None:
-        raise ValueError(f"likelihood {type(vae.likelihood).__name__}: the page cannot compute its mean, only those of "
-                         "Bernoulli, ContinuousBernoulli, Gaussian and GaussianPixel")
+        raise ValueError(f"likelihood {vae.likelihood.name}: the page cannot compute its mean, only those of "
+                         "bernoulli, continuous-bernoulli and the Gaussians")
     decoder = vae.config().get("decoder", "dense")
     if decoder != "dense":
         raise ValueError(f"decoder {decoder}: the page cannot draw pixel after pixel; a dense decoder fits")

@@ -276,7 +276,7 @@ def train_step(run: Run, index: Array) -> None:
         run.sums[name] += float(value)
 
 
-def _kl_sum(a: SimpleNamespace, sampled: bool) -> float:
+def _kl_sum(a: SimpleNamespace, sampled: bool | str) -> float:
     """The KL term, averaged over draws, summed over the batch."""
     return a.log_ratio.sum() / a.log_ratio.shape[1] if sampled else a.kl.sum()
 

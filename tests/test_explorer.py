@@ -212,6 +212,8 @@ def test_the_size_of_the_usual_page(tmp_path):
 # ---- What is refused
 
 class OwnMean(Bernoulli):
+    name = "own-mean"
+
     def mean(self, kernels, output):
         return 1 - super().mean(kernels, output)
 
@@ -236,9 +238,9 @@ def broken(name, value, **settings):
 
 REFUSED = {
     "complex": (lambda: model(dtype="complex128"), {}, "the model's dtype must be one of float32, float64"),
-    **{name: (lambda name=name: model(likelihood=name), {}, "the page cannot compute its mean, only those of Bernoull")
+    **{name: (lambda name=name: model(likelihood=name), {}, "the page cannot compute its mean, only those of bernoull")
        for name in LIKELIHOODS if name not in DRAWABLE},
-    "own likelihood": (lambda: model(likelihood=OwnMean()), {}, "likelihood OwnMean: the page cannot compute its mean"),
+    "own likelihood": (lambda: model(likelihood=OwnMean()), {}, "likelihood own-mean: the page cannot compute its"),
     "made": (lambda: model(decoder="made:4"), {}, "decoder made:4: the page cannot draw .* a dense decoder fits$"),
     "NaN": (lambda: broken("output.b", np.nan), {}, "output.W and output.b must hold finite float32 numbers"),
     "infinity": (lambda: broken("decoder.1.W", np.inf), {}, "decoder.1.W and decoder.1.b must hold finite"),

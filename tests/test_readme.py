@@ -48,3 +48,12 @@ def test_the_commands_for_images_of_your_own_run(tmp_path, monkeypatch, capsys):
         assert not program.main(shlex.split(command.replace("--epochs 250", "--epochs 1"))[1:])
     assert "log p(x)" in capsys.readouterr().out
     assert {"report.html", "explore.html", "sample.png"} <= {path.name for path in (tmp_path / "runs/mine").iterdir()}
+
+
+def test_the_published_tables_are_those_of_the_records(monkeypatch, capsys):
+    """README's table is what the command beside it prints."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import paper_tables
+    monkeypatch.setattr("sys.argv", ["paper_tables.py", "table"])
+    paper_tables.main()
+    assert capsys.readouterr().out.split("\n\n")[0].strip() in TEXT
