@@ -8,18 +8,15 @@ draws itself (0 for most).  The encoder has R rows: the images, and below them t
 `_pre` is a matrix product before bias and activation; its gradient takes its place, since no backward kernel looks back
 at it.
 """
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .params import Array
+from .params import Take
 
 if TYPE_CHECKING:
     from .model import VAE
-
-Take = Callable[..., Array]      # take(name, *shape): the first numbers of the memory of that name
 
 
 def buffers(vae: "VAE", batch: int, draws: int, take: Take) -> tuple[SimpleNamespace, SimpleNamespace]:

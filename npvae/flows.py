@@ -10,7 +10,6 @@ mu and logvar are still those of z0.  So what `VAE.encode` gives, and what is co
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +17,8 @@ import numpy as np
 
 from .layers import Dense
 from .masks import MaskedDense, hidden_degrees, input_degrees, mask
-from .params import Array, Block, Shapes
+from .params import Array, Block, Shapes, Take
 from .validate import shown
-
-Take = Callable[..., Array]
 
 _BLOCK = 500      # rows at a time where a whole data set is passed through
 _STILL = math.log(math.e - 1)      # softplus of it is 1

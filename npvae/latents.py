@@ -11,14 +11,13 @@ A richer q(z|x) or p(z) is put together by `Composed`, of a flow (`flows.py`) an
 The sampled form has three backward passes, and `sampled` says which: True is the derivative of the loss, "stl" and
 "dreg" are estimates of its mean with less noise (`kernels/reference/estimators.py`).
 """
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .flows import Flow, NoFlow
-from .params import Array, Block, Shapes
+from .params import Array, Block, Shapes, Take
 from .priors import Prior, StandardNormal
 
 ESTIMATORS = ("stl", "dreg")
@@ -86,7 +85,7 @@ class DiagonalGaussian:
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """It has no parameters of its own."""
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """Those of `buffers.py` are enough."""
 
     def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
@@ -133,7 +132,7 @@ class Composed(DiagonalGaussian):
         self.flow.initialize(params, rng)
         self.prior.initialize(params, rng)
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         B, K, Z = a.eps.shape
         for one, mark in ((a, ""), (d, "d")):
             one.log_q, one.log_det, one.log_p = (take(f"{mark}log {name}", B, K) for name in ("q", "det", "p"))

@@ -22,12 +22,12 @@ _NEAR = 1e-3      # of a level: rounding in float32 moves a byte / 255 by less
 _NUMBERS = 2 ** 20      # of a table of probabilities at a time
 
 
-def check_unit(x: Array, name: str, likelihood: str) -> None:
-    """Raises ValueError unless every pixel lies in [0, 1]."""
+def check_unit(x: Array, name: str, what: str) -> None:
+    """Raises ValueError, which says for `what`, unless every pixel lies in [0, 1]."""
     low, high = x.min(), x.max()
     if not (low >= 0 and high <= 1):
         found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}; bytes are divided by 255"
-        raise ValueError(f"{name} must lie in [0, 1] for likelihood {likelihood}, found {found}")
+        raise ValueError(f"{name} must lie in [0, 1] for {what}, found {found}")
 
 
 def mean_within(mean: Array) -> Array:
@@ -67,7 +67,7 @@ class _Levels:
 
     def check_mean(self, x: Array, name: str) -> None:
         """Raises ValueError unless every pixel lies in [0, 1]."""
-        check_unit(x, name, self._family)
+        check_unit(x, name, f"likelihood {self._family}")
 
     @property
     def _family(self) -> str:

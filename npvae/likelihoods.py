@@ -40,10 +40,7 @@ class Bernoulli:
 
     def check(self, x: Array, name: str) -> None:
         """Raises ValueError unless every pixel lies in [0, 1]."""
-        low, high = x.min(), x.max()
-        if not (low >= 0 and high <= 1):
-            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}; bytes are divided by 255"
-            raise ValueError(f"{name} must lie in [0, 1] for the Bernoulli likelihood, found {found}")
+        check_unit(x, name, "the Bernoulli likelihood")
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""
@@ -51,7 +48,7 @@ class Bernoulli:
     def bias_at(self, mean: Array) -> Array:
         """The output bias at which the decoder starts at the mean image: its logit, the best that one bias for all
         images can be (D3.7), kept finite for pixels that are black or white throughout (Burda et al. 2016)."""
-        p = np.clip(mean, 1e-3, 1 - 1e-3)
+        p = mean_within(mean)
         return np.log(p / (1 - p))
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
@@ -212,7 +209,7 @@ class ContinuousBernoulli:
 
     def check(self, x: Array, name: str) -> None:
         """Raises ValueError unless every pixel lies in [0, 1]."""
-        check_unit(x, name, self.name)
+        check_unit(x, name, f"likelihood {self.name}")
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""

@@ -13,14 +13,13 @@ Given z, the pixels of a dense decoder are independent; whatever makes them go t
 in the pixels before how strokes go on.  Then z is worth less than its KL term costs, and training switches it off,
 unless it is told not to: free bits, annealing or a smaller beta (Bowman et al. 2016; Chen et al. 2017).
 """
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .masks import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
-from .params import Array, Block
+from .params import Array, Block, Take
 
 
 class MADE:
@@ -59,7 +58,7 @@ class MADE:
             raise ValueError(f"{name} must be black and white for a decoder made:H, which looks at pixels, found "
                              f"{grey[0]:g} among zeros and ones: fit(binarize=...) or --binarize make them so")
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """What an image brings (B, H) and (B, D), once for its draws; what h brings, and the hidden layer, for each."""
         B, (BK, hidden), H, D = len(a.x), a.decoder[-1].shape, self.units.stop, self.pixels.stop
         for one, mark in ((a, ""), (d, "d")):

@@ -7,7 +7,6 @@ it, along one path of pixels, a drawn one where there is a generator.
 Buffers:  a.decoder[-1], the hidden layer (B K, H);  a.rows, the output (B K, P);  a.x (B, D).
 """
 import re
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from .layers import Dense
 from .made import MADE
-from .params import Array, Block
+from .params import Array, Block, Take
 from .validate import shown
 
 
@@ -32,7 +31,7 @@ class DenseOutput:
     def check(self, x: Array, name: str) -> None:
         """It looks at no pixel: what the likelihood takes fits."""
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """Those of `buffers.py` are enough."""
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:

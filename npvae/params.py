@@ -4,7 +4,7 @@ One block for the parameters, one for their gradients, one for each of Adam's mo
 the optimizer, the gradient's norm, the checkpoint and a finite difference see one vector.
 """
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
+Take = Callable[..., Array]      # take(name, *shape): the first numbers of the memory of that name
 
 
 class Block(Mapping[str, Array]):

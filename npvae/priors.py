@@ -5,13 +5,12 @@ A prior makes log p(z) of every draw, and its derivative by z and by what it has
 a.log_p, d.log_p (B, K);  d.z_p (B, K, Z) takes dz.
 """
 import re
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from .params import Array, Block, Shapes
+from .params import Array, Block, Shapes, Take
 from .second_layer import SecondLayer, widths_in
 from .validate import shown
 
@@ -29,7 +28,7 @@ class StandardNormal:
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """It has no parameters."""
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """It needs none."""
 
     def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
@@ -69,7 +68,7 @@ class Mixture:
         params[self.mean][...] = rng.normal(0, _SPREAD, params[self.mean].shape)
         params[self.logvar][...] = params[self.logits][...] = 0
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """What the kernels keep of each draw and of each component."""
         (B, K, Z), C = a.z.shape, self.components
         a.prior_weights = take("prior weights", B, K, C)
@@ -118,7 +117,7 @@ class Vamp:
         either)."""
         params[self.v][...] = rng.normal(-3, 1, params[self.v].shape)
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """Those of the kernels; equal weights pi and no bias, which stay 0; and the gradient of u."""
         (B, K, Z), D, C = a.z.shape, a.x.shape[1], self.components
         a.prior_weights = take("prior weights", B, K, C)

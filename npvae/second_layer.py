@@ -15,14 +15,14 @@ averages to p(x), and ELBO and IWAE, handed  log_ratio = log q(z|x) - log_p,  ar
 Shapes:  R = B K rows, a row for each draw of z;  Y the width of z2.
 """
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .layers import MLP, Dense
-from .params import Array, Block
+from .params import Array, Block, Take
 
 
 def widths_in(name: str) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ class SecondLayer:
         for layer, stream in zip(self._layers, rng.spawn(len(self._layers))):
             layer.initialize(params, stream)
 
-    def add_buffers(self, a: Any, d: Any, take: Callable[..., Array]) -> None:
+    def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         """Rows of numbers (R, .), and z2 also as (R, 1, Y): one draw for each row, for the kernels of `latents`."""
         B, K, Z = a.z.shape
         R, Y = B * K, self.noise

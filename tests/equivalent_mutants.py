@@ -102,10 +102,10 @@ _GROUPS = {
         "likelihoods.GaussianPixel.mean: constant: return output[:, :output.shape[1] // 2].copy() -> "
         "return output[:, :output.shape[1] // -2].copy()"],
     "One entry that is NaN makes NaN of the least and of the largest.": [
-        "likelihoods.Bernoulli.check: name: np.isnan(low) -> np.isnan(high)"],
+        "levels.check_unit: name: np.isnan(low) -> np.isnan(high)"],
     "The middle one of three numbers, whichever of them is called a bound.": [
-        "likelihoods.Bernoulli.bias_at: argument: p = np.clip(mean, 0.001, 1 - 0.001) -> "
-        "p = np.clip(0.001, mean, 1 - 0.001)"],
+        "levels.mean_within: argument: return np.clip(mean, 0.001, 1 - 0.001) -> "
+        "return np.clip(0.001, mean, 1 - 0.001)"],
     "The cosine is an even function.": [
         "optim.CosineLR.__call__: sign: 1 + math.cos(math.pi * min(1.0, step / self.total_steps)) -> "
         "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))",
