@@ -77,6 +77,7 @@ def compile_backward(vae: "VAE") -> None:
     from .kernels.fused.native import meet
     lanes = Lanes(vae, 1)
     a, d = vae.passes(2, 1)
+    lanes.record(lambda kernels: vae.forward(a, False, kernels))      # it makes the memory of masked weights
     lanes.order_backward(d, a, sampled=False)
     theta, m, v, grad = np.zeros((4, 1), vae.dtype)
     lanes.order([lanes.record(lambda kernels: kernels.adam_update(theta, m, v, grad, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0))])
@@ -135,7 +136,8 @@ class Lanes:
         self.vae, self.threads = weakref.proxy(vae), threads
         self.number = max(2, threads - threads % 2)      # even: see _add_others
         self.gradients = [vae.parameters.zeros_like() for _ in range(self.number)]
-        self.squares = np.zeros((self.number, len(vae.gradients) + 1, 1), vae.dtype)      # of gradients, parameters
+        # of the parameters, and of what a product or a bias's kernel has written: at most two in a tensor on average
+        self.squares = np.zeros((self.number, 2 * len(vae.gradients) + 1, 1), vae.dtype)
         self.kernels = Whole(self)
         self._inside = False
 
@@ -183,11 +185,16 @@ class Lanes:
         return recorder.calls
 
     def forward(self, a: SimpleNamespace, sampled: bool | str) -> None:
-        """`VAE.forward`, in every lane."""
+        """`VAE.forward`, in every lane; but masked weights, which all lanes share, are made before, row by row."""
         key = "forward", sampled
         if key not in a.orders:
-            a.orders[key] = self.order([self.record(lambda kernels: self.vae.forward(lane, sampled, kernels))
-                                        for lane in self._cut(a, a)])
+            lanes = [self.record(lambda kernels: self.vae.forward(lane, sampled, kernels)) for lane in self._cut(a, a)]
+            mask = self.vae.kernels.mask_forward
+            masks = [arrays for kernel, arrays in lanes[0] if kernel is mask]
+            first = [[(mask, [array[part] for array in arrays])
+                      for arrays in masks for part in [pieces(len(arrays[0]), self.number)[lane]]]
+                     for lane in range(self.number)]
+            a.orders[key] = self.order(first, [[call for call in lane if call[0] is not mask] for lane in lanes])
         self.run(a.orders[key])
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
@@ -219,18 +226,18 @@ class Lanes:
         return self.order(chains, rest)
 
     def _is_weight_gradient(self, call: Any) -> bool:
-        """A product into a block of gradients."""
+        """A product into a block of gradients, masked or not."""
         kernel, (out, *_) = call
-        return kernel is self.vae.kernels.matmul and any(np.may_share_memory(out, block.flat)
-                                                         for block in (self.vae.gradients, *self.gradients))
+        return (kernel in (self.vae.kernels.matmul, self.vae.kernels.mask_backward)
+                and any(np.may_share_memory(out, block.flat) for block in (self.vae.gradients, *self.gradients)))
 
     def _multiply(self, kernels: ModuleType, products: Sequence[Any], lane: int) -> None:
         """A part of each weight's gradient, with its sum of squares while it is in the cache; and of the parameters."""
         flat = self.vae.parameters.flat
         kernels.sum_squares(self.squares[lane, -1], flat[pieces(flat.size, self.number, _LINE)[lane]])
-        for squares, (_, (out, x, dpre)) in zip(self.squares[lane], products):
+        for squares, (kernel, (out, x, dpre, *mask)) in zip(self.squares[lane], products):
             part = pieces(len(out), self.number)[lane]
-            kernels.matmul(out[part], x[part], dpre)
+            getattr(kernels, kernel.__name__)(out[part], x[part], dpre, *(rows[part] for rows in mask))
             kernels.sum_squares(squares, out[part].reshape(-1))
 
     def _add_others(self, kernels: ModuleType, names: Sequence[str], blocks: Sequence[Block]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .masks import MaskedDense, hidden_degrees, input_degrees, mask
+from .masks import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
 from .params import Array, Block, Take
 
 
@@ -29,6 +29,7 @@ class MADE:
     It takes binary images only: it looks at pixels, and those it draws are zeros and ones.
     """
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     levels = 2
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str, direct: bool) -> None:
@@ -41,6 +42,8 @@ class MADE:
         self.pixels, self.told = slice(input_dim), slice(input_dim, input_dim + hidden)      # rows of made.W
         self.units, self.told_last = slice(units), slice(units, units + hidden)              # rows of output.W
         self.direct = slice(units + hidden, None) if direct else None
+        self.stairs, self.stairs_last = Staircase(self.first.mask[self.pixels]), Staircase(self.last.mask[self.units])
+        self.stairs_direct = Staircase(self.last.mask[self.direct]) if direct else None
         self.known = np.searchsorted(degrees, order)      # units of degree < d, all that output d sees
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
@@ -72,15 +75,15 @@ class MADE:
         """
         h, draws = a.decoder[-1], a.output.shape[:2]
         W, V = self.first.weights(kernels, params), self.last.weights(kernels, params)
-        kernels.matmul(a.by_x, a.x, W[self.pixels])
+        self.stairs.forward(kernels, a.by_x, a.x, W[self.pixels])
         kernels.matmul(a.by_h, h, W[self.told])
         kernels.add_to_draws_forward(a.made_pre.reshape(*draws, -1), a.by_h.reshape(*draws, -1), a.by_x)
         getattr(kernels, self.first.activation_forward)(a.made, a.made_pre, params[self.first.b])
-        kernels.matmul(a.rows_pre, a.made, V[self.units])
+        self.stairs_last.forward(kernels, a.rows_pre, a.made, V[self.units])
         kernels.matmul(a.by_h_last, h, V[self.told_last])
         kernels.add(a.sum_last, a.rows_pre, a.by_h_last)
-        if self.direct:
-            kernels.matmul(a.by_x_last, a.x, V[self.direct])
+        if self.stairs_direct:
+            self.stairs_direct.forward(kernels, a.by_x_last, a.x, V[self.direct])
             kernels.add_to_draws_forward(a.rows_pre.reshape(a.output.shape), a.sum_last.reshape(a.output.shape),
                                          a.by_x_last)
         kernels.identity_forward(a.rows, a.rows_pre if self.direct else a.sum_last, params[self.b])
@@ -97,20 +100,18 @@ class MADE:
         x is data and has no gradient.
         """
         h, draws = a.decoder[-1], a.output.shape[:2]
-        W, V, dW, dV = self.first.masked, self.last.masked, self.first.dmasked, self.last.dmasked
+        W, V, dW, dV = self.first.masked, self.last.masked, grads[self.first.W], grads[self.last.W]
         kernels.identity_backward(d.rows_pre, grads[self.b], d.rows, a.rows)
-        kernels.matmul(dV[self.units], a.made.T, d.rows_pre)
+        self.stairs_last.backward(kernels, dV[self.units], a.made, d.rows_pre)
         kernels.matmul(dV[self.told_last], h.T, d.rows_pre)
-        if self.direct:
+        if self.stairs_direct:
             kernels.add_to_draws_backward(d.by_x_last, d.rows_pre.reshape(a.output.shape))
-            kernels.matmul(dV[self.direct], a.x.T, d.by_x_last)
-        kernels.mask_backward(grads[self.last.W], dV, self.last.mask)
-        kernels.matmul(d.made, d.rows_pre, V[self.units].T)
+            self.stairs_direct.backward(kernels, dV[self.direct], a.x, d.by_x_last)
+        self.stairs_last.backward_input(kernels, d.made, d.rows_pre, V[self.units])
         getattr(kernels, self.first.activation_backward)(d.made_pre, grads[self.first.b], d.made, a.made)
         kernels.add_to_draws_backward(d.by_x, d.made_pre.reshape(*draws, -1))
-        kernels.matmul(dW[self.pixels], a.x.T, d.by_x)
+        self.stairs.backward(kernels, dW[self.pixels], a.x, d.by_x)
         kernels.matmul(dW[self.told], h.T, d.made_pre)
-        kernels.mask_backward(grads[self.first.W], dW, self.first.mask)
         kernels.matmul(d.h_output, d.rows_pre, V[self.told_last].T)
         kernels.matmul(d.h_made, d.made_pre, W[self.told].T)
         kernels.add(d.decoder[-1], d.h_output, d.h_made)

@@ -20,7 +20,9 @@ _FUSED = {
     **{f"kernels.fused.{name}": {f"kernels.reference.{name}", "kernels.fused.compile", "kernels.fused.elementary"}
        for name in _CHAPTERS},
     "kernels.fused.native": {"kernels.fused.compile"},
-    "kernels.fused.recording": {"kernels.fused.arrays", "kernels.fused.dense", "kernels.fused.native"},
+    "kernels.fused.masks": {"kernels.fused.arrays", "kernels.fused.compile"},
+    "kernels.fused.recording": {"kernels.fused.arrays", "kernels.fused.dense", "kernels.fused.masks",
+                                "kernels.fused.native"},
     "kernels.fused.team": {"kernels.fused.arrays", "kernels.fused.native", "kernels.fused.recording"}}
 _ENGINE = {"kernels.fused.native", "kernels.fused.recording", "kernels.fused.team"}
 ALLOWED = {

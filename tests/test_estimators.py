@@ -16,7 +16,7 @@ from npvae.kernels import fused, reference
 from npvae.latents import Composed, compose
 from npvae.priors import StandardNormal
 from strategies import seeds, sizes, spread
-from test_lanes import X, X_TEST, assert_equal, bits, direct, model, result
+from test_lanes import X, X_TEST, assert_equal, bits, model, result, run_directly
 
 MODULES = pytest.mark.parametrize("kernels", [reference, fused], ids=["numpy", "numba"])
 
@@ -260,7 +260,7 @@ def test_two_cores_compute_the_same(objective, dtype, tolerance):
         ours = model(dtype=dtype)
         assert type(ours.engine).__name__ == "Lanes"
         assert_equal(result(ours, *call), result(exact, *call), tolerance, tolerance)
-        assert_equal(result(ours, *call), direct(ours, *call), tolerance, tolerance)
+        assert_equal(result(ours, *call), run_directly(ours, *call), tolerance, tolerance)
         assert bits(ours, *call) == bits(model(2, dtype=dtype), *call)
 
 

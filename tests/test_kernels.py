@@ -39,10 +39,6 @@ def small(rng, shape):
     return 0.1 * spread(rng, shape)
 
 
-def zero_or_one(rng, shape):
-    return rng.integers(0, 2, shape).astype(float)
-
-
 def grey(rng, shape):
     """Of 256 levels, many of them black or white."""
     return np.where(rng.random(shape) < 0.4, rng.integers(0, 2, shape), rng.integers(0, 256, shape) / 255)
@@ -57,7 +53,6 @@ ACTIVATION = Pair({"out": "BH"}, {"pre": "BH", "b": "H"})
 PAIRS = {
     **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), ACTIVATION),
     "add_to_draws": Pair({"out": "BKH"}, {"x": "BKH", "y": "BH"}, ("x",)),      # dx would be dout
-    "mask": Pair({"out": "DH"}, {"W": "DH", "mask": "DH"}, ("mask",), {"mask": zero_or_one}),
     "bernoulli_nll": Pair({"nll": "BK", "mean": "BKD"}, {"logits": "BKD", "x": "BD"}, ("x",), {"x": unit}),
     "gaussian_nll": Pair({"nll": "BK"}, {"mean": "BKD", "x": "BD", "logvar": "1"}, ("x",), {"x": unit}),
     "gaussian_pixel_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": unit}),
@@ -84,7 +79,8 @@ PAIRS = {
 }
 UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward",
             "adam_update", "gather_rows", "gather_binarized", "box_muller",
-            "path_ratio_backward", "path_q_backward", "scale_draws"}      # those three: test_estimators.py
+            "path_ratio_backward", "path_q_backward", "scale_draws",      # those three: test_estimators.py
+            "mask_forward", "mask_backward"}      # test_masks.py
 
 
 def shape_of(letters, size):

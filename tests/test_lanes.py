@@ -12,6 +12,7 @@ from npvae.kernels.fused import recording
 from npvae.lanes import Direct, Lanes
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import find
+from npvae.made import MADE
 from strategies import LIKELIHOODS, seeds, sizes
 from test_gradients import OBJECTIVES, STEP, batch, near_a_kink
 from workers import small_work_is_shared  # noqa: F401 (a fixture)
@@ -29,12 +30,15 @@ def model(threads=1, **config):
 
 
 def result(vae, x, eps, objective=ELBO()):
-    """Loss and gradients, from buffers that hold NaN at first."""
+    """Loss and gradients, from buffers that hold NaN at first.  Images of a MADE decoder are black and white; where
+    there are classes, all occur."""
+    x = np.rint(x) if isinstance(vae.output, MADE) else x
+    labels = np.arange(len(x)) % vae.classes if vae.classes else None
     vae.passes(len(x), eps.shape[1])
     lanes = [block.flat for block in getattr(vae.engine, "gradients", ())]
     for memory in (*vae._memory.values(), vae.gradients.flat, *lanes):
         memory[...] = np.nan
-    loss, gradients = vae.loss_and_gradients(x, eps, objective, STEP)
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, STEP, labels)
     return loss, {name: value.copy() for name, value in gradients.items()}
 
 
@@ -43,7 +47,7 @@ def bits(*arguments):
     return loss, {name: value.tobytes() for name, value in gradients.items()}
 
 
-def direct(vae, *arguments):
+def run_directly(vae, *arguments):
     with mock.patch.object(VAE, "engine", property(Direct)):
         return result(vae, *arguments)
 
@@ -75,10 +79,10 @@ def test_replayed_is_direct(dtype, size, depth, draws, threads, seed, activation
     if dtype == "float64":      # the weights of IWAE are exponentials of nlls in the hundreds
         tolerance = 1e-10 if "iwae" in objective else 1e-12
         assert_equal(replayed, result(exact, *call), tolerance, tolerance)
-        assert_equal(replayed, direct(ours, *call), tolerance, tolerance)
+        assert_equal(replayed, run_directly(ours, *call), tolerance, tolerance)
     elif not near_a_kink(exact, *call):
         assert_equal(replayed, result(exact, *call), 1e-3, 1e-4)
-        assert_equal(replayed, direct(ours, *call), 1e-3, 1e-4)
+        assert_equal(replayed, run_directly(ours, *call), 1e-3, 1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
@@ -153,7 +157,49 @@ def test_nan_in_one_gradient_is_seen(inputs, layer, tensors, entry):
     assert vae.engine.all_finite()
 
 
+@pytest.mark.parametrize("entry", [(0, 0), (-1, -1)])
+@pytest.mark.parametrize("layer, tensors", [(None, {"output.W"}), (2, {"made.W", "output.W"})])
+def test_nan_in_the_gradient_of_a_made_decoder_is_seen(layer, tensors, entry):
+    """In the first and the last product of those that make it."""
+    vae = model(2, activation="identity", decoder="made:9")
+    x, eps = batch(vae, 20, 1, 5)
+
+    class Planted(ELBO):
+        def __call__(self, nll, reg, step):
+            a, _ = vae.passes(20, 1)
+            (a.decoder[layer] if layer else a.made)[entry] = np.nan
+            return super().__call__(nll, reg, step)
+
+    result(vae, x, eps)
+    assert vae.engine.all_finite()
+    loss, gradients = vae.loss_and_gradients(np.rint(x), eps, Planted())
+    assert {name for name, value in gradients.items() if np.isnan(value).any()} == tensors and np.isfinite(loss)
+    assert not vae.engine.all_finite()
+
+
 # ---- The same bits
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(size=sizes("BDHGZU", most=40), depth=st.integers(0, 2), draws=st.integers(1, 3), seed=seeds,
+       direct=st.booleans(), classes=st.sampled_from([0, 3]), objective=st.sampled_from(list(OBJECTIVES)))
+def test_made_decoder(dtype, size, depth, draws, seed, direct, classes, objective):
+    """Masked weights and masked gradients are made in parts: right, and with any threads the same bits."""
+    config = dict(input_dim=size["D"], hidden=[size[letter] for letter in "HG"[:depth]], latent_dim=size["Z"],
+                  decoder=f"made:{size['U']}{'+direct' * direct}", classes=classes, seed=seed)
+    exact, ours = model(**config, kernels="numpy"), model(1, **config, dtype=dtype)
+    exact.parameters.flat[...] = ours.parameters.flat
+    call = *(value.astype(dtype) for value in batch(ours, size["B"], draws, seed)), OBJECTIVES[objective][0]
+    seen = {}
+    for threads in (1, 2, 3, 4, 5):
+        ours.threads = threads
+        assert isinstance(ours.engine, Lanes)
+        seen[threads] = bits(ours, *call)
+        assert bits(ours, *call) == seen[threads]
+    assert seen[1] == seen[2] == seen[3] and seen[4] == seen[5]
+    tolerance = ((1e-10, 1e-10) if "iwae" in objective else (1e-12, 1e-12)) if dtype == "float64" else (1e-3, 1e-4)
+    for other in (result(exact, *call), run_directly(ours, *call)):
+        assert_equal(result(ours, *call), other, *tolerance)
+
 
 @given(size=sizes("BDHGZ", most=40), depth=st.integers(0, 2), draws=st.integers(1, 3), seed=seeds,
        dtype=st.sampled_from(["float32", "float64"]), likelihood=st.sampled_from(LIKELIHOODS),
@@ -174,6 +220,9 @@ def test_threads_do_not_change_the_bits(size, depth, draws, seed, dtype, likelih
 RUNS = {
     "dynamic": ({}, {"binarize": "dynamic"}),
     "learned sigma": ({"likelihood": "gaussian-learned", "dtype": "float32"}, {}),
+    "made": ({"decoder": "made:9+direct"}, {"binarize": "dynamic"}),
+    "made iwae": ({"decoder": "made:8", "dtype": "float32"}, {"objective": IWAE(), "n_samples": 3,
+                                                              "binarize": "static"}),
     "iwae": ({"hidden": (6,)}, {"objective": IWAE(), "n_samples": 3, "binarize": "static"}),
     "free bits": ({"hidden": (), "dtype": "float32"}, {"objective": FreeBits(0.1)})}
 

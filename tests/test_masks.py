@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS, Dense
-from npvae.masks import MaskedDense, hidden_degrees, input_degrees, mask
+from npvae.masks import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
 from npvae.params import Block
 from npvae.testing import assert_gradients
 from strategies import seeds, sizes
@@ -127,6 +127,36 @@ def test_backward_is_the_derivative_of_forward(kernels, activation, size, seed):
     assert not grads["layer.W"][layer.mask == 0].any()
     layer.backward(kernels, None, dpre, grads, dout, out, x, params)      # of the first layer, where x is data
     assert not grads["layer.W"][layer.mask == 0].any()
+
+
+@pytest.mark.parametrize("kernels", [reference, fused], ids=["numpy", "numba"])
+def test_what_is_masked_is_zero_whatever_the_product(kernels):
+    """NaN in a weight goes through to whoever looks; in a product it does not reach a weight that has no say."""
+    pattern, out = np.array([[True, False, False], [True, True, False]]), np.full((2, 3), 777.0)
+    kernels.mask_forward(out, np.array([[1.0, 2, np.nan], [4, np.nan, 6]]), pattern)
+    assert np.array_equal(out, [[1, 0, np.nan], [4, np.nan, 0]], equal_nan=True)
+    kernels.mask_backward(out, np.array([[1.0, 2], [3, 4]]), np.array([[5.0, 6, np.nan], [7, np.nan, 8]]), pattern)
+    assert np.array_equal(out, [[19, 0, 0], [43, np.nan, 0]], equal_nan=True)
+
+
+@given(size=sizes("BDH", most=12), seed=seeds, strict=st.booleans(), drawn=st.booleans())
+def test_a_staircase_leaves_out_nothing_but_zeros(size, seed, strict, drawn):
+    """Against the products of the whole; and it does leave out something."""
+    rng, D, H = np.random.default_rng(seed), size["D"], size["H"]
+    degrees = input_degrees(D), hidden_degrees(H, D, rng if drawn else None)
+    pattern = mask(*(degrees[::-1] if strict else degrees), strict) > 0
+    stairs, W = Staircase(pattern), rng.integers(1, 9, pattern.shape) * pattern.astype(float)
+    x, dout = (rng.integers(-9, 9, (size["B"], n)).astype(float) for n in pattern.shape)
+    for kernels in (reference, fused):
+        out, dx, dW = (np.full_like(like, np.nan) for like in (dout, x, W))
+        stairs.forward(kernels, out, x, W)
+        stairs.backward_input(kernels, dx, dout, W)
+        stairs.backward(kernels, dW, x, dout)
+        assert np.array_equal(out, x @ W) and np.array_equal(dx, dout @ W.T)
+        assert np.array_equal(dW, (x.T @ dout) * pattern)
+    if min(pattern.shape) > 3 and not drawn:
+        for blocks in (stairs.by_rows, stairs.by_columns):
+            assert sum(W[block].size for block in blocks) < 0.9 * W.size
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-6), ("float64", 1e-15), ("complex128", 1e-15)])

@@ -30,6 +30,8 @@ def arguments_of(name, dtype):
         "adam_update": (a[0], a[1], a[2] ** 2, a[3], 0.01, 0.9, 0.99, 1e-8, 0.5, 3.0),
         "gather_rows": (new, grey, index, 1 / 255), "gather_binarized": (new, grey, index, uniform, 1 / 255),
         "box_muller": (new.ravel(), uniform.ravel()),
+        "mask_forward": (new, a, a > 0),
+        "mask_backward": (new, np.rint(9 * a), np.rint(9 * rng.random((7, 7))).astype(dtype), a > 0),
         "append_labels_forward": (np.full((4, 11), 777, dtype), a, np.array([3, 0])),
         "append_labels_backward": (new[:, :5].copy(), a),
         "path_ratio_backward": (draws.copy(), per_draw, draws, a[:2, :3].copy(), draws[::-1].copy()),
@@ -53,7 +55,8 @@ def copies(arguments):
 
 
 #: those that a pass of a recordable model may call; others are NumPy's, here as in the reference
-RECORDABLE = [name for name in fused.__all__ if name in ("matmul", "add") or hasattr(getattr(fused, name), "native")]
+RECORDABLE = [name for name in fused.__all__
+              if name in ("matmul", "add", "mask_backward") or hasattr(getattr(fused, name), "native")]
 
 
 @TYPES
@@ -107,6 +110,19 @@ def test_few_rows_times_a_large_transposed_matrix(rows, inner, columns, turned, 
         a[...], b[...] = RNG.integers(-9, 9, a.shape), RNG.integers(-9, 9, b.shape)
         program.run()
         assert np.array_equal(out, a.astype(float) @ b.T.astype(float))
+
+
+@TYPES
+@pytest.mark.parametrize("pattern", [np.tri(7, 6).T, np.tri(7, 6, -3).T, np.zeros((6, 7)), np.ones((6, 7))], ids=str)
+def test_columns_that_a_mask_takes_away(pattern, dtype):
+    """They are left out of the product, and become zero all the same, whatever stood there."""
+    dW, a, b = np.full((6, 7), np.nan, dtype), RNG.integers(-9, 9, (6, 4)), RNG.integers(-9, 9, (4, 7))
+    factors = a.astype(dtype), b.astype(dtype)
+    program = Program([(fused.mask_backward, (dW, *factors, pattern > 0))])
+    for _ in range(2):
+        program.run()
+        assert np.array_equal(dW, (a @ b) * pattern)
+        dW[...] = np.nan
 
 
 def test_calls_are_made_in_order_and_keep_their_arrays():

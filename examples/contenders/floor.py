@@ -1,6 +1,7 @@
 """The floor: the matrix products of a training step and nothing else, by `np.matmul` into buffers that are there.
 
-No activation, no loss, no noise, no Adam, no gathering.  A library whose products go to the same BLAS cannot be faster.
+No activation, no loss, no noise, no Adam, no gathering.  A library whose products go to the same BLAS cannot be faster,
+unless it leaves out zeros of a masked matrix, which is whole here.
 In two forms, of which the faster counts:
 
     together    one product after the other, each on all BLAS threads

@@ -38,6 +38,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "add_to_draws": {"out": "BKD", "x": "BKD", "y": "BD"},
     "append_labels": {"out": "BA", "x": "BD", "labels": "B"},
     **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), _ACTIVATION),
+    "mask": {"out": "DH", "W": "DH", "mask": "DH", "a": "DB", "b": "BH"},      # a = x^T and b = dpre, of mask_backward
     "bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
     "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},
     "gaussian_pixel_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
@@ -89,6 +90,8 @@ def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> 
         return rng.permutation(SIZES["N"])[:shape[0]]
     if argument == "labels":
         return rng.integers(0, 10, shape)
+    if argument == "mask":
+        return rng.random(shape) < 0.5
     if argument in ("x", "noise", "uniform", "v", "weights", "stretch", "dnll", "dlog_ratio"):
         return rng.random(shape, dtype=np.float32)
     return np.float32(0.5) * rng.standard_normal(shape, dtype=np.float32)

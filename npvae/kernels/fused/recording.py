@@ -18,6 +18,7 @@ import numpy as np
 import threadpoolctl
 
 from .arrays import add, add_flat, matmul, transpose
+from .masks import mask_backward, mask_in_place
 from .native import ROW, STATUS, WORDS, replay
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
@@ -61,6 +62,10 @@ def _machine_calls(call: Call) -> list[Call]:
     kernel, arguments = call
     if kernel is add:
         return [(add_flat, tuple(array.reshape(-1) for array in arguments))]
+    if kernel is mask_backward:
+        dW, a, b, mask = arguments
+        seen = slice(int(mask.any(axis=0).argmax()), None)      # the columns before would all become zero
+        return [(matmul, (dW[:, seen], a, b[:, seen])), (mask_in_place, (dW, mask))]
     if kernel is not matmul:
         return [call]
     out, a, b = arguments

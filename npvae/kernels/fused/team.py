@@ -29,6 +29,7 @@ class Order:
     """
 
     def __init__(self, phases: Sequence[Sequence[Sequence[Call]]], threads: int) -> None:
+        phases = [tasks for tasks in phases if any(tasks)]
         if not any(_is_worth_a_thread(call) for tasks in phases for calls in tasks for call in calls):
             threads = 1
         self._counters = np.zeros((threads, LINE), np.int64)

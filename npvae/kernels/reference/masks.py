@@ -13,6 +13,11 @@ def mask_forward(out: Array, W: Array, mask: Array) -> None:
     np.multiply(W, mask, out=out)
 
 
-def mask_backward(dW: Array, dout: Array, mask: Array) -> None:
-    """forward was  out = W * mask:   dW = dout * mask,  zero where the weight has no say."""
-    np.multiply(dout, mask, out=dW)
+def mask_backward(dW: Array, a: Array, b: Array, mask: Array) -> None:
+    """forward was  out = W * mask,  and then a product,  pre = x out:   dW = (x^T dpre) * mask.
+
+    a = x^T (D, B);  b = dpre (B, H).  Zero where the weight has no say, even if the product is NaN there: the fused
+    twin leaves out what it can of it.
+    """
+    np.matmul(a, b, out=dW)
+    dW[mask == 0] = 0
