@@ -59,7 +59,7 @@ class Staircase:
     of the other side, the products leave out (1 - 1 / steps) / 2 of W: a quarter in two.
     """
 
-    steps = 2
+    steps = 2      # three or four would gain less than 3 % more
 
     def __init__(self, mask: Array) -> None:
         self.mask, (n_in, n_out) = mask, mask.shape
