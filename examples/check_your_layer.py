@@ -13,7 +13,10 @@ Backward, from dy (B, D), with d = dy * gain.  x_hat depends on x directly, thro
 To test a layer of yours you need two functions: forward(**inputs) -> array, and backward(dy, **inputs) -> gradients by
 name.  Then one call; with the shapes and values drawn by Hypothesis, in a test of your own, it reads:
 
-    @given(inputs({"x": "BD", "gain": "D", "bias": "D"}, least=4))      # npvae.testing
+    from hypothesis import given
+    from npvae.testing import assert_gradients, inputs
+
+    @given(inputs({"x": "BD", "gain": "D", "bias": "D"}, least=4))
     def test_layer_norm(inputs):
         assert_gradients(forward, backward, inputs)
 """

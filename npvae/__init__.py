@@ -7,7 +7,7 @@ Reading order, a few minutes each but the first:
     layers.py            Dense and MLP: one matrix product and one kernel each way;  masks.py, autoregressive ones
     likelihoods.py       p(x|z): Bernoulli, Gaussian;  levels.py, of bytes;  outputs.py, the decoder's last step, and
                          made.py, one that looks at the pixels before
-    priors.py, flows.py, latents.py     p(z) and q(z|x): reparameterization and KL
+    latents.py           q(z|x) and p(z): reparameterization and KL;  flows.py and priors.py, richer ones
     second_layer.py      a prior that is a VAE itself: two stochastic layers;  hierarchical.py makes such models
     objectives.py        ELBO, beta, annealing, free bits, IWAE; its gradient, or STL or DReG
     model.py             VAE: forward, and backward as its mirror image;  buffers.py lists its arrays

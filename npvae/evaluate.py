@@ -1,6 +1,6 @@
 """What a trained model is worth, in nats per image.  Read after `train.py`.
 
-All of it draws z from q(z|x).  Evaluating at z = mu reads some 9 nats too good on MNIST and bounds nothing.
+What needs a z draws it from q(z|x).  Evaluating at z = mu reads some 9 nats too good on MNIST and bounds nothing.
 
     elbo, log_likelihood      bounds of log p(x), from one draw and from many
     exact_log_likelihood      log p(x) itself, where it is known

@@ -1,5 +1,5 @@
-"""Normalizing flows: invertible steps that turn the Gaussian draw z0 into a richer z.  Read before `latents.py`, which
-puts them to use; the formulas are in `kernels/reference/flows.py`.
+"""Normalizing flows: invertible steps that turn the Gaussian draw z0 into a richer z.  Read after `latents.py`, whose
+`Composed` puts them to use; the formulas are in `kernels/reference/flows.py`.
 
 A flow makes z from z0, and log |det dz/dz0| of every draw, by which the density shrinks.  Buffers:  a.z0, a.z, d.z0,
 d.z (B, K, Z);  a.log_det, d.log_det (B, K).

@@ -5,7 +5,7 @@ Stands on NumPy alone (with `report.py` and `rules.py` beside it) and knows noth
     complex       Im f(theta + i h) / h,  h = 1e-30                exact to rounding: nothing is subtracted, so h can be
                   (Squire and Trapp 1998)                          tiny.  f must take complex numbers and be analytic
     central       (f(theta + h) - f(theta - h)) / 2h               error some eps^(2/3) at the best h, which is
-                                                                   h = eps^(1/3) times the size of theta
+                                                                   h = eps^(1/3) max(1, |theta|)
     directional   the derivative along random +-1 vectors v,       a few evaluations for a tensor of any size: for large
                   against the sum of gradient * v                  models.  By complex or by central differences
 
@@ -257,10 +257,13 @@ def check_pair(forward: Callable[..., Array], backward: Callable[..., Mapping[st
 
     Parameters
     ----------
-    forward : called as forward(**inputs), returns one array
+    forward : called as forward(**inputs), returns one array.  With method "complex" the inputs are complex128 too: no
+        float64 memory inside, no abs; what cannot be done in complex numbers takes method "central"
     backward : called as backward(dout, **inputs), dout shaped like forward's result; returns name -> gradient for
         every input but the `constants`
     inputs : name -> float64 array, values away from kinks
+    constants : names of inputs that get no gradient
+    method, tolerance : "complex" or "central", and what an error may be; None: what the method can do, `TOLERANCES`
     rng : draws the upstream gradient (default: a fixed seed)
 
     The derivative is that of the number sum(dout * forward(inputs)), dout held fixed: J^T dout  (D0.1).

@@ -19,8 +19,9 @@ Where reg is sampled, `gradient` says what the encoder learns from:
 The loss is the same, the decoder's gradient too.  `objective.sampled` is True for "total", else the name, which
 `latents.py` looks at; the formulas are in `kernels/reference/estimators.py`.
 
-`beta`, the weight of the KL term, is a number or a function of the step; `bound()` is the objective of the same kind
-that a test set is measured with: a true bound, with beta = 1 and no free bits.
+`beta`, the weight of the KL term, is given as a number or as a function of the step; `objective.beta(step)` says it,
+and `fit` records it.  `bound()` is the objective of the same kind that a test set is measured with: a true bound, with
+beta = 1 and no free bits.
 """
 from collections.abc import Callable
 from typing import Any

@@ -91,8 +91,8 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     objective.add_argument("--cyclical", type=number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
                            help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
     objective.add_argument("--gradient", choices=("total", "stl", "dreg"), default="total",
-                           help="of the loss as drawn, or the encoder's with less noise in it: stl for elbo, whose KL "
-                           "term it samples, dreg for iwae")
+                           help="total: the derivative of the loss at its draws; others estimate the encoder's part "
+                           "with less noise: stl for elbo, whose KL term it samples, dreg for iwae")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1), default=10, help="passes over the training images")
     training.add_argument("--batch-size", type=number(int, 1), default=128, metavar="B",
@@ -108,7 +108,9 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     add_threads(training)
     where = parser.add_argument_group("data and results")
     where.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{data.ALLOWED}; mnist comes with npvae")
-    where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none", help="of the pixels")
+    where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none",
+                       help="none: greys as they are; threshold: white from the middle grey on; static: drawn once, "
+                       "the grey is the chance of white; dynamic: drawn anew at every visit, the test images once")
     where.add_argument("--conditional", action="store_true", help="tell encoder and decoder the label of each image")
     where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use the first N images only")
     where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="where all results go")

@@ -1,4 +1,4 @@
-"""Priors p(z).  Read after `objectives.py`, before `latents.py` puts them to use; the formulas are in
+"""Priors p(z).  Read after `latents.py`, whose `Composed` puts them to use; the formulas are in
 `kernels/reference/priors.py`.
 
 A prior makes log p(z) of every draw, and its derivative by z and by what it has learned.  Buffers:  a.z (B, K, Z);

@@ -1,5 +1,8 @@
 """Property-based tests of a layer of your own: what Hypothesis draws, and one assertion.  Read after `gradcheck.py`.
 
+    from hypothesis import given
+    from npvae.testing import assert_gradients, inputs
+
     @given(inputs({"x": "BD", "gain": "D", "bias": "D"}, least=4))
     def test_layer_norm(inputs):
         assert_gradients(forward, backward, inputs)

@@ -1,4 +1,4 @@
-"""fit: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `gradcheck.py`.
+"""fit: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `optim.py`.
 
 Everything random comes from `seed`, in separate streams: the order of the rows, the noise eps, the dynamic
 binarization, the evaluation.  A stream starts anew at every epoch, so a run that was stopped and resumed goes on bit

@@ -1,4 +1,4 @@
-"""The README's commands and its five lines are what the programs take and do."""
+"""The README's commands and its six lines are what the programs take and do."""
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-def test_the_five_lines_run(monkeypatch):
+def test_the_six_lines_run(monkeypatch):
     """As printed, but on the first 2,000 images and for one epoch."""
     block = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
     assert "epochs=10" in block and len(block.splitlines()) <= 6

@@ -1,4 +1,4 @@
-"""Bias and activation: what a dense layer does after its matrix product.  First chapter of the kernels.
+"""Bias and activation: what a dense layer does after its matrix product.  Second chapter of the kernels.
 
 A dense layer is  out = f(pre + b)  with  pre = x W.  BLAS makes the product; the kernels here add the bias and apply
 the activation f, elementwise.  Shapes:  pre, out (B, H);  b (H,).

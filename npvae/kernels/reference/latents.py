@@ -1,4 +1,4 @@
-"""The latent space: reparameterization, and two forms of the KL term.  Third chapter of the kernels.
+"""The latent space: reparameterization, and two forms of the KL term.  Fourth chapter of the kernels.
 
 The encoder gives, for each image, a diagonal Gaussian  q(z|x) = N(mu, diag(sigma^2))  with  logvar = log sigma^2; the
 prior is  p(z) = N(0, I).  Shapes:  mu, logvar, kl (B, Z);  eps, z (B, K, Z);  log_ratio (B, K).

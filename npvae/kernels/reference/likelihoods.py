@@ -1,4 +1,4 @@
-"""Reconstruction: the negative log-likelihood -log p(x|z), in nats.  Second chapter of the kernels.
+"""Reconstruction: the negative log-likelihood -log p(x|z), in nats.  Third chapter of the kernels.
 
 One number per image and draw, nll[b, k] = -log p(x[b] | z[b, k]), summed over the D pixels: pixels are independent
 given z.  Shapes:  nll (B, K);  what the decoder puts out (B, K, D);  x (B, D), the same image for each of its K draws.

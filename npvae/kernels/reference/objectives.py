@@ -1,4 +1,4 @@
-"""Log-sum-exp and importance weights: the arithmetic of the tighter bounds.  Fourth chapter of the kernels.
+"""Log-sum-exp and importance weights: the arithmetic of the tighter bounds.  Fifth chapter of the kernels.
 
 Shapes:  log_w, weights (B, K);  bound (B,).
 """

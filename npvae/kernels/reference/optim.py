@@ -1,4 +1,4 @@
-"""Adam, over the flat vector of all parameters.  Fifth chapter of the kernels."""
+"""Adam, over the flat vector of all parameters.  Sixth chapter of the kernels."""
 import math
 
 import numpy as np
