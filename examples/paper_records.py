@@ -6,6 +6,8 @@ from typing import Any
 
 from npvae.checkpoint import write_atomically
 
+_BUT_RECORDS = ":(exclude)paper_tables.jsonl"
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     """A file of one JSON object per line; none where there is no file."""
@@ -17,13 +19,14 @@ def add_line(path: Path, record: dict[str, Any]) -> None:
 
 
 def commit() -> str:
-    """That of the code which is running."""
+    """That of the code which is running; "-dirty" if files were changed since, the records themselves apart."""
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     try:
-        run = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True,
-                             text=True)
+        name, changed = git("describe", "--always"), git("diff", "--name-only", "HEAD", "--", ":/", _BUT_RECORDS)
     except OSError:
         return "unknown"
-    return run.stdout.strip() or "unknown"
+    return name + "-dirty" * bool(changed) or "unknown"
 
 
 def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:

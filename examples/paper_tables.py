@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CosineLR, FreeBits, LinearAnnealing, MetricsLog,
                    Progress, StepLR, active_units, checkpoint, cli, fit, load_mnist)
 from npvae.data import binarize, to_float
-from npvae.evaluate import kl_per_dimension, log_likelihood
+from npvae.evaluate import LogLikelihood, kl_per_dimension, log_likelihood
 from npvae.hierarchical import active_units_per_layer
 from npvae.lanes import available_cores
 from npvae.objectives import Objective
@@ -43,7 +43,7 @@ from paper_records import add_line, commit, lines, trained_by
 
 RESULTS = Path(__file__).with_name("paper_tables.jsonl")
 ENDS = [sum(3 ** i for i in range(stages + 1)) for stages in range(8)]      # of the stages: 1, 4, 13, 40, ... 3280
-WARMUP, LONGEST = 100, 400      # epochs, of rows that keep the best
+WARMUP, PATIENCE, LONGEST = 100, 50, 400      # epochs, of rows that keep the best
 MADE_WARMUP, MADE_EPOCHS = 10, 40
 BLOCK = 250      # images measured at a time; after each the result so far is on disk
 FULL = 5000, 10000      # draws and images
@@ -142,20 +142,34 @@ def new_model(row: Row, x_train: np.ndarray, seed: int) -> VAE:
 
 class Keep(Callback):
     """The models that will be measured: those of certain epochs, or the best on the validation images, from the end of
-    the annealing on; then training stops 50 epochs after the best."""
+    the annealing on; then training stops PATIENCE epochs after the best."""
 
     def __init__(self, row: Row, folder: Path) -> None:
         self.row, self.folder = row, folder
 
+    def on_start(self, run: Run) -> None:
+        run.stop = self._since_best(run) >= PATIENCE
+
     def on_epoch(self, run: Run) -> None:
         if run.epoch in self.row.keep:
             run.vae.save(self.folder / f"epoch-{run.epoch}.npz")
-        losses = [metrics["test_loss"] for metrics in run.history][WARMUP:]
-        if losses and not self.row.keep:
-            best = losses.index(min(losses))
-            if best == len(losses) - 1:
-                run.vae.save(self.folder / "best.npz")
-            run.stop = len(losses) - 1 - best >= 50
+        if not self.row.keep and run.epoch > WARMUP and self._since_best(run) == 0:
+            run.vae.save(self.folder / "best.npz")
+        run.stop = self._since_best(run) >= PATIENCE
+
+    def _since_best(self, run: Run) -> int:
+        """Epochs; 0 where none is waited for."""
+        return 0 if self.row.keep or run.epoch <= WARMUP else run.epoch - best_epoch(run.history)
+
+
+class Sessions(Callback):
+    """sessions.jsonl: a line for each time that training begins or goes on, after how many epochs, by which code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_start(self, run: Run) -> None:
+        add_line(self.path, {"epoch": run.epoch, "commit": commit(), "threads": run.vae.threads})
 
 
 # ---- The commands
@@ -169,18 +183,12 @@ def train(args: argparse.Namespace) -> None:
     per_epoch = -(-len(x_train) // row.batch)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / "checkpoint.npz"
-    note_session(folder, args)
     with threadpool_limits(args.threads, user_api="blas"):
         fit(vae, x_train, x_valid, min(row.epochs, args.epochs or row.epochs), row.batch, row.adam(per_epoch),
             row.objective(per_epoch), row.k, "dynamic" if row.data == "dynamic" else "none", args.seed,
-            [Keep(row, folder), Checkpoint(state), MetricsLog(folder / "metrics.jsonl"), Progress()],
+            [Sessions(folder / "sessions.jsonl"), Keep(row, folder), Checkpoint(state),
+             MetricsLog(folder / "metrics.jsonl"), Progress()],
             state if state.exists() else None)
-
-
-def note_session(folder: Path, args: argparse.Namespace) -> None:
-    """sessions.jsonl: a line for each time that training begins or goes on, after how many epochs, by which code."""
-    line = {"epoch": len(lines(folder / "metrics.jsonl")), "commit": commit(), "threads": args.threads}
-    add_line(folder / "sessions.jsonl", line)
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -196,14 +204,15 @@ def measure(args: argparse.Namespace) -> None:
         history = lines(folder / "metrics.jsonl")
         epoch = best_epoch(history) if path.stem == "best" else int(path.stem[6:])
         what = {"row": args.row, "epoch": epoch, "seed": seed, "samples": args.samples, "images": len(x)}
-        if any(what.items() <= one.items() for one in lines(args.results)):
-            continue
         vae = VAE.load(path)
+        model = {"crc32": zlib.crc32(vae.parameters.flat.data)}
+        if any({**what, **model}.items() <= {**model, **one}.items() for one in lines(args.results)):
+            continue
         vae.threads = args.threads
         with threadpool_limits(args.threads, user_api="blas"):
             found = measured(vae, x, args.samples, path.with_suffix(".measured.npz"))
         add_line(args.results, {
-            **what, **found, "training_seconds": round(sum(metrics["seconds"] for metrics in history[:epoch])),
+            **what, **model, **found, "training_seconds": round(sum(metrics["seconds"] for metrics in history[:epoch])),
             "commit": trained_by(lines(folder / "sessions.jsonl"), epoch), "measured_by": here, **protocol(row),
             "model": vae.config(), "published": row.published})
         print(f"{args.row}, epoch {epoch}: NLL {found['nll']:.2f} +- {found['error']:.2f}, "
@@ -268,9 +277,9 @@ def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial
         done = np.concatenate([done, block(start)], axis=1)
         checkpoint.write(partial, {"done": done}, {"of": of, "seconds": seconds + time.perf_counter() - began})
     values, errors, ess = done
-    return {"seconds": round(seconds + time.perf_counter() - began), "nll": -float(values.mean()),
-            "error": float(values.std(ddof=1) / math.sqrt(len(values))),
-            "sampling_error": float(np.sqrt(np.square(errors).sum()) / len(errors)), "ess": float(np.median(ess))}
+    found = LogLikelihood(values, ess, errors, of[0])
+    return {"seconds": round(seconds + time.perf_counter() - began), "nll": -found.mean,
+            "error": found.standard_error, "sampling_error": found.sampling_error, "ess": float(np.median(ess))}
 
 
 # ---- The table

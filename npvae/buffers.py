@@ -1,4 +1,5 @@
-"""Every array of a training step, listed once with its shape.  Read beside `model.py`, as its list of names.
+"""Every array of a training step, listed once with its shape.  Read beside `model.py`, as its list of names.  Those
+that a flow, a prior or a MADE decoder needs besides, it lists itself, in its `add_buffers`.
 
 `a` holds the values of a pass, `d` their gradients.  B images, K draws each, D pixels, Z latent dimensions, H the width
 of a hidden layer, P numbers that the decoder puts out, L classes of labels (0 for none), N numbers that the prior

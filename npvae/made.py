@@ -51,9 +51,9 @@ class MADE:
         for layer, own in zip((self.first, self.last), rng.spawn(2)):
             layer.initialize(params, own)
 
-    def check(self, x: Array, name: str) -> None:
+    def check(self, x: Array, name: str, white: int = 1) -> None:
         """Raises ValueError for greys: of them the factors p(x_d | x_1 ... x_{d-1}, z) make no distribution."""
-        grey = x[(x != 0) & (x != (255 if x.dtype == np.uint8 else 1))]
+        grey = x[(x != 0) & (x != white)]
         if grey.size:
             raise ValueError(f"{name} must be black and white for a decoder made:H, which looks at pixels, found "
                              f"{grey[0]:g} among zeros and ones: fit(binarize=...) or --binarize make them so")

@@ -124,7 +124,8 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
 def add_threads(group: Any) -> None:
     """The flag for the cores."""
     group.add_argument("--threads", type=number(int, 1), default=min(2, available_cores()), metavar="N",
-                       help="cores at work; 1 and 2 give the same numbers, bit for bit, with --kernels numba")
+                       help="cores at work; 1 and 2 give the same numbers to rounding, and bit for bit with --kernels "
+                       "numba, --prior normal, --posterior gaussian and any likelihood but gaussian-optimal")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -28,7 +28,7 @@ class DenseOutput:
         self.W, self.b, self.shapes, self.initialize = (
             self.layer.W, self.layer.b, self.layer.shapes, self.layer.initialize)
 
-    def check(self, x: Array, name: str) -> None:
+    def check(self, x: Array, name: str, white: int = 1) -> None:
         """It looks at no pixel: what the likelihood takes fits."""
 
     def add_buffers(self, a: Any, d: Any, take: Take) -> None:

@@ -62,7 +62,7 @@ class Rows:
         self.dynamic = binarize == "dynamic"
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
         if not self.dynamic:
-            vae.output.check(self.array, name)
+            vae.output.check(self.array, name, white=round(1 / self.scale))
         self.labels = (vae.check_labels(labels, len(x), name.replace("x_", "labels_"))
                        if vae.classes or labels is not None else None)
         self._noise: dict[tuple[int, ...], Array] = {}

@@ -115,6 +115,14 @@ def test_categorical_is_a_softmax(kernels):
     assert nll[7] == 0 and (np.delete(nll, 7) == 1e4).all()
 
 
+@MODULES
+def test_a_pixel_that_is_nan_has_no_gradient(kernels):
+    dlogits, logits = np.ones((1, 2, 6)), np.zeros((1, 2, 6))
+    kernels.categorical_nll_backward(dlogits, np.ones((1, 2)), np.full((1, 2, 2), math.log(3)), logits,
+                                     np.array([[np.nan, 0.5]]))
+    assert np.isnan(dlogits[..., :3]).all() and np.allclose(dlogits[..., 3:], [1 / 3, -2 / 3, 1 / 3])
+
+
 def rising(a, k):
     return math.prod(Fraction(a) + j for j in range(k))
 

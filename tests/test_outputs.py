@@ -17,6 +17,12 @@ def test_greys_are_refused_in_one_line(call):
     assert np.array_equal(before, vae.parameters.flat)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.int64, np.float16])
+def test_zeros_and_ones_of_any_type_are_black_and_white(dtype):
+    vae, x = VAE(4, (3,), decoder="made:5"), np.array([[0, 1, 1, 0]])
+    assert vae.elbo(x.astype(dtype), np.random.default_rng(0)) == vae.elbo(x * 1.0, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("decoder", ["made", "made:", "made:0", "made:-3", "made:4.5", "made:4+", "Made:4", "made:4 ",
                                      "dens", "", 4, None])
 def test_an_unknown_decoder_is_refused_in_one_line(decoder):

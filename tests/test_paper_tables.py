@@ -144,6 +144,13 @@ def test_train_go_on_measure_and_table(tmp_path, monkeypatch, capsys):
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
     assert [row[:3] for row in rows] == [["| vae-k1 (10 draws, 20 images)", str(one["epoch"]),
                                           f"{one['nll']:.2f} +- {one['error']:.2f}"] for one in a]
+    assert call(monkeypatch, tmp_path / "a", "train", "vae-k1", "--seed", 4) == 2      # and has not been a session
+    folder = tmp_path / "a" / "out" / "vae-k1"
+    assert [one["epoch"] for one in paper_records.lines(folder / "sessions.jsonl")] == [0]
+    (folder / "epoch-2.npz").write_bytes((folder / "epoch-3.npz").read_bytes())      # another model is measured anew
+    assert call(monkeypatch, tmp_path / "a", "measure", "vae-k1", "--samples", 10, "--images", 20) == 0
+    assert [one["nll"] for one in paper_records.lines(tmp_path / "a" / "results.jsonl")][2:] == [a[1]["nll"]]
+    capsys.readouterr()
     assert rows[0][4] == f"{sum(a[0]['kl_per_dimension']):.2f}" and rows[0][6] == f"{ROW.published} |"
     assert call(monkeypatch, tmp_path / "a", "rows") == 0 and "static-made" in capsys.readouterr().out
 
@@ -185,6 +192,9 @@ def test_which_models_are_kept(monkeypatch, tmp_path, losses, saved, stopped):
             ends = run.epoch
             break
     assert kept == [(epoch, "best.npz") for epoch in saved] and ends == stopped
+    again = SimpleNamespace(history=run.history, epoch=run.epoch, stop=False)
+    keep.on_start(again)      # called once more
+    assert again.stop == bool(stopped)
     assert paper_tables.best_epoch(run.history) == saved[-1]
 
 
@@ -237,7 +247,7 @@ def test_a_measurement_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, mon
     monkeypatch.setattr(paper_tables, "log_likelihood", stopping)
     with pytest.raises(KeyboardInterrupt):
         paper_tables.measured(vae, x, 20, tmp_path / "stopped.npz")
-    assert paper_tables.measured(vae, x, 20, tmp_path / "stopped.npz") == {**whole, "seconds": 0}
+    assert {**paper_tables.measured(vae, x, 20, tmp_path / "stopped.npz"), "seconds": 0} == {**whole, "seconds": 0}
     assert sizes == [4, 4, 3, 3]
     other = small_model(seed=1)[0]
     for what, again in (((vae, x[:8], 20), 2), ((other, x[:8], 20), 2), ((other, x[:8], 21), 2), ((vae, x, 20), 3),

@@ -11,17 +11,11 @@ from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, cli, fit, hierarchical_
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.hierarchical import active_units_per_layer
 from npvae.kernels import reference
+from test_identities import close_to
 from two_layers import B, D, Y, Z, batch, exact_log_p, hierarchy, linear, moments, set_posteriors
 
 NAMES = pytest.mark.parametrize("kernels", ["numpy", "numba"])
 ENCODERS = [f"{head}{layer}.{part}" for head in ("mu", "logvar") for layer in ("", "2") for part in "Wb"]
-
-
-def close_to(draws, expected, what):
-    """The mean of `draws` over axis 0 is `expected`, within five standard errors."""
-    error = np.abs(draws.mean(axis=0) - expected)
-    allowed = 5 * draws.std(axis=0) / math.sqrt(len(draws)) + 1e-12
-    assert (error <= allowed).all(), f"{what}: off by {(error / allowed).max() * 5:.1f} standard errors"
 
 
 # --- what is drawn ---

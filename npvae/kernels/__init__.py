@@ -7,7 +7,8 @@ A kernel is a function on arrays.  Two twin packages hold the same kernels under
 
 The contract, for both twins:
 
-1. `x_forward` computes values; `x_backward`, directly below it, is its derivative.
+1. `x_forward` computes values; `x_backward`, directly below it, is its derivative.  (Not quite: `mask_backward` is that
+   of a mask and of the product behind it, and its arguments are the product's.)
 2. Arguments: outputs first, then the upstream gradients, then forward values, then scalars.
 3. Outputs are written, never accumulated.  Where two paths meet, the caller adds, in a visible line.
 4. Nothing is returned, nothing is drawn at random.  The fused twin allocates nothing.

@@ -87,12 +87,12 @@ def categorical_nll_forward(nll, log_sum, logits, x):
 
 @jit
 def categorical_nll_backward(dlogits, dnll, log_sum, logits, x):
-    levels = logits.shape[2] // x.shape[1]
+    zero, levels = dnll.dtype.type(0), logits.shape[2] // x.shape[1]
     steps = dnll.dtype.type(levels - 1)
     for b in range(logits.shape[0]):
         for k in range(logits.shape[1]):
-            upstream = dnll[b, k]
             for d in range(x.shape[1]):
+                upstream = dnll[b, k] + zero * x[b, d]
                 scores, dscores = logits[b, k, d * levels:(d + 1) * levels], dlogits[b, k, d * levels:(d + 1) * levels]
                 for j in range(levels):
                     dscores[j] = upstream * exp(scores[j] - log_sum[b, k, d])

@@ -124,11 +124,14 @@ def categorical_nll_backward(dlogits: Array, dnll: Array, log_sum: Array, logits
     """forward was  nll = sum_d log sum_j exp(l_j) - l_i:
 
         dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - log_sum), the softmax         (D12.7)
+
+    and NaN for all levels of a pixel that is NaN.
     """
     scores = logits.reshape(*log_sum.shape, -1)
     levels = scores.shape[-1]
     taken = np.arange(levels) == _level(x, levels)
-    dlogits[...] = (dnll[..., None, None] * (np.exp(scores - log_sum[..., None]) - taken)).reshape(dlogits.shape)
+    upstream = dnll[..., None, None] + 0 * x[:, None, :, None]
+    dlogits[...] = (upstream * (np.exp(scores - log_sum[..., None]) - taken)).reshape(dlogits.shape)
 
 
 def _rest(z: Array) -> Array:
