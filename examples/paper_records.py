@@ -1,8 +1,11 @@
 """How the programs of the published tables write down what they find: one JSON object per line, and by which code."""
 import json
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from npvae.checkpoint import write_atomically
 
@@ -34,3 +37,18 @@ def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:
     found = [one["commit"] for one in sessions if one["epoch"] < epoch]
     known = bool(sessions) and sessions[0]["epoch"] == 0
     return ", ".join(dict.fromkeys(found if known else ["unknown", *found]))
+
+
+def evenly(x: np.ndarray, images: int) -> np.ndarray:
+    """So many rows of x from all over it: the test images of the static binarization are sorted by their label."""
+    return x[np.arange(min(images, len(x))) * len(x) // min(images, len(x))]
+
+
+def largest_first(kl: np.ndarray) -> list[float]:
+    """KL per dimension as a record has it."""
+    return [round(float(value), 4) for value in np.sort(kl)[::-1]]
+
+
+def fingerprint(samples: int, *arrays: np.ndarray) -> list[int]:
+    """Of what a measurement is of: one that was stopped goes on only with the same."""
+    return [samples, *(zlib.crc32(np.ascontiguousarray(array).data) for array in arrays)]

@@ -222,14 +222,14 @@ def measured(weights: Weights, x: np.ndarray, samples: int, partial: Path) -> di
         return [column.numpy() for column in log_likelihood(weights, rows, seeded(2016, start), samples)]
 
     with torch.inference_mode():
-        of = paper_tables.fingerprint(samples, x, *(value.numpy() for value in weights.values()))
+        of = paper_records.fingerprint(samples, x, *(value.numpy() for value in weights.values()))
         found = paper_tables.by_blocks(block, x, of, partial)
         mu, logvar = encode(weights, images)
         kl = 0.5 * (mu * mu + logvar.exp() - 1 - logvar).double()
         z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=seeded(0, 0))
         log_p = log_p_of_x(weights, images, z[:, None])[:, 0].double()
         return {**found, "active": int((mu.double().var(0, correction=0) > 0.01).sum()),
-                "kl_per_dimension": paper_tables.largest_first(kl.mean(0).numpy()),
+                "kl_per_dimension": paper_records.largest_first(kl.mean(0).numpy()),
                 "minus_elbo": float((kl.sum(1) - log_p).mean())}
 
 
@@ -273,7 +273,7 @@ def run(args: argparse.Namespace) -> None:
                  "training_seconds": round(state["seconds"]), "commit": ", ".join(state["commits"]),
                  **paper_tables.protocol(paper_tables.ROWS[ROW]), "model": NETWORK}
     x_test = binarize(load_mnist()[2], "static", np.random.default_rng(2016))
-    x = paper_tables.evenly((x_test == 255).astype(np.float32), args.images)
+    x = paper_records.evenly((x_test == 255).astype(np.float32), args.images)
     here, partial = paper_records.commit(), args.out / f"{about['row']}-{about['epoch']}.measured.npz"
     what = {name: about[name] for name in ("row", "epoch", "seed")} | {"samples": args.samples, "images": len(x)}
     record = next((one for one in paper_records.lines(args.results) if what.items() <= one.items()), None)

@@ -142,7 +142,7 @@ class Run:
         if "training" not in manifest:
             raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
         ours = {**self.vae.config(), **self.settings}
-        theirs = {**manifest["vae"], **manifest["settings"]}
+        theirs = {"shuffle": True, **manifest["vae"], **manifest["settings"]}      # older checkpoints do not say it
         differing = [f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
                      for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
         if differing:
@@ -165,12 +165,12 @@ class Run:
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
         optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
         seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
-        labels_train: Array | None = None, labels_test: Array | None = None) -> list[Metrics]:
+        labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True) -> list[Metrics]:
     """Train `vae` in place; one dict of metrics per epoch is returned.
 
     Parameters
     ----------
-    x_train, x_test : images (N, D), uint8 (0 to 255) or float
+    x_train, x_test : images (N, D), uint8 (0 to 255) or float;  x_train comes in a new order each epoch if `shuffle`
     optimizer : Adam; None makes one with its defaults
     objective : called on each batch; see `npvae.objectives`
     n_samples : K, draws of z per image
@@ -199,7 +199,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
-                "images": len(train), **train.checksums()}
+                "images": len(train), "shuffle": bool(shuffle), **train.checksums()}
     run = Run(vae, optimizer, objective, train, test, settings, epochs)
     run.begin_epoch()
     run.optimizer.prepare(vae.parameters)
@@ -235,8 +235,9 @@ def _train(run: Run, callbacks: Sequence[Callback]) -> None:
 
 def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     """Go on from batch `run.batch` to the end of the epoch, evaluate, report."""
-    order = stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(len(run.train))
-    size = run.settings["batch_size"]
+    order, size = np.arange(len(run.train)), run.settings["batch_size"]
+    if run.settings["shuffle"]:
+        stream(run.settings["seed"], _SHUFFLE, run.epoch).shuffle(order)
     before, began = run.sums["seconds"], time.perf_counter()
     while run.batch < run.batches:
         train_step(run, order[run.batch * size:(run.batch + 1) * size])
@@ -247,8 +248,7 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     if hasattr(run.vae.likelihood, "after_epoch"):
         run.vae.likelihood.after_epoch(run.vae, run.train, stream(run.settings["seed"], _SIGMA, run.epoch))
     metrics = _evaluate(run)
-    seconds = before + time.perf_counter() - began
-    images, trained = run.sums["images"], run.sums["seconds"]
+    seconds, images, trained = before + time.perf_counter() - began, run.sums["images"], run.sums["seconds"]
     run.history.append({
         "epoch": run.epoch + 1, "step": run.step, "seconds": seconds, "images_per_second": images / trained,
         "learning_rate": float(run.optimizer.lr(run.optimizer.t - 1)), "beta": float(run.objective.beta(run.step - 1)),
