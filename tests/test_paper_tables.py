@@ -60,10 +60,12 @@ def test_the_stages():
     expected = [1e-3 * 10 ** (-i / 7) for i in range(8) for _ in range(3 ** i)]
     ends = np.flatnonzero(np.diff(expected)) + 1
     steps = [0, *(7 * ends - 1), *(7 * ends), 7 * 3280 - 1]      # of seven in an epoch, those around each change
-    for row in paper_tables.ROWS.values():
+    for name, row in paper_tables.ROWS.items():
         adam = row.adam(7)
         if row.data == "dynamic":
-            assert (row.epochs, row.batch, adam.eps) == (3280, 20, 1e-4) and adam.beta1 == 0.9 and adam.beta2 == 0.999
+            theirs = (0.99, 5e-6, False, 59600) if name == "vae-k1-published-code" else (0.9, 1e-4, True, None)
+            assert (adam.beta1, adam.eps, row.shuffle, row.images) == theirs and adam.beta2 == 0.999
+            assert (row.epochs, row.batch) == (3280, 20)
             assert set(row.keep) == {100, 121, 364, 1093, 3280} and row.model["hidden"] == (200, 200)
             rates = [expected[step // 7] for step in steps]
             assert [adam.lr(step) for step in steps] == pytest.approx(rates, rel=1e-12)
@@ -104,6 +106,7 @@ def test_the_start():
 def test_the_images(monkeypatch, tmp_path):
     monkeypatch.setattr(paper_tables, "load_mnist", paper_tables_data)
     train, beside, test = paper_tables.load_rows(ROW, tmp_path)
+    assert np.array_equal(paper_tables.load_rows(replace(ROW, images=9), tmp_path)[0], train[:9])
     pixels = paper_tables_data()[2]
     assert np.array_equal(train, paper_tables_data()[0]) and np.array_equal(beside, pixels)
     assert set(np.unique(test)) == {0, 255} and abs((test / 255 - pixels / 255).mean()) < 0.01

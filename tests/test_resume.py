@@ -100,6 +100,20 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == content
 
 
+def test_a_resumed_run_keeps_its_order(tmp_path):
+    """As they stand, or shuffled; older checkpoints do not say which, and were shuffled."""
+    path, call = tmp_path / "a.npz", {"batch_size": 4, "epochs": 2}
+    Leg(path, 0, {**call, "epochs": 1, "shuffle": False}, {})
+    with pytest.raises(CheckpointError, match="shuffle is True here and False there"):
+        Leg(path, 0, call, {}, resume=path)
+    straight = Leg(tmp_path / "b.npz", 0, call, {})
+    Leg(path, 0, {**call, "epochs": 1}, {})
+    arrays, manifest = checkpoint.read(path)
+    del manifest["settings"]["shuffle"]
+    checkpoint.write(path, arrays, manifest)
+    assert Leg(path, 0, call, {}, resume=path).bits() == straight.bits()
+
+
 def test_the_noise_state_matters(tmp_path):
     """The comparison sees it when the stream of eps starts anew in the middle of an epoch."""
     call = {"batch_size": 4, "epochs": 2}

@@ -74,6 +74,7 @@ def test_the_order_depends_on_epoch_and_seed_alone():
     assert first != second and first != tuple(range(99))
     assert orders(1)[0] not in (first, second)
     assert orders(0, objective=IWAE(), n_samples=3, binarize="dynamic") == [first, second]
+    assert orders(0, shuffle=False) == 2 * [tuple(range(99))]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
