@@ -215,8 +215,8 @@ class BetaBinomial(_Levels):
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ P(x|z) (rows, D)."""
-        alpha, beta = np.split(np.exp(output.real.astype(float)), 2, axis=1)
+        """x ~ P(x|z) (rows, D).  Beyond exp(700) and exp(-700), near the ends of double precision, nothing changes."""
+        alpha, beta = np.split(np.exp(np.clip(output.real.astype(float), -700, 700)), 2, axis=1)
         return (rng.binomial(_STEPS, rng.beta(alpha, beta)) / _STEPS).astype(output.dtype)
 
 

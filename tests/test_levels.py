@@ -274,3 +274,14 @@ def test_draws_have_the_type_of_the_output_and_are_levels(name, dtype):
     x = likelihood.draw(reference, output, Block({}, dtype), np.random.default_rng(0))
     assert x.dtype == dtype and x.shape == likelihood.mean(reference, output).shape == (7, 3)
     likelihood.check(x.real, "x")
+
+
+@pytest.mark.parametrize("log_alpha, log_beta, expected", [
+    (1e4, 1e4, 0.5), (1e4, -1e4, 1), (-1e4, 1e4, 0), (-1e4, -1e4, 0.5), (0, 1e4, 0)])
+def test_draws_of_a_beta_binomial_far_out(log_alpha, log_beta, expected):
+    """A fair coin thrown 255 times, one thrown once, or no coin."""
+    output = np.tile([log_alpha, log_beta], (2000, 1))
+    x = find("beta-binomial").draw(reference, output, Block({}, "float64"), np.random.default_rng(0))
+    spread = 0.5 / math.sqrt(255) if log_alpha > 0 else 0.5
+    assert abs(x.mean() - expected) <= (5 * spread / math.sqrt(len(x)) if expected == 0.5 else 0)
+    assert x.std() == pytest.approx(spread if expected == 0.5 else 0, rel=0.1)
