@@ -48,7 +48,8 @@ def hidden_degrees(units: int, n: int, rng: np.random.Generator | None = None, l
 def mask(inputs: Array, outputs: Array, strict: bool = False) -> Array:
     """M[i, j] = 1 where output j sees input i, else 0, (in, out): where its degree is as high, or, if `strict` (the
     last layer), higher  (D14.8)."""
-    return inputs[:, None] < outputs if strict else inputs[:, None] <= outputs
+    below = inputs[:, None] < outputs if strict else inputs[:, None] <= outputs
+    return below.astype(np.float64)
 
 
 class Staircase:

@@ -119,26 +119,18 @@ class VAE:
     def forward(self, a: SimpleNamespace, sampled: bool | str, kernels: ModuleType | None = None) -> None:
         """From a.x and a.eps to a.nll and a.kl (or, if `sampled`, a.log_ratio)."""
         params, kernels = self.parameters, kernels or self.kernels
-        self._forward_encoder(kernels, a)
-        self.latent.forward(kernels, a, params, sampled)
-        self._forward_decoder(kernels, a)
-        self.output.forward(kernels, a, params)
-        self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
-
-    def _forward_encoder(self, kernels: ModuleType, a: SimpleNamespace) -> None:
-        """From a.x to a.mu and a.logvar."""
         if self.classes:
             kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
-        self.latent.before(kernels, a, self.parameters)
-        self.encoder.forward(kernels, a.encoder, a.encoder_pre, self.parameters)
-        self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], self.parameters)
-        self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], self.parameters)
-
-    def _forward_decoder(self, kernels: ModuleType, a: SimpleNamespace) -> None:
-        """From a.z to the last hidden layer, a.decoder[-1]."""
+        self.latent.before(kernels, a, params)
+        self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
+        self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
+        self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
+        self.latent.forward(kernels, a, params, sampled)
         if self.classes:
             kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
-        self.decoder.forward(kernels, a.decoder, a.decoder_pre, self.parameters)
+        self.decoder.forward(kernels, a.decoder, a.decoder_pre, params)
+        self.output.forward(kernels, a, params)
+        self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str, kernels: ModuleType | None = None,
                  grads: Block | None = None) -> None:
@@ -225,7 +217,12 @@ class VAE:
     def _encode(self, x: Array, labels: Array, a: SimpleNamespace) -> None:
         """The forward pass as far as a.mu and a.logvar."""
         a.x[...], a.labels[...] = x, labels
-        self._forward_encoder(self.kernels, a)
+        if self.classes:
+            self.kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
+        self.latent.before(self.kernels, a, self.parameters)
+        self.encoder.forward(self.kernels, a.encoder, a.encoder_pre, self.parameters)
+        self.mu.forward(self.kernels, a.mu, a.mu_pre, a.encoder[-1], self.parameters)
+        self.logvar.forward(self.kernels, a.logvar, a.logvar_pre, a.encoder[-1], self.parameters)
 
     def decode(self, z: Array, labels: Array | None = None) -> Array:
         """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
@@ -342,7 +339,9 @@ class VAE:
             block = slice(start, start + rows)
             a, _ = self.passes(len(z[block]), 1)
             a.z_rows[...], a.labels[...] = z[block], labels[block]
-            self._forward_decoder(self.kernels, a)
+            if self.classes:
+                self.kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
+            self.decoder.forward(self.kernels, a.decoder, a.decoder_pre, self.parameters)
             self.output.generate(self.kernels, a, self.parameters, rng)
             images[block] = (self.output.draw(self, a, rng) if drawn
                              else self.likelihood.mean(self.kernels, a.rows))

@@ -235,10 +235,10 @@ def _train(run: Run, callbacks: Sequence[Callback]) -> None:
 
 def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     """Go on from batch `run.batch` to the end of the epoch, evaluate, report."""
-    order, size = np.arange(len(run.train)), run.settings["batch_size"]
-    if run.settings["shuffle"]:
-        stream(run.settings["seed"], _SHUFFLE, run.epoch).shuffle(order)
-    before, began = run.sums["seconds"], time.perf_counter()
+    order = stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(len(run.train))
+    if not run.settings["shuffle"]:
+        order.sort()
+    size, before, began = run.settings["batch_size"], run.sums["seconds"], time.perf_counter()
     while run.batch < run.batches:
         train_step(run, order[run.batch * size:(run.batch + 1) * size])
         run.sums["seconds"] = before + time.perf_counter() - began
