@@ -218,6 +218,7 @@ def measure(args: argparse.Namespace) -> None:
         what = {"row": args.row, "epoch": epoch, "seed": seed, "samples": args.samples, "images": len(x)}
         vae = VAE.load(path)
         model = {"crc32": zlib.crc32(vae.parameters.flat.data)}
+        # records from before `crc32` was one of their entries are taken for this model's
         if any({**what, **model}.items() <= {**model, **one}.items() for one in lines(args.results)):
             continue
         vae.threads = args.threads
