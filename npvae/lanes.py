@@ -1,14 +1,15 @@
 """Two cores: how the passes of a model are run.  Beside the lesson; `model.py` says what is computed.
 
     Direct    on whole batches, as it is written, by Python; BLAS may use threads of its own
-    Lanes     the batch is cut into lanes, each with a part of the rows.  What a pass does in a lane is recorded once
-              and then replayed without Python (`kernels/fused/native.py`), each lane by one thread, BLAS with one
+    Lanes     the batch is cut into lanes, each with a part of the rows (`cuts.py`).  What a pass does in a lane is
+              recorded once and then replayed without Python (`kernels/fused/native.py`), each lane by one thread, BLAS
+              with one
 
 Chosen by measurement, 784-128-20 at batch 128 on two cores: BLAS with two threads and everything else on one core
 0.63 ms a step, lanes 0.50 ms, of which the products alone are 0.40.  BLAS's threads meet after every product; two
 threads of Python, one for each half of the batch, wait for the interpreter (0.55 ms).  Here the threads meet some five
 times in a step: around the forward pass; when all of dpre is there, for the gradients of the weights; before and after
-the update.
+the update; and around each product that is cut by the weights.
 
 The lanes do not depend on the threads that run them, and nothing is added in an order that does: one thread and two
 give the same bits.
@@ -28,13 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .cuts import LINE, add_up, images_of, phases, pieces, shares
 from .kernels import reference
 from .params import Array, Block
 
 if TYPE_CHECKING:
     from .model import VAE
-
-_LINE = 64      # parameters are cut at multiples of it, so that no two threads write into one cache line
 
 Task = Callable[[Any], None]      # calls kernels of the module it is given
 
@@ -76,30 +76,12 @@ def compile_backward(vae: "VAE") -> None:
     """Record the backward pass and the update, which compiles their kernels; for `_compile_the_rest`."""
     from .kernels.fused.native import meet
     lanes = Lanes(vae, 1)
-    a, d = vae.passes(2, 1)
+    a, d = vae.passes(128, 1)      # as many as are usual: smaller batches are cut elsewhere
     lanes.record(lambda kernels: vae.forward(a, False, kernels))      # it makes the memory of masked weights
     lanes.order_backward(d, a, sampled=False)
     theta, m, v, grad = np.zeros((4, 1), vae.dtype)
     lanes.order([lanes.record(lambda kernels: kernels.adam_update(theta, m, v, grad, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0))])
     meet(np.zeros(1, np.int64).ctypes.data, 0, 1, 0)
-
-
-def pieces(size: int, number: int, multiple: int = 1) -> list[slice]:
-    """0 ... size in so many pieces of nearly equal size, cut at multiples of a number."""
-    ends = [size * i // number // multiple * multiple for i in range(number)] + [size]
-    return [slice(*pair) for pair in zip(ends, ends[1:])]
-
-
-def images_of(a: SimpleNamespace, batch: int, part: slice) -> SimpleNamespace:
-    """Views of some images of the batch: an array has a row for each image, or for each image and draw."""
-    def cut(value: Any) -> Any:
-        if isinstance(value, list):
-            return [cut(one) for one in value]
-        if not isinstance(value, np.ndarray):
-            return value
-        draws = len(value) // batch
-        return value[part.start * draws:part.stop * draws]
-    return SimpleNamespace(**{name: cut(value) for name, value in vars(a).items()})
 
 
 class Direct:
@@ -134,10 +116,11 @@ class Lanes:
 
     def __init__(self, vae: "VAE", threads: int) -> None:
         self.vae, self.threads = weakref.proxy(vae), threads
-        self.number = max(2, threads - threads % 2)      # even: see _add_others
+        self.number = max(2, threads - threads % 2)      # even: see add_up
         self.gradients = [vae.parameters.zeros_like() for _ in range(self.number)]
+        self.shares = shares(vae.parameters.shapes, self.number)
         # of the parameters, and of what a product or a bias's kernel has written: at most two in a tensor on average
-        self.squares = np.zeros((self.number, 2 * len(vae.gradients) + 1, 1), vae.dtype)
+        self.squares = np.zeros((self.number, 3 * len(vae.gradients), 1), vae.dtype)
         self.kernels = Whole(self)
         self._inside = False
 
@@ -194,7 +177,9 @@ class Lanes:
             first = [[(mask, [array[part] for array in arrays])
                       for arrays in masks for part in [pieces(len(arrays[0]), self.number)[lane]]]
                      for lane in range(self.number)]
-            a.orders[key] = self.order(first, [[call for call in lane if call[0] is not mask] for lane in lanes])
+            whole = self.record(lambda kernels: self.vae.forward(a, sampled, kernels))
+            whole, *lanes = ([call for call in calls if call[0] is not mask] for calls in (whole, *lanes))
+            a.orders[key] = self.order(first, *phases(whole, lanes, self.number, self.vae.kernels, self.record))
         self.run(a.orders[key])
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
@@ -217,13 +202,15 @@ class Lanes:
         blocks = self.gradients[:len(lanes)] if len(lanes) > 1 else [vae.gradients]
         chains = [[call for call in record(*lane) if not self._is_weight_gradient(call)]
                   for lane in zip(self._cut(d, a), lanes, blocks)]
-        products = [call for call in record(d, a, vae.gradients) if self._is_weight_gradient(call)]
+        whole = record(d, a, vae.gradients)
+        products = [call for call in whole if self._is_weight_gradient(call)]
         written = [out for _, (out, *_) in products]
         others = [name for name, gradient in vae.gradients.items()
                   if not any(np.may_share_memory(gradient, out) for out in written)]
         rest = [self.record(lambda kernels: self._multiply(kernels, products, lane)) for lane in range(self.number)]
         rest[0] += self.record(lambda kernels: self._add_others(kernels, others, blocks))
-        return self.order(chains, rest)
+        whole = [call for call in whole if not self._is_weight_gradient(call)]
+        return self.order(*phases(whole, chains, self.number, self.vae.kernels, self.record), rest)
 
     def _is_weight_gradient(self, call: Any) -> bool:
         """A product into a block of gradients, masked or not."""
@@ -234,22 +221,19 @@ class Lanes:
     def _multiply(self, kernels: ModuleType, products: Sequence[Any], lane: int) -> None:
         """A part of each weight's gradient, with its sum of squares while it is in the cache; and of the parameters."""
         flat = self.vae.parameters.flat
-        kernels.sum_squares(self.squares[lane, -1], flat[pieces(flat.size, self.number, _LINE)[lane]])
-        for squares, (kernel, (out, x, dpre, *mask)) in zip(self.squares[lane], products):
+        for squares, part in zip(self.squares[lane], self.shares[lane]):
+            kernels.sum_squares(squares, flat[part])
+        for squares, (kernel, (out, x, dpre, *mask)) in zip(self.squares[lane, len(self.vae.gradients):], products):
             part = pieces(len(out), self.number)[lane]
             getattr(kernels, kernel.__name__)(out[part], x[part], dpre, *(rows[part] for rows in mask))
             kernels.sum_squares(squares, out[part].reshape(-1))
 
     def _add_others(self, kernels: ModuleType, names: Sequence[str], blocks: Sequence[Block]) -> None:
         """All other gradients, summed over the lanes."""
-        for squares, name in zip(self.squares[0, -2::-1], names):
-            total, *parts = (block[name] for block in (self.vae.gradients, *blocks))
-            if len(parts) > 1:
-                kernels.add(total, parts[0], parts[1])
-                source, target = total, parts[0]      # to and fro, as no output may be an input; an odd number of times
-                for part in parts[2:]:
-                    kernels.add(target, source, part)
-                    source, target = target, source
+        for squares, name in zip(self.squares[0, ::-1], names):
+            total = self.vae.gradients[name]
+            if len(blocks) > 1:
+                add_up(kernels, total, [block[name] for block in blocks])
             kernels.sum_squares(squares, total.reshape(-1))
 
     def _cut(self, buffers: SimpleNamespace, a: SimpleNamespace) -> list[SimpleNamespace]:
@@ -283,31 +267,36 @@ class Whole:
         self._orders.clear()
 
     def gather_rows(self, x: Array, rows: Array, index: Array, scale: float) -> None:
-        self._run("gather_rows", (x, rows, index), (scale,), shared=1)
+        self._run("gather_rows", (x, rows, index), (scale,), self._rows(x), shared=1)
 
     def gather_binarized(self, x: Array, rows: Array, index: Array, noise: Array, scale: float) -> None:
-        self._run("gather_binarized", (x, rows, index, noise), (scale,), shared=1)
+        self._run("gather_binarized", (x, rows, index, noise), (scale,), self._rows(x), shared=1)
 
     def box_muller(self, eps: Array, uniform: Array) -> None:
-        self._run("box_muller", (eps, uniform), ())
+        self._run("box_muller", (eps, uniform), (), [[part] for part in pieces(eps.size, self._lanes.number, LINE)])
 
     def adam_update(self, theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float,
                     eps: float, scale: float, step: int) -> None:
-        self._run("adam_update", (theta, m, v, grad), (lr, beta1, beta2, eps, scale, step))
+        self._run("adam_update", (theta, m, v, grad), (lr, beta1, beta2, eps, scale, step), self._lanes.shares)
 
-    def _run(self, name: str, arrays: tuple[Array, ...], scalars: tuple[float, ...], shared: int | None = None) -> None:
-        """Cut all arrays along the first axis but the shared one; the scalars may differ from call to call."""
+    def _rows(self, x: Array) -> list[list[slice]]:
+        """Some for each lane."""
+        return [[part] for part in pieces(len(x), self._lanes.number)]
+
+    def _run(self, name: str, arrays: tuple[Array, ...], scalars: tuple[float, ...], parts: Sequence[Sequence[slice]],
+             shared: int | None = None) -> None:
+        """For each lane, its parts of all arrays but the shared one; the scalars may differ from call to call."""
         values = [float(value) for value in scalars]
         key = name, *map(id, arrays)
         if key not in self._orders:
             if len(self._orders) >= 16:      # arrays that come and go, data sets among them
                 self._orders.clear()
 
-            def call(kernels: ModuleType, part: slice) -> None:
-                getattr(kernels, name)(*(array if i == shared else array[part] for i, array in enumerate(arrays)),
-                                       *values)
-            parts = pieces(len(arrays[0]), self._lanes.number, _LINE if shared is None else 1)
-            tasks = [self._lanes.record(functools.partial(call, part=part)) for part in parts]
+            def call(kernels: ModuleType, own: Sequence[slice]) -> None:
+                for part in own:
+                    getattr(kernels, name)(*(array if i == shared else array[part] for i, array in enumerate(arrays)),
+                                           *values)
+            tasks = [self._lanes.record(functools.partial(call, own=own)) for own in parts]
             self._orders[key] = arrays, self._lanes.order(tasks)
         order = self._orders[key][1]
         order.set_scalars(values)

@@ -96,15 +96,19 @@ def test_every_size_of_batch(threads, objective, draws):
         assert_equal(result(ours, *call), result(exact, *call), 1e-12, 1e-13)
 
 
-@pytest.mark.parametrize("rows", [1, 63, 64, 65, 127, 128, 129, 130])
+@pytest.mark.parametrize("rows", [1, 20, 63, 64, 65, 127, 128, 129, 130])
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
-def test_wide_layers(rows, dtype, tolerance):
-    """Where BLAS is given a product's transpose: up to 64 rows in a lane, 64 columns and more."""
-    config = dict(input_dim=70, hidden=(64, 66), latent_dim=65)
+@pytest.mark.parametrize("decoder", ["dense", "made:66+direct"])
+def test_wide_layers(decoder, rows, dtype, tolerance):
+    """Where products are cut by the weights: up to some 32 rows; and where BLAS is given their transpose: up to 64 rows
+    in a lane, 64 columns and more."""
+    config = dict(input_dim=70, hidden=(64, 66), latent_dim=65, decoder=decoder)
     exact, ours = model(**config, kernels="numpy"), model(2, **config, dtype=dtype)
     exact.parameters.flat[...] = ours.parameters.flat
     call = tuple(value.astype(dtype) for value in batch(ours, rows, 1, 2))
-    assert_equal(result(ours, *call), result(exact, *call), tolerance)
+    for threads in (2, 4):
+        ours.threads = threads
+        assert_equal(result(ours, *call), result(exact, *call), tolerance)
 
 
 def test_nothing_stale_is_replayed(tmp_path):

@@ -312,7 +312,7 @@ def test_single_precision_is_double_precision_rounded():
         loss, gradients = fast.loss_and_gradients(x, eps, objective)
         expected, other = exact.loss_and_gradients(x, eps, objective)
         assert loss == pytest.approx(expected, rel=1e-6)
-        assert np.abs(gradients.flat - other.flat).max() < 2e-6 * np.abs(other.flat).max()
+        assert np.abs(gradients.flat - other.flat).max() < 1e-5 * np.abs(other.flat).max()
 
 
 def test_it_is_saved_and_loaded(tmp_path):

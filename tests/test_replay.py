@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae.kernels import fused, reference
-from npvae.kernels.fused import recording
+from npvae.kernels.fused import recording, team
 from npvae.kernels.fused.recording import Program, Recorder, can_replay
 from strategies import seeds
 from test_kernels import PAIRS, draw_inputs, shape_of
+from workers import small_work_is_shared  # noqa: F401 (a fixture)
 
 RNG = np.random.default_rng(31)
 TYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -79,7 +80,8 @@ def test_every_kernel_can_be_recorded(name, dtype):
 @TYPES
 @given(shape=st.tuples(*[st.sampled_from([1, 2, 3, 5, 63, 64, 65, 70])] * 3), seed=seeds, data=st.data())
 def test_products_of_whole_numbers(dtype, shape, seed, data):
-    """Plain and transposed, rows out of a larger matrix or none, any length 1: exact, and nothing else is written."""
+    """Plain and transposed, rows out of a larger matrix or none, into rows and columns of one, any length 1: exact, and
+    nothing else is written."""
     rng, (rows, inner, columns) = np.random.default_rng(seed), shape
 
     def factor(rows, columns, spare):
@@ -90,12 +92,14 @@ def test_products_of_whole_numbers(dtype, shape, seed, data):
         return stored[spare:] if spare > 0 else stored[:rows]
 
     a, b = factor(rows, inner, data.draw(st.integers(-2, 2), label="spare")), factor(inner, columns, 0)
-    whole = np.full((rows + 4, columns), np.nan, dtype)
-    out = whole[2:-2]
+    left, right = (data.draw(st.integers(0, 2), label="columns") for _ in range(2))
+    whole = np.full((rows + 4, left + columns + right), np.nan, dtype)
+    out = whole[2:-2, left:left + columns]
     empty = [(fused.matmul, (out[:0], a[:0], b))] * data.draw(st.integers(0, 1), label="no rows")
     Program([*empty, (fused.matmul, (out, a, b))]).run()
     assert np.array_equal(out, np.matmul(a.astype(float), b.astype(float)))
-    assert np.isnan(whole[:2]).all() and np.isnan(whole[-2:]).all()
+    out[...] = np.nan
+    assert np.isnan(whole).all()
 
 
 @TYPES
@@ -123,6 +127,28 @@ def test_columns_that_a_mask_takes_away(pattern, dtype):
         program.run()
         assert np.array_equal(dW, (a @ b) * pattern)
         dW[...] = np.nan
+
+
+@TYPES
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="others are not slow with them")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_subnormal_numbers_are_zero_while_a_program_runs(threads, dtype, small_work_is_shared):  # noqa: F811
+    """Operands and results, in kernels and in products, in every thread; outside, all is as it was."""
+    tiny, one = np.finfo(dtype).tiny, np.ones((2, 1), dtype)
+    small, least = np.full((1, 2), tiny / 8, dtype), np.full((1, 2), tiny, dtype)
+    tasks = []
+    for _ in range(2):
+        sums, products = np.full((2, 1, 2), 7, dtype), np.full((2, 1, 2), 7, dtype)
+        tasks.append((sums, products, [
+            (fused.add, (sums[0], small, small)), (fused.add, (sums[1], least, -1.5 * least)),
+            (fused.matmul, (products[0], 1e3 * one[:1], small)),
+            (fused.matmul, (products[1], one[:1] / 16, least))]))
+    order = team.Order([[calls for _, _, calls in tasks]], threads)
+    assert len(order.programs) == threads
+    for _ in range(3):
+        team.Team(threads).run(order)
+        assert all(not sums.any() and not products.any() for sums, products, _ in tasks)
+        assert (small + small > 0).all() and (least / 16 > 0).all()
 
 
 def test_calls_are_made_in_order_and_keep_their_arrays():
