@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npvae import VAE, Adam, cli, fit, made, masks, train
+from npvae import VAE, Adam, cli, fit, train
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
@@ -111,46 +111,6 @@ def test_masks_are_those_of_npvae():
         assert np.array_equal(output.last.mask[:work.units], last)
 
 
-class Whole(masks.Staircase):      # all of a matrix
-    def __init__(self, mask):
-        self.mask, self.by_rows = mask, [(slice(None), slice(None))]
-        self.by_columns = self.by_rows
-
-
-@pytest.mark.parametrize("work", [
-    SMALL, DRAWN, replace(SMALL, hidden=()), MADE, replace(MADE, draws=4, hidden=()), VAMP,
-    replace(BOTH, draws=4), replace(VAMP, hidden=())],
-    ids=["elbo", "iwae", "no hidden layer", "made", "iwae made", "vamp", "iwae vamp made", "vamp, no hidden layer"])
-def test_the_floor_is_the_products_of_training(work, monkeypatch):
-    """Every product that npvae makes in a step, and no other; flops count them.  Of a masked matrix npvae leaves out a
-    quarter, zeros all of them, which the floor has."""
-    monkeypatch.setattr(made, "Staircase", Whole)
-    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels="numpy", **work.variant)
-    rng, seen, matmul = np.random.default_rng(0), [], np.matmul
-
-    def spy(a, b, out):
-        seen.append((*a.shape, b.shape[1]))
-        return matmul(a, b, out=out)
-    x, eps = images(work, rng), rng.standard_normal((work.batch, work.draws, work.latent))
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "matmul", spy)
-        vae.loss_and_gradients(x, eps, npvae_.objective(work))
-    assert sorted(seen) == sorted(work.products(work.batch))
-    assert work.flops() == sum(2 * m * k * n for m, k, n in seen)
-    step = floor.products(work, work.batch, floor._weights(work, rng), rng)
-    assert sorted((*a.shape, b.shape[1]) for a, b, _ in step) == sorted(seen)
-    for _ in range(3):
-        floor.run(step, 1)
-    assert all(np.isfinite(array).all() and array.dtype == np.float32 for product in step for array in product)
-
-
-def test_flops_by_hand():
-    work = works.WORKS["784-128-20 b128 relu"]
-    weights = 784 * 128 + 2 * 128 * 20 + 20 * 128 + 128 * 784
-    assert work.flops() == 128 * 2 * (3 * weights - 784 * 128)
-    assert work.steps == 60000 / 128
-
-
 def test_the_order_is_that_of_fit():
     for epoch in (0, 3):
         theirs = train.stream(5, train._SHUFFLE, epoch).permutation(50)
@@ -183,7 +143,7 @@ def test_epochs_through_workers(settings):
                 assert losses == pytest.approx([metrics["train_loss"] for metrics in history[1:]], rel=1e-4)
             for turns in rounds.answers.values():
                 assert all(turn["seconds"] > 0 for turn in turns)
-            assert set(rounds.answers["floor"][0]["forms"]) == {"together", "lanes"}
+            assert set(rounds.answers["floor"][0]["forms"]) == {"together", "lanes", "weights"}
     assert any(found["num_threads"] == 1 for found in settings.made.pools["npvae"] if found["user_api"] == "blas")
 
 

@@ -2,11 +2,13 @@
 
 No activation, no loss, no noise, no Adam, no gathering.  A library whose products go to the same BLAS cannot be faster,
 unless it leaves out zeros of a masked matrix, which is whole here.
-In two forms, of which the faster counts:
+In three forms, of which the fastest counts:
 
     together    one product after the other, each on all BLAS threads
     lanes       a Python thread for each share of the batch, BLAS on one thread in each; the sum of the lanes'
                 gradients, which training would need, is left out
+    weights     a Python thread for each share of every layer's weights, in the same way; the sum of the shares'
+                products is left out, and that a layer waits for the one below
 """
 import threading
 import time
@@ -76,9 +78,34 @@ def together(work: Work, steps: int, threads: int) -> float:
 def lanes(work: Work, steps: int, threads: int) -> float:
     """Seconds of so many steps, the batch shared among Python threads."""
     rng = np.random.default_rng(0)
-    weights = _weights(work, rng)
+    given = _weights(work, rng)
     shares = [len(share) for share in np.array_split(np.arange(work.batch), threads) if len(share)]
-    todo = [products(work, share, weights, rng) for share in shares]
+    return _side_by_side([products(work, share, given, rng) for share in shares], steps)
+
+
+def weights(work: Work, steps: int, threads: int) -> float:
+    """Seconds of so many steps, the weights shared among Python threads."""
+    rng = np.random.default_rng(0)
+    given = _weights(work, rng)
+    step = products(work, work.batch, given, rng)
+    return _side_by_side([[_with_a_share(product, share, threads, list(given.values())) for product in step]
+                          for share in range(threads)], steps)
+
+
+def _with_a_share(product: Product, share: int, threads: int, given: list[Array]) -> Product:
+    """The part of a product that a share of the rows of W has: some terms of x W, columns of dpre W^T, rows of dW."""
+    def part(rows: int) -> slice:
+        return slice(rows * share // threads, rows * (share + 1) // threads)
+
+    a, b, out = product
+    if any(b is W for W in given):
+        return a[:, part(len(b))], b[part(len(b))], np.empty_like(out)
+    if any(b.base is W for W in given):
+        return a, b[:, part(b.shape[1])], out[:, part(b.shape[1])]
+    return a[part(len(a))], b, out[part(len(a))]
+
+
+def _side_by_side(todo: list[list[Product]], steps: int) -> float:
     with threadpool_limits(1, user_api="blas"):
         for step in todo:
             run(step, 2)
@@ -92,10 +119,10 @@ def lanes(work: Work, steps: int, threads: int) -> float:
 
 
 def train(job: Job, turns: "Turns") -> None:
-    """At each turn the products of an epoch, in both forms; `seconds` is the faster one's."""
+    """At each turn the products of an epoch, in all forms; `seconds` is the fastest one's."""
     steps = max(1, round(job.work.steps))
     go = turns.wait()
     while go:
-        both = {form.__name__: form(job.work, steps, job.threads) * job.work.steps / steps
-                for form in (together, lanes)}
-        go = turns.done(seconds=min(both.values()), forms=both, cpu=None)      # of both forms
+        forms = {form.__name__: form(job.work, steps, job.threads) * job.work.steps / steps
+                 for form in (together, lanes, weights)}
+        go = turns.done(seconds=min(forms.values()), forms=forms, cpu=None)      # of all forms
