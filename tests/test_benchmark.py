@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import benchmark  # noqa: E402
-from contenders import floor, machine, npvae_, parts, pool, summary, works  # noqa: E402
+from contenders import machine, npvae_, parts, pool, summary, works  # noqa: E402
 from contenders.worker import CONTENDERS  # noqa: E402
 
 SMALL = works.Work("small", (7, 6), 3, 20, "tanh", images=50)

@@ -1,11 +1,12 @@
-"""The floor of the benchmark, `examples/contenders/floor.py`: the matrix products of training, all of them and no more."""
+"""The floor of the benchmark, `contenders/floor.py`: the matrix products of training, all of them and no more."""
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from npvae import VAE, made, masks
-from test_benchmark import BOTH, DRAWN, MADE, SMALL, VAMP, floor, images, npvae_, works
+from test_benchmark import BOTH, DRAWN, MADE, SMALL, VAMP, images      # it makes `contenders` importable
+from contenders import floor, npvae_, works
 
 
 class Whole(masks.Staircase):      # all of a matrix
