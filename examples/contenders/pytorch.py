@@ -1,6 +1,8 @@
 # mypy: disable-error-code="import-not-found"
 """PyTorch, in the form found fastest on a processor: modules, float32 images gathered by index, Adam with fused=True
 (faster than foreach and than the loop in each work it was tried on), the summed cross-entropy of the library itself.
+Subnormal numbers are zero, as in npvae and in JAX: without that IWAE with K = 50 takes 29 ms a step on an Intel Xeon,
+with it 11.
 A MADE decoder multiplies weights by masks, in products of their own for x and for h, as fast as one for both.
 
 "compiled" hands the loss function to torch.compile (which compiles its backward pass too), for the sizes of a full and
@@ -116,6 +118,7 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
 def _network(job: Job) -> _Network:
     """The network, its weights those that all start with: npvae's W is (in, out), PyTorch's (out, in)."""
     torch.compiler.reset()      # else the compiler gives up after so many networks and sizes
+    torch.set_flush_denormal(True)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
     network = _Network(job.work)
