@@ -72,6 +72,30 @@ def test_small_work_needs_no_thread(monkeypatch):
 
 
 @TEAMS
+def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
+    """By all threads or by one, as the times of late say; the results are right in either."""
+    monkeypatch.setattr(team, "_TRIAL", 10)
+    crew, sums, takes, ways = team.Team(threads), Sums(threads), {True: 2.0}, []
+    took = sums.order.took
+
+    def instead(seconds, one):
+        ways.append(one)
+        assert seconds > 0
+        took(takes[one], one)
+
+    monkeypatch.setattr(sums.order, "took", instead)
+    for takes[False], most in ((1.0, False), (9.0, True), (1.0, False)):      # a quiet machine, a busy one, and again
+        for _ in range(200):
+            sums.check(crew)
+        late = ways[-100:]
+        assert late.count(most) == 90 and late.count(not most) == 10
+    assert not any(ways[:9]) and ways[9]
+    for one, seconds in ((False, 1000.0), (False, 0.5), (True, 2.0)):      # one long run is an accident
+        took(seconds, one)
+    assert not any(sums.order.is_for_one() for _ in range(9))
+
+
+@TEAMS
 def test_sleeping_threads_are_woken(threads):
     crew, sums = team.Team(threads), Sums(threads)
     for _ in range(5):

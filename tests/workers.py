@@ -1,5 +1,6 @@
 """For the tests of what runs on several threads."""
 import faulthandler
+import sys
 import threading
 import time
 
@@ -12,8 +13,10 @@ WORTH = team._WORTH
 
 @pytest.fixture(autouse=True)
 def small_work_is_shared(monkeypatch):
-    """The work of the tests is small.  And a thread that waits for ever, in machine code, ends the whole program."""
+    """The work of the tests is small, and shared whether that is faster or not.  And a thread that waits for ever, in
+    machine code, ends the whole program."""
     monkeypatch.setattr(team, "_WORTH", 0)
+    monkeypatch.setattr(team, "_TRIAL", sys.maxsize)
     faulthandler.dump_traceback_later(600, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()

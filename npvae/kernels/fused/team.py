@@ -2,10 +2,16 @@
 
 A worker looks at its mailbox for some 0.5 ms after each order, so that in training it is there when the next one comes,
 and then sleeps until the leader rings.
+
+Where other programs want the cores as well, threads that wait for each other are slower than one by itself (on two
+cores, one of them busy: 12 ms a step of 784-200-200-50 at batch 20, and 2 by itself).  So each order is done alone now
+and then, and from then on in whichever way has been the faster.  The results are the same bits.
 """
+import math
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -19,13 +25,15 @@ from .recording import Call, Program
 Bell = queue.SimpleQueue      # that wakes a worker; True: there is work, False: no more.  May be rung by the collector
 
 _WORTH = 40_000      # multiplications of a product, or numbers in an array, that are worth a second thread
+_TRIAL = 100      # after so many runs the slower way is tried again
+_NEW = 0.25      # the weight of the newest run in the mean of a way's seconds
 
 
 class Order:
     """What the threads do at the same time: a program for each, the leader's last.
 
     `phases` are lists of tasks, each a list of calls.  The tasks of a phase are shared among the threads; a phase
-    begins when the one before has ended.
+    begins when the one before has ended.  `alone` is all of it for one thread.
     """
 
     def __init__(self, phases: Sequence[Sequence[Sequence[Call]]], threads: int) -> None:
@@ -41,11 +49,27 @@ class Order:
                 calls += barrier * (phase > 0) + [call for task in tasks[thread::threads] for call in task]
             self.programs.append(Program(calls))
         self.rows = np.array([(program.table.ctypes.data, len(program.table)) for program in self.programs])
+        self.alone = (self.programs[0] if threads == 1 else
+                      Program([call for tasks in phases for task in tasks for call in task]))
+        self._runs, self._seconds = 0, {True: math.inf, False: math.inf}      # by one thread, by all
 
     def set_scalars(self, scalars: Sequence[float]) -> None:
         """Give every call these floating-point arguments."""
-        for program in self.programs:
+        for program in (*self.programs, self.alone):
             program.scalars[:, :len(scalars)] = scalars
+
+    def is_for_one(self) -> bool:
+        """Shall the next run be one thread's?"""
+        if len(self.programs) == 1:
+            return True
+        self._runs += 1
+        faster = self._seconds[True] < self._seconds[False]
+        return faster if self._runs % _TRIAL else not faster
+
+    def took(self, seconds: float, one: bool) -> None:
+        """So long took a run by one thread, or by all; a long one counts as twice the mean, it may be an accident."""
+        mean = self._seconds[one]
+        self._seconds[one] = seconds if mean == math.inf else (1 - _NEW) * mean + _NEW * min(seconds, 2 * mean)
 
 
 def _is_worth_a_thread(call: Call) -> bool:
@@ -67,13 +91,18 @@ class Team:
 
     def run(self, order: Order) -> None:
         """Back when all is done."""
-        if len(order.rows) == 1:
-            order.programs[0].run()
-            return
+        if self._under_way is not None and self._process == os.getpid():      # an exception came in between
+            self._clear_up(self._under_way)
+        one, began = order.is_for_one(), time.perf_counter()
+        if one:
+            order.alone.run()
+        else:
+            self._run_together(order)
+        order.took(time.perf_counter() - began, one)
+
+    def _run_together(self, order: Order) -> None:
         if self._process != os.getpid():
             self._hire()
-        if self._under_way is not None:      # an exception came in between
-            self._clear_up(self._under_way)
         self._under_way = order
         try:
             if not lead(self._address, order.rows, LOOKS, 1):
