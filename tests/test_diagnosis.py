@@ -279,6 +279,7 @@ def test_random_noise_has_no_diagnosis(error, kind, shape, seed, scale):
     shape = (sizes[0], sizes[0]) if kind == "symmetric" else sizes
     right, other, random = (spread(rng, shape) for _ in range(3))
     support = rng.random(shape) < 0.4 if kind == "sparse" else np.ones(shape, bool)
+    assume(support.sum() > 3)      # two or three numbers may be off by one factor by chance
     # noise in one place is said to be there
     assume(all(np.sum(support.any(axis=tuple(set(range(len(shape))) - {axis}))) > 1 for axis in range(len(shape))))
     right = right + right.T if kind == "symmetric" else np.ones(shape) if kind == "constant" else right
