@@ -244,7 +244,7 @@ def protocol(row: Row) -> dict[str, Any]:
     words = [type(objective).__name__, *([f"{objective.bits} nats"] if isinstance(objective, FreeBits) else []),
              "sampled KL" if objective.sampled else "exact KL",
              *([f"annealed for {rise} epochs"] if rise else [])]
-    order = {} if row.shuffle else {"images": row.images, "shuffle": False}
+    order = {} if row.shuffle else {"training_images": row.images, "shuffle": False}
     return {"data": row.data, "k": row.k, "batch": row.batch, **order, "objective": ", ".join(words),
             "optimizer": row.adam.__doc__}
 

@@ -27,7 +27,8 @@ def call(monkeypatch, tmp_path, command, *flags):
     """A command of the program, on 70 images and tiny networks; its exit code."""
     x_train, labels, x_test, test_labels = paper_tables_data()
     monkeypatch.setattr(paper_tables, "load_mnist", lambda: (x_train, labels, x_test, test_labels))
-    monkeypatch.setattr(paper_tables, "ROWS", {"other": ROW, "vae-k1": ROW, "static-made": STATIC})
+    monkeypatch.setattr(paper_tables, "ROWS", {"other": ROW, "vae-k1": ROW, "static-made": STATIC,
+                                               "published": replace(ROW, images=60, shuffle=False)})
     flags = [*flags, *(["--out", tmp_path / "out", "--threads", 1] if command in ("train", "measure") else [])]
     flags += ["--results", tmp_path / "results.jsonl"] if command in ("measure", "table") else []
     monkeypatch.setattr(sys, "argv", ["paper_tables.py", command, *map(str, flags)])
@@ -156,6 +157,16 @@ def test_train_go_on_measure_and_table(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert rows[0][4] == f"{sum(a[0]['kl_per_dimension']):.2f}" and rows[0][6] == f"{ROW.published} |"
     assert call(monkeypatch, tmp_path / "a", "rows") == 0 and "static-made" in capsys.readouterr().out
+
+
+def test_a_row_of_fewer_images_in_one_order(tmp_path, monkeypatch):
+    """Its record says so beside what has been measured, and is known again."""
+    assert call(monkeypatch, tmp_path, "train", "published") == 0
+    for _ in range(2):
+        assert call(monkeypatch, tmp_path, "measure", "published", "--samples", 3, "--images", 20) == 0
+    records = paper_records.lines(tmp_path / "results.jsonl")
+    assert [(one["epoch"], one["images"], one["training_images"], one["shuffle"]) for one in records] == [
+        (2, 20, 60, False), (3, 20, 60, False)]
 
 
 def test_a_row_of_static_binarization(tmp_path, monkeypatch, capsys):
