@@ -6,8 +6,8 @@
 
 Cut by its images, a batch of 20 reads all weights in each lane, and some of them out of the other core's cache, which
 has just updated them.  Cut by the weights, each core reads its own.  Two cores of an Intel Xeon, a step's time against
-that of cuts by images alone: 784-200-200-50 at batch 20 0.82, with K = 5 draws 0.89, at batch 100 0.94; 784-400-20 at
-128 0.95.
+that of cuts by images alone, medians of three pairs: 784-200-200-50 at batch 20 0.81, with K = 5 draws 0.87, at batch
+100 0.94; 784-400-20 at 128 0.95.
 """
 import math
 from collections.abc import Callable, Sequence

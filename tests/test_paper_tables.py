@@ -274,8 +274,8 @@ def test_a_measurement_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, mon
 
 def test_images_from_all_over_the_test_set():
     x = np.arange(10)
-    assert paper_records.evenly(x, 5).tolist() == [0, 2, 4, 6, 8] and paper_tables.evenly(x, 3).tolist() == [0, 3, 6]
-    assert paper_records.evenly(x, 10).tolist() == paper_tables.evenly(x, 99).tolist() == x.tolist()
+    assert paper_records.evenly(x, 5).tolist() == [0, 2, 4, 6, 8] and paper_records.evenly(x, 3).tolist() == [0, 3, 6]
+    assert paper_records.evenly(x, 10).tolist() == paper_records.evenly(x, 99).tolist() == x.tolist()
 
 
 def test_which_commits_trained_a_model():

@@ -4,8 +4,8 @@ A worker looks at its mailbox for some 0.5 ms after each order, so that in train
 and then sleeps until the leader rings.
 
 Where other programs want the cores as well, threads that wait for each other are slower than one by itself (on two
-cores, one of them busy: 12 ms a step of 784-200-200-50 at batch 20, and 2 by itself).  So each order is done alone now
-and then, and from then on in whichever way has been the faster.  The results are the same bits.
+cores, one of them busy: 12 ms a step of 784-200-200-50 at batch 20, and 1.1 by itself).  So each order is done alone
+now and then, and from then on in whichever way has been the faster: 1.2 ms.  The results are the same bits.
 """
 import math
 import os
