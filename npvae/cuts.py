@@ -1,26 +1,45 @@
 """Where a training step is cut, so that several threads can run it.  Beside the lesson, read before `lanes.py`.
 
-    images_of    a batch by its images: a pass on some of them is a lane
-    phases       a pass; in it few rows times many weights are cut by the weights
-    shares       all parameters, for their update
+    phases    a pass, kernel by kernel: each call becomes a task for every thread, with some rows of its arrays
+    shares    all parameters, for their update
 
-Cut by its images, a batch of 20 reads all weights in each lane, and some of them out of the other core's cache, which
-has just updated them.  Cut by the weights, each core reads its own.  Two cores of an Intel Xeon, a step's time against
-that of cuts by images alone, medians of three pairs: 784-200-200-50 at batch 20 0.81, with K = 5 draws 0.87, at batch
-100 0.94; 784-400-20 at 128 0.95.
+A thread keeps to its rows from call to call, so most of what it reads it has written itself, and nobody waits.  Threads
+meet where a call reads what another task has written: before the gradient of weights, a sum over all rows; and before a
+prior that holds every draw against all of its components.
+
+Where weights are more numbers than the rows that go in and come out, the product is cut by the weights instead.  Cut by
+its rows, a batch of 20 reads all weights in each thread, and some of them out of the other core's cache, which has just
+updated them.  Two cores of an Intel Xeon, a step's time against that of cuts by rows alone, medians of three pairs:
+784-200-200-50 at batch 20 0.81, with K = 5 draws 0.87, at batch 100 0.94; 784-400-20 at 128 0.95.
 """
 import math
 from collections.abc import Callable, Sequence
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from .layers import ACTIVATIONS
 from .params import Array, Shapes
 
 LINE = 64      # parameters are cut at multiples of it, so that no two threads write into one cache line
 
 Call = tuple[Any, tuple[Any, ...]]      # a kernel and its arguments
+Span = tuple[int, int]      # addresses
+
+#: What a kernel's arguments are: R, r rows that it writes, reads, as many of each image in all of its arguments;
+#: s read by every task; P a sum over the rows, of which a task makes its part; E written by all tasks alike.
+ROLES = {
+    "matmul": "Rrs", "mask_backward": "Rrsr", "gaussian_nll_forward": "Rrrs", "gaussian_nll_backward": "RPrrrs",
+    **{f"{name}_forward": "Rrs" for name in ACTIVATIONS}, **{f"{name}_backward": "RPrr" for name in ACTIVATIONS},
+    "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss"}
+#: Of all others every argument has rows; so many are written, where they are more than one.
+_WRITTEN = {
+    "append_labels_forward": 1, "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2,
+    "categorical_nll_forward": 2, "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
+    "gaussian_log_density_backward": 3, "planar_direction_forward": 2, "planar_direction_backward": 2,
+    "planar_forward": 3, "planar_backward": 5, "gate_forward": 3, "gate_backward": 2}
+_WHOLE = ("sum_first",)      # not cut: its rows are no images
 
 
 def pieces(size: int, number: int, multiple: int = 1) -> list[slice]:
@@ -29,20 +48,8 @@ def pieces(size: int, number: int, multiple: int = 1) -> list[slice]:
     return [slice(*pair) for pair in zip(ends, ends[1:])]
 
 
-def images_of(a: SimpleNamespace, batch: int, part: slice) -> SimpleNamespace:
-    """Views of some images of the batch: an array has a row for each image, or for each image and draw."""
-    def cut(value: Any) -> Any:
-        if isinstance(value, list):
-            return [cut(one) for one in value]
-        if not isinstance(value, np.ndarray):
-            return value
-        draws = len(value) // batch
-        return value[part.start * draws:part.stop * draws]
-    return SimpleNamespace(**{name: cut(value) for name, value in vars(a).items()})
-
-
 def shares(shapes: Shapes, number: int) -> list[list[slice]]:
-    """For each lane its part of every tensor in a flat block: of weights, the rows that `phases` gives it."""
+    """For each task its part of every tensor in a flat block: of weights, the rows that `phases` gives it."""
     ends, stop = [0], 0
     for size in map(math.prod, shapes.values()):
         ends += [(stop + size * i // number) // LINE * LINE for i in range(1, number + 1)]
@@ -51,35 +58,115 @@ def shares(shapes: Shapes, number: int) -> list[list[slice]]:
     return [[part for part in parts[lane::number] if part.start < part.stop] for lane in range(number)]
 
 
-def phases(whole: Sequence[Call], lanes: Sequence[Sequence[Call]], number: int, kernels: ModuleType,
+def roles_of(kernel: Any, arguments: Sequence[Any]) -> str:
+    """A letter for each argument, as `ROLES` explains them."""
+    written = _WRITTEN.get(kernel.__name__, 1)
+    return ROLES.get(kernel.__name__, "R" * written + "r" * (len(arguments) - written))
+
+
+def phases(calls: Sequence[Call], number: int, batch: int, draws: int, kernels: ModuleType,
            record: Callable[[Any], list[Call]]) -> list[list[list[Call]]]:
-    """Phases of tasks, as `Lanes.order` takes them, from the calls of all lanes; `whole` are those on an uncut batch.
-
-    Where weights W are more numbers than the rows x that go in and come out, not the lanes make the product, but
-    so many tasks, each with some rows of W:
-
-        x W = sum over parts  x[:, part] W[part]            dpre W^T has the columns  dpre W[part]^T
+    """Phases of so many tasks, as `Lanes.order` takes them, from the calls of a pass on a batch, with so many draws.
 
     All tasks of a phase may run at the same time; what a task reads was written in an earlier phase, or by itself.
+    Sums over rows are put off, until somebody reads them or the pass ends.
     """
-    found: list[list[list[Call]]] = [[[] for _ in lanes]]
-    for (kernel, arrays), *calls in zip(whole, *lanes):
-        if kernel is not kernels.matmul or not _is_cut_by_weights(*arrays):
-            for task, call in zip(found[-1], calls):
-                task.append(call)
-            continue
-        out, x, W = arrays
-        if _is_transposed(W):
-            parts = pieces(W.shape[1], number)
-            found += [[(kernel, (out[:, part], x, W[:, part]))] for part in parts], [[] for _ in lanes]
-            continue
-        parts = pieces(len(W), number)
-        terms = [np.empty_like(out) for _ in parts]
-        found.append([[(kernel, (term, x[:, part], W[part]))] for term, part in zip(terms, parts)])
-        ends = np.cumsum([len(rows) for _, (rows, *_) in calls])[:-1]
-        found.append([record(lambda kernels: add_up(kernels, rows, own))
-                      for (_, (rows, *_)), *own in zip(calls, *(np.split(term, ends) for term in terms))])
+    found = [_Phase(number)]
+    sums: list[tuple[Array, list[Array]]] = []
+
+    def add(*tasks: Sequence[Call]) -> None:
+        if not found[-1].admits(tasks):
+            found.append(_Phase(number))
+        found[-1].add(tasks)
+
+    def add_sums() -> None:
+        for i, (total, parts) in enumerate(sums):
+            calls = record(lambda kernels: add_up(kernels, total, parts))
+            add(*[calls if task == i % number else [] for task in range(number)])
+        sums.clear()
+
+    for kernel, arguments in calls:
+        if _meet({_span(total) for total, _ in sums}, set(map(_span, arguments))):
+            add_sums()
+        roles = roles_of(kernel, arguments)
+        if kernel.__name__ in _WHOLE:
+            add([(kernel, arguments)])
+        elif kernel is kernels.matmul and _is_cut_by_weights(*arguments):
+            out, x, W = arguments
+            for tasks in _by_weights(kernel, out, x, W, _rows(len(out), number, batch, draws), record):
+                add(*tasks)
+        else:
+            own, needs_rows = _by_rows(roles, arguments, number, batch, draws), set(roles).isdisjoint("PE")
+            add(*([(kernel, one)] if len(one[0]) or not needs_rows else [] for one in own))
+            sums += [(total, parts) for role, total, *parts in zip(roles, arguments, *own) if role == "P"]
+    add_sums()
+    return [phase.tasks for phase in found]
+
+
+class _Phase:
+    """Tasks that may run at the same time, and the memory that each of them reads and writes."""
+
+    def __init__(self, number: int) -> None:
+        self.tasks: list[list[Call]] = [[] for _ in range(number)]
+        self._read: list[set[Span]] = [set() for _ in range(number)]
+        self._written: list[set[Span]] = [set() for _ in range(number)]
+
+    def admits(self, tasks: Sequence[Sequence[Call]]) -> bool:
+        """Does no task touch what another has written, nor write what another has touched?"""
+        for i, calls in enumerate(tasks):
+            read, written = _touched(calls)
+            for j, (others_read, others_written) in enumerate(zip(self._read, self._written)):
+                if i != j and (_meet(read | written, others_written) or _meet(written, others_read)):
+                    return False
+        return True
+
+    def add(self, tasks: Sequence[Sequence[Call]]) -> None:
+        for i, calls in enumerate(tasks):
+            read, written = _touched(calls)
+            self.tasks[i] += calls
+            self._read[i] |= read
+            self._written[i] |= written
+
+
+def _touched(calls: Sequence[Call]) -> tuple[set[Span], set[Span]]:
+    """The memory that calls read, and that which they write."""
+    found: tuple[set[Span], set[Span]] = set(), set()
+    for kernel, arguments in calls:
+        for role, value in zip(roles_of(kernel, arguments), arguments, strict=True):
+            found[role.isupper()].add(_span(value))
     return found
+
+
+def _span(array: Array) -> Span:
+    """From the first byte to the last: of some columns of a matrix it takes in the others."""
+    start = array.__array_interface__["data"][0]
+    length = sum((n - 1) * stride for n, stride in zip(array.shape, array.strides)) + array.itemsize
+    return start, start + length if array.size else start
+
+
+def _meet(some: set[Span], others: set[Span]) -> bool:
+    return any(start < others_stop and others_start < stop for start, stop in some
+               for others_start, others_stop in others)
+
+
+def _rows(size: int, number: int, batch: int, draws: int) -> list[slice]:
+    """A part for each task: of rows for every draw, those of the same images as of rows for every image."""
+    return pieces(size, number, draws if size == batch * draws else 1)
+
+
+def _by_rows(roles: str, arguments: Sequence[Array], number: int, batch: int,
+             draws: int) -> list[tuple[Array, ...]]:
+    """The arguments of each task."""
+    size = min(len(value) for role, value in zip(roles, arguments) if role in "Rr")
+
+    def own(role: str, value: Array, part: slice, first: bool) -> Array:
+        if role in "Rr":
+            each = len(value) // size if size else 1
+            return value[part.start * each:part.stop * each]
+        return value if role == "s" or role == "E" and first else np.empty_like(value)
+
+    return [tuple(own(role, value, part, i == 0) for role, value in zip(roles, arguments, strict=True))
+            for i, part in enumerate(_rows(size, number, batch, draws))]
 
 
 def _is_cut_by_weights(out: Array, x: Array, W: Array) -> bool:
@@ -89,6 +176,20 @@ def _is_cut_by_weights(out: Array, x: Array, W: Array) -> bool:
 
 def _is_transposed(W: Array) -> bool:
     return W.strides[0] < W.strides[1]
+
+
+def _by_weights(kernel: Any, out: Array, x: Array, W: Array, rows: Sequence[slice],
+                record: Callable[[Any], list[Call]]) -> list[list[list[Call]]]:
+    """A product in tasks that have some rows of W each, and the tasks that add them up, each some rows of the result:
+
+        x W = sum over parts  x[:, part] W[part]            dpre W^T has the columns  dpre W[part]^T
+    """
+    if _is_transposed(W):
+        return [[[(kernel, (out[:, part], x, W[:, part]))] for part in pieces(W.shape[1], len(rows))]]
+    parts = pieces(len(W), len(rows))
+    terms = [np.empty_like(out) for _ in parts]
+    return [[[(kernel, (term, x[:, part], W[part]))] for term, part in zip(terms, parts)],
+            [record(lambda kernels: add_up(kernels, out[own], [term[own] for term in terms])) for own in rows]]
 
 
 def add_up(kernels: ModuleType, total: Array, parts: Sequence[Array]) -> None:

@@ -28,6 +28,7 @@ _GATE = 2.0      # where a gate starts: sigmoid(2) = 0.88 of z0 stays; "+1 or +2
 class NoFlow:
     """z is z0, in the same memory; log_det stays 0."""
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     name = "gaussian"
     shapes: Shapes = {}
 
@@ -82,7 +83,7 @@ class _Steps(ABC):
         self.head.forward(kernels, a.told_rows, a.told_pre, a.encoder[-1], params)
         for t in range(self.steps):
             self.step(kernels, a, t, params)
-        np.sum(a.log_det_at, axis=0, out=a.log_det)
+        kernels.sum_first(a.log_det, a.log_det_at)
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
         """The forward pass read upwards.  log_det is a plain sum, so d.log_det is that of every step."""
@@ -118,6 +119,8 @@ class _Steps(ABC):
 class Planar(_Steps):
     """z <- z + u_hat tanh(w.z + bias), T times: each pushes along one direction, away from a plane or towards it.  The
     encoder says u, w and bias (Rezende and Mohamed 2015)."""
+
+    recordable = True      # does nothing but call kernels; see `lanes.py`
 
     def __init__(self, steps: int, context: int, latent_dim: int) -> None:
         super().__init__(steps, context, 2 * latent_dim + 1)
@@ -155,7 +158,7 @@ class Planar(_Steps):
         kernels.planar_backward(d.z_at[t], d.u_hat[t], d.stretch[t], d.w_plane, dbias, d.z_at[t + 1], d.log_det,
                                 a.tanh[t], a.z_at[t], a.u_hat[t], a.stretch[t], w)
         kernels.planar_direction_backward(du, d.w_direction, d.u_hat[t], d.stretch[t], u, w)
-        np.add(d.w_direction, d.w_plane, out=dw)      # w says where to push and from which plane
+        kernels.add(dw, d.w_direction, d.w_plane)      # w says where to push and from which plane
 
 
 class InverseAutoregressive(_Steps):
@@ -167,6 +170,8 @@ class InverseAutoregressive(_Steps):
     Every other step takes the dimensions in reverse order, so that none is always the first.  Units of degree 0 see no
     z, so that even the first dimension hears what the encoder says.
     """
+
+    recordable = True      # does nothing but call kernels; see `lanes.py`
 
     def __init__(self, steps: int, context: int, latent_dim: int, units: int) -> None:
         super().__init__(steps, context, units)

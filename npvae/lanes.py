@@ -1,15 +1,14 @@
 """Two cores: how the passes of a model are run.  Beside the lesson; `model.py` says what is computed.
 
     Direct    on whole batches, as it is written, by Python; BLAS may use threads of its own
-    Lanes     the batch is cut into lanes, each with a part of the rows (`cuts.py`).  What a pass does in a lane is
-              recorded once and then replayed without Python (`kernels/fused/native.py`), each lane by one thread, BLAS
-              with one
+    Lanes     what a pass calls is recorded once and cut into lanes, each with some rows of every array (`cuts.py`);
+              then it is replayed without Python (`kernels/fused/native.py`), each lane by one thread, BLAS with one
 
 Chosen by measurement, 784-128-20 at batch 128 on two cores: BLAS with two threads and everything else on one core
 0.63 ms a step, lanes 0.50 ms, of which the products alone are 0.40.  BLAS's threads meet after every product; two
-threads of Python, one for each half of the batch, wait for the interpreter (0.55 ms).  Here the threads meet some five
-times in a step: around the forward pass; when all of dpre is there, for the gradients of the weights; before and after
-the update; and around each product that is cut by the weights.
+threads of Python, one for each half of the batch, wait for the interpreter (0.55 ms).  Here the threads meet some ten
+times in a step: around the forward pass, before the gradient of each layer's weights, before and after the update; and
+more often where products are cut by the weights.
 
 The lanes do not depend on the threads that run them, and nothing is added in an order that does: one thread and two
 give the same bits.
@@ -29,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cuts import LINE, add_up, images_of, phases, pieces, shares
+from .cuts import LINE, Call, phases, pieces, shares
 from .kernels import reference
-from .params import Array, Block
+from .params import Array
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -51,7 +50,7 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
 
     That a part is `recordable` its own class must say: a subclass may compute something else.
     """
-    parts = vae.likelihood, vae.latent, vae.output
+    parts = vae.likelihood, vae.output, vae.latent, *vae.latent.parts
     if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
         return Direct(vae)
     from .kernels.fused.compile import is_cold
@@ -75,10 +74,10 @@ def _compile_the_rest(vae: "VAE") -> None:
 def compile_backward(vae: "VAE") -> None:
     """Record the backward pass and the update, which compiles their kernels; for `_compile_the_rest`."""
     from .kernels.fused.native import meet
-    lanes = Lanes(vae, 1)
+    lanes, sampled = Lanes(vae, 1), not vae.latent.analytic
     a, d = vae.passes(128, 1)      # as many as are usual: smaller batches are cut elsewhere
-    lanes.record(lambda kernels: vae.forward(a, False, kernels))      # it makes the memory of masked weights
-    lanes.order_backward(d, a, sampled=False)
+    lanes.record(lambda kernels: vae.forward(a, sampled, kernels))      # it makes the memory of masked weights
+    lanes.order_backward(d, a, sampled)
     theta, m, v, grad = np.zeros((4, 1), vae.dtype)
     lanes.order([lanes.record(lambda kernels: kernels.adam_update(theta, m, v, grad, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0))])
     meet(np.zeros(1, np.int64).ctypes.data, 0, 1, 0)
@@ -112,15 +111,14 @@ class Direct:
 
 
 class Lanes:
-    """The same, recorded, and replayed lane by lane."""
+    """The same, recorded, and replayed by threads."""
 
     def __init__(self, vae: "VAE", threads: int) -> None:
         self.vae, self.threads = weakref.proxy(vae), threads
         self.number = max(2, threads - threads % 2)      # even: see add_up
-        self.gradients = [vae.parameters.zeros_like() for _ in range(self.number)]
         self.shares = shares(vae.parameters.shapes, self.number)
-        # of the parameters, and of what a product or a bias's kernel has written: at most two in a tensor on average
-        self.squares = np.zeros((self.number, 3 * len(vae.gradients), 1), vae.dtype)
+        # of the parameters, and of what products, at most two in a tensor on average, and other kernels have written
+        self.squares = np.zeros((self.number, 4 * len(vae.gradients), 1), vae.dtype)
         self.kernels = Whole(self)
         self._inside = False
 
@@ -168,26 +166,14 @@ class Lanes:
         return recorder.calls
 
     def forward(self, a: SimpleNamespace, sampled: bool | str) -> None:
-        """`VAE.forward`, in every lane; but masked weights, which all lanes share, are made before, row by row."""
+        """`VAE.forward`."""
         key = "forward", sampled
         if key not in a.orders:
-            lanes = [self.record(lambda kernels: self.vae.forward(lane, sampled, kernels)) for lane in self._cut(a, a)]
-            mask = self.vae.kernels.mask_forward
-            masks = [arrays for kernel, arrays in lanes[0] if kernel is mask]
-            first = [[(mask, [array[part] for array in arrays])
-                      for arrays in masks for part in [pieces(len(arrays[0]), self.number)[lane]]]
-                     for lane in range(self.number)]
-            whole = self.record(lambda kernels: self.vae.forward(a, sampled, kernels))
-            whole, *lanes = ([call for call in calls if call[0] is not mask] for calls in (whole, *lanes))
-            a.orders[key] = self.order(first, *phases(whole, lanes, self.number, self.vae.kernels, self.record))
+            a.orders[key] = self.order(*self._cut(a, lambda kernels: self.vae.forward(a, sampled, kernels)))
         self.run(a.orders[key])
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
-        """`VAE.backward`, in every lane; but the gradients of the weights.
-
-        These are sums over the whole batch, x^T dpre.  Cut along the batch they would have to be added, which is a
-        pass over all parameters; cut along their own rows, after the lanes have met, they have not.
-        """
+        """`VAE.backward`, and the squares of the gradients that it has written, for `all_finite`."""
         key = "backward", sampled
         if key not in a.orders:
             a.orders[key] = self.order_backward(d, a, sampled)
@@ -195,52 +181,37 @@ class Lanes:
 
     def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> Any:
         """What `backward` runs, recorded."""
-        def record(d: SimpleNamespace, a: SimpleNamespace, grads: Block) -> list[Any]:
-            return self.record(lambda kernels: self.vae.backward(d, a, sampled, kernels, grads))
+        squares, gradients = [iter(lane) for lane in self.squares], self.vae.gradients
+        written: list[Array] = []
 
-        vae, lanes = self.vae, self._cut(a, a)
-        blocks = self.gradients[:len(lanes)] if len(lanes) > 1 else [vae.gradients]
-        chains = [[call for call in record(*lane) if not self._is_weight_gradient(call)]
-                  for lane in zip(self._cut(d, a), lanes, blocks)]
-        whole = record(d, a, vae.gradients)
-        products = [call for call in whole if self._is_weight_gradient(call)]
-        written = [out for _, (out, *_) in products]
-        others = [name for name, gradient in vae.gradients.items()
-                  if not any(np.may_share_memory(gradient, out) for out in written)]
-        rest = [self.record(lambda kernels: self._multiply(kernels, products, lane)) for lane in range(self.number)]
-        rest[0] += self.record(lambda kernels: self._add_others(kernels, others, blocks))
-        whole = [call for call in whole if not self._is_weight_gradient(call)]
-        return self.order(*phases(whole, chains, self.number, self.vae.kernels, self.record), rest)
+        def with_squares(calls: Sequence[Call], lane: int) -> Iterator[Call]:
+            """Those of a product are taken while it is in the cache."""
+            for kernel, arguments in calls:
+                yield kernel, arguments
+                out = arguments[0]
+                if kernel in products and np.may_share_memory(out, gradients.flat):
+                    written.append(out)
+                    yield from self.record(lambda kernels: kernels.sum_squares(next(squares[lane]), out.reshape(-1)))
 
-    def _is_weight_gradient(self, call: Any) -> bool:
-        """A product into a block of gradients, masked or not."""
-        kernel, (out, *_) = call
-        return (kernel in (self.vae.kernels.matmul, self.vae.kernels.mask_backward)
-                and any(np.may_share_memory(out, block.flat) for block in (self.vae.gradients, *self.gradients)))
+        products = self.vae.kernels.matmul, self.vae.kernels.mask_backward
+        found = [[list(with_squares(calls, lane)) for lane, calls in enumerate(tasks)]
+                 for tasks in self._cut(a, lambda kernels: self.vae.backward(d, a, sampled, kernels))]
+        others = [gradient.reshape(-1) for gradient in gradients.values()
+                  if sum(out.size for out in written if np.may_share_memory(gradient, out)) < gradient.size]
 
-    def _multiply(self, kernels: ModuleType, products: Sequence[Any], lane: int) -> None:
-        """A part of each weight's gradient, with its sum of squares while it is in the cache; and of the parameters."""
-        flat = self.vae.parameters.flat
-        for squares, part in zip(self.squares[lane], self.shares[lane]):
-            kernels.sum_squares(squares, flat[part])
-        for squares, (kernel, (out, x, dpre, *mask)) in zip(self.squares[lane, len(self.vae.gradients):], products):
-            part = pieces(len(out), self.number)[lane]
-            getattr(kernels, kernel.__name__)(out[part], x[part], dpre, *(rows[part] for rows in mask))
-            kernels.sum_squares(squares, out[part].reshape(-1))
+        def rest(kernels: ModuleType, lane: int) -> None:
+            """Of all other gradients, and of the parameters."""
+            for block in others:
+                kernels.sum_squares(next(squares[lane]), block[pieces(len(block), self.number, LINE)[lane]])
+            for part in self.shares[lane]:
+                kernels.sum_squares(next(squares[lane]), self.vae.parameters.flat[part])
 
-    def _add_others(self, kernels: ModuleType, names: Sequence[str], blocks: Sequence[Block]) -> None:
-        """All other gradients, summed over the lanes."""
-        for squares, name in zip(self.squares[0, ::-1], names):
-            total = self.vae.gradients[name]
-            if len(blocks) > 1:
-                add_up(kernels, total, [block[name] for block in blocks])
-            kernels.sum_squares(squares, total.reshape(-1))
+        return self.order(*found, [self.record(functools.partial(rest, lane=lane)) for lane in range(self.number)])
 
-    def _cut(self, buffers: SimpleNamespace, a: SimpleNamespace) -> list[SimpleNamespace]:
-        """The lanes of a batch: an even number of them, or one for a single image."""
-        batch = len(a.x)
-        number = min(self.number, batch)
-        return [images_of(buffers, batch, part) for part in pieces(batch, max(1, number - number % 2))]
+    def _cut(self, a: SimpleNamespace, task: Task) -> list[list[list[Call]]]:
+        """The phases of a pass."""
+        batch, draws, _ = a.eps.shape
+        return phases(self.record(task), self.number, batch, draws, self.vae.kernels, self.record)
 
     def forget(self) -> None:
         """At the end of a training: let go of its data."""

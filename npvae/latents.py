@@ -35,6 +35,7 @@ class DiagonalGaussian:
     """
 
     recordable = True      # does nothing but call kernels; see `lanes.py`
+    parts: tuple[Any, ...] = ()      # that call kernels for it
     analytic = True
     gaussian = True
     rows = 0
@@ -119,11 +120,12 @@ class Composed(DiagonalGaussian):
     (Rezende and Mohamed 2015, equation 13).  Rows of the encoder below the images belong to the prior.
     """
 
-    recordable = False
+    recordable = True
     analytic = False
 
     def __init__(self, flow: Flow, prior: Prior) -> None:
         self.flow, self.prior = flow, prior
+        self.parts = flow, prior
         self.rows, self.gaussian = prior.rows, type(flow) is NoFlow
         self.noise = prior.noise
         self.shapes = {**flow.shapes, **prior.shapes}
@@ -136,7 +138,7 @@ class Composed(DiagonalGaussian):
         B, K, Z = a.eps.shape
         for one, mark in ((a, ""), (d, "d")):
             one.log_q, one.log_det, one.log_p = (take(f"{mark}log {name}", B, K) for name in ("q", "det", "p"))
-        a.log_det[...] = 0
+        a.log_q_z, a.log_det[...] = take("log q(z|x)", B, K), 0
         d.z_p, d.z_q = take("dz by prior", B, K, Z), take("dz by log q", B, K, Z)
         self.flow.add_buffers(a, d, take)
         self.prior.add_buffers(a, d, take)
@@ -161,12 +163,12 @@ class Composed(DiagonalGaussian):
         kernels.log_q_forward(a.log_q, a.logvar[images], a.eps)
         self.flow.forward(kernels, a, params)
         self.prior.forward(kernels, a, params)
-        np.subtract(a.log_q, a.log_det, out=a.log_ratio)
-        np.subtract(a.log_ratio, a.log_p, out=a.log_ratio)
+        kernels.subtract(a.log_q_z, a.log_q, a.log_det)
+        kernels.subtract(a.log_ratio, a.log_q_z, a.log_p)
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block, sampled: bool | str) -> None:
         images = slice(len(a.eps))
-        np.negative(d.log_ratio, out=d.log_p)
+        kernels.negate(d.log_p, d.log_ratio)
         self.prior.backward(kernels, d, a, grads, params)
         if sampled in ESTIMATORS:
             kernels.path_q_backward(d.z_q, d.log_ratio, a.logvar[images], a.eps)
@@ -174,7 +176,7 @@ class Composed(DiagonalGaussian):
             self._path_backward(kernels, d, a, sampled)
             return
         kernels.add(d.z, d.z_nll, d.z_p)      # the decoder and the prior both look at z
-        np.negative(d.log_ratio, out=d.log_det)
+        kernels.negate(d.log_det, d.log_ratio)
         self.flow.backward(kernels, d, a, grads, params)
         kernels.log_q_backward(d.logvar_kl, d.log_ratio)
         kernels.reparameterize_backward(d.mu[images], d.logvar_z, d.z0, a.logvar[images], a.eps)
@@ -193,7 +195,7 @@ class Composed(DiagonalGaussian):
 
 
 def compose(flow: Flow, prior: Prior) -> DiagonalGaussian:
-    """The plain latent variable where that is enough: its KL term is exact, and it runs on two cores."""
+    """The plain latent variable where that is enough: its KL term is exact."""
     if type(flow) is NoFlow and type(prior) is StandardNormal:
         return DiagonalGaussian()
     return Composed(flow, prior)

@@ -132,14 +132,14 @@ class VAE:
         self.output.forward(kernels, a, params)
         self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
-    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str, kernels: ModuleType | None = None,
-                 grads: Block | None = None) -> None:
-        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `grads`, of all parameters.
+    def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str,
+                 kernels: ModuleType | None = None) -> None:
+        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `gradients`, of all parameters.
 
         Two heads read one hidden layer h, so  dh = dmu Wmu^T + dlogvar Wlogvar^T  (D1.6).
         Along any direction v of the parameters,  d/dt loss(parameters + t v) = sum of grads * v  at t = 0  (D7.7).
         """
-        params, grads, kernels = self.parameters, grads or self.gradients, kernels or self.kernels
+        params, grads, kernels = self.parameters, self.gradients, kernels or self.kernels
         self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
         self.output.backward(kernels, d, a, grads, params)
         self.decoder.backward(kernels, d.decoder, d.decoder_pre, grads, a.decoder, params)

@@ -20,6 +20,7 @@ _SPREAD = 0.3      # of the initial means of a mixture
 class StandardNormal:
     """p(z) = N(0, I)."""
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     name = "normal"
     rows = 0
     noise = 0
@@ -54,6 +55,7 @@ class Mixture:
     Parameters: prior.mean, prior.logvar (C, Z), and prior.logits (C,), of which pi is the softmax.
     """
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     rows = 0
     noise = 0
     mean, logvar, logits = "prior.mean", "prior.logvar", "prior.logits"
@@ -104,6 +106,7 @@ class Vamp:
     from q(z|x) of the images, and from q(z|u) in log p(z).  u then gets its gradient as any layer's input does.
     """
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     noise = 0
     v = "prior.pseudo_inputs"
 

@@ -43,6 +43,7 @@ class SecondLayer:
     The noise of z2 is `a.eps_prior` (B, K, Y).  Images' labels, if there are any, stay below.
     """
 
+    recordable = True      # does nothing but call kernels; see `lanes.py`
     rows = 0
 
     def __init__(self, latent_dim: int, widths: Sequence[int], activation: str) -> None:
@@ -106,7 +107,7 @@ class SecondLayer:
         self.prior_mu.forward(kernels, a.prior_mu, a.prior_mu_pre, a.decoder2[-1], params)
         self.prior_logvar.forward(kernels, a.prior_logvar, a.prior_logvar_pre, a.decoder2[-1], params)
         kernels.gaussian_log_density_forward(a.log_p_z, a.z_rows, a.prior_mu, a.prior_logvar)
-        np.subtract(a.log_p_z, a.log_ratio2[:, 0], out=a.log_p_rows)
+        kernels.subtract(a.log_p_rows, a.log_p_z, a.log_ratio2[:, 0])
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
         """The forward pass read upwards: from d.log_p (B, K) to d.z_p (B, K, Z) and the gradients of all its layers.
@@ -114,7 +115,7 @@ class SecondLayer:
         z counts twice, as what p(z|z2) is asked about and as what q(z2|z) sees:   dz  = dz_down + dz_up
         and z2 twice, through p(z|z2) and in its own KL term:                      dz2 = dz2_p + dz2_kl
         """
-        np.negative(d.log_p_rows, out=d.log_ratio2[:, 0])
+        kernels.negate(d.log_ratio2[:, 0], d.log_p_rows)
         kernels.gaussian_log_density_backward(d.z_down, d.prior_mu, d.prior_logvar, d.log_p_rows, a.z_rows, a.prior_mu,
                                               a.prior_logvar)
         self.prior_logvar.backward(kernels, d.g2_logvar, d.prior_logvar_pre, grads, d.prior_logvar, a.prior_logvar,

@@ -38,7 +38,7 @@ ALLOWED = {
                     "params", "validate"},
     "objectives": {"kernels.reference", "params", "validate"},
     "optim": {"kernels.reference", "params", "validate"},
-    "cuts": {"params"},
+    "cuts": {"layers", "params"},
     "lanes": {"cuts", "kernels", "kernels.reference", "params", *_ENGINE, "kernels.fused.compile"},
     "checkpoint": {"params"},
     "evaluate": {"likelihoods", "params", "validate"},

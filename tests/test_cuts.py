@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import VAE
-from npvae.cuts import LINE, phases, pieces, shares
-from npvae.kernels import fused
+from npvae.cuts import _WHOLE, LINE, phases, pieces, roles_of, shares
+from npvae.kernels import fused, reference
 from npvae.lanes import Lanes
+from test_replay import arguments_of
 
 
 @given(size=st.integers(0, 500), number=st.integers(1, 6), multiple=st.sampled_from([1, 16, 64]))
@@ -37,26 +38,91 @@ def test_shares_hold_every_parameter_once(shapes, number):
         start += size
 
 
+MODEL = VAE(3, (), 1)      # which a recorder asks for kernels
+RECORD = Lanes(MODEL, 1).record
+
+
+# ---- What the arguments of a kernel are
+
+IN_A_PASS = sorted(set(fused.__all__) - {"transpose", "sum_squares", "adam_update", "gather_rows", "gather_binarized",
+                                         "box_muller", "importance_bound_forward", "importance_bound_backward",
+                                         "gaussian_optimal_nll_forward", "gaussian_optimal_nll_backward"})
+
+
+def run(tasks_of_phases):
+    """One task after the other, the last first."""
+    for tasks in tasks_of_phases:
+        for task in reversed(tasks):
+            for kernel, arguments in task:
+                kernel(*arguments)
+
+
+@pytest.mark.parametrize("number", [2, 4, 6])
+@pytest.mark.parametrize("name", IN_A_PASS)
+def test_a_kernel_in_parts_is_the_kernel(name, number):
+    """It writes what its roles say and no more, and tasks make together what the kernel makes alone."""
+    kernel, arguments = getattr(reference, name), arguments_of(name, "float64")
+    roles = roles_of(kernel, arguments)
+    before, whole = [value.copy() for value in arguments], [value.copy() for value in arguments]
+    kernel(*whole)
+    assert [not np.array_equal(*pair) for pair in zip(before, whole)] == [role.isupper() for role in roles]
+    batch = len(arguments[0])
+    found = phases([(kernel, tuple(arguments))], number, batch, 1, reference, RECORD)
+    assert name in _WHOLE or sum(kernel.__name__ == name for tasks in found for task in tasks for kernel, _ in task) > 1
+    run([[[(getattr(reference, kernel.__name__), own) for kernel, own in task] for task in tasks] for tasks in found])
+    for ours, alone in zip(arguments, whole):
+        assert np.allclose(ours, alone, rtol=1e-12, atol=1e-12 * np.abs(alone).max())
+
+
+def test_other_kernels_are_no_part_of_a_pass():
+    """So that none can be forgotten above: this is all that the passes of every kind of model call."""
+    called = set()
+    for config in CONFIGS:
+        vae, seen = VAE(30, **config), []
+        a, d = vae.passes(4, 3)
+        for sampled in (True, "stl", "dreg") if vae.latent.gaussian else (True,):
+            seen += Lanes(vae, 1).record(lambda kernels: vae.forward(a, sampled, kernels))
+            seen += Lanes(vae, 1).record(lambda kernels: vae.backward(d, a, sampled, kernels))
+        called |= {kernel.__name__ for kernel, _ in seen}
+    assert called <= set(IN_A_PASS)
+
+
+# ---- Phases
+
+CONFIGS = [
+    {"hidden": (64, 66), "latent_dim": 5, "activation": "tanh"}, {"hidden": (), "latent_dim": 3, "classes": 4},
+    {"hidden": (9,), "latent_dim": 40, "decoder": "made:70+direct"}, {"hidden": (20,), "latent_dim": 6,
+                                                                      "prior": "mixture:7"},
+    {"hidden": (20,), "latent_dim": 6, "prior": "vamp:11"}, {"hidden": (), "latent_dim": 6, "prior": "vamp:11"},
+    {"hidden": (20,), "latent_dim": 6, "prior": "hierarchical:12,5"}, {"hidden": (20,), "latent_dim": 6,
+                                                                       "posterior": "planar:3"},
+    {"hidden": (20,), "latent_dim": 6, "posterior": "iaf:2", "prior": "mixture:4", "decoder": "made:30", "classes": 3},
+    {"hidden": (20,), "latent_dim": 6, "likelihood": "gaussian-learned:1"},
+    {"hidden": (20,), "latent_dim": 6, "likelihood": "discretized-logistic"}]
 WIDE = 70
 
 
-def passes(batch):
+class Spy(Lanes):
+    def __init__(self, vae):
+        super().__init__(vae, 2)
+        self.seen = []
+
+    def order(self, *phases):
+        self.seen.append([tasks for tasks in phases if any(tasks)])
+
+    def run(self, order):
+        pass
+
+
+def passes(batch, draws=1, **config):
     """The phases of both passes of a model as they are given to the threads, and the model."""
-    vae, seen = VAE(WIDE, (64, 66), 5, "tanh"), []
+    vae = VAE(WIDE, **(config or CONFIGS[0]))
     vae.threads = 2
-    a, d = vae.passes(batch, 1)
-
-    class Spy(Lanes):
-        def order(self, *phases):
-            seen.append(phases)
-
-        def run(self, order):
-            pass
-
-    engine = Spy(vae, 2)
-    engine.forward(a, False)
-    engine.backward(d, a, False)
-    return seen, vae, engine
+    a, d = vae.passes(batch, draws)
+    engine, sampled = Spy(vae), not vae.latent.analytic
+    engine.forward(a, sampled)
+    engine.backward(d, a, sampled)
+    return engine.seen, vae, engine
 
 
 def products_with(weights, seen):
@@ -76,11 +142,9 @@ def test_few_rows_are_cut_by_the_weights(batch, cut):
     """Each task has rows of its own, the same in the forward pass, in the backward pass and in the update; with many
     images it has all of them."""
     seen, vae, engine = passes(batch)
-    (first, *forward), backward = seen
-    assert not any(first)
     W = vae.parameters["encoder.1.W"]
     at = (W.ctypes.data - vae.parameters.flat.ctypes.data) // W.itemsize
-    for one_pass in (forward, backward):
+    for one_pass in seen:
         found = list(products_with(W, one_pass))
         assert len({phase for phase, _, _ in found}) == 1 and [task for _, task, _ in found] == [0, 1]
         assert [rows for _, _, rows in found] == ([range(32), range(32, 64)] if cut else [range(64)] * 2)
@@ -91,8 +155,16 @@ def test_few_rows_are_cut_by_the_weights(batch, cut):
         assert own[at + 66 * rows.start + LINE:at + 66 * rows.stop - LINE].all()
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 20, 100])
-def test_no_task_reads_what_another_writes_in_the_same_phase(batch):
+def test_threads_meet_where_they_must():
+    """Of many images the forward pass is one phase.  Backward they meet before each gradient of weights but those of
+    the two heads, which is one meeting; before the biases are added up; and before their squares."""
+    (forward, backward), vae, _ = passes(1000)
+    assert len(forward) == 1 and len(backward) == 1 + 3 + 1 + 2 + 2
+
+
+@pytest.mark.parametrize("config", range(len(CONFIGS)))
+@pytest.mark.parametrize("batch, draws", [(1, 1), (2, 1), (3, 2), (20, 1), (100, 3)])
+def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, config):
     """Nor do two write to one place.  Byte by byte, since rows of a matrix cut by columns lie between each other."""
     def bytes_of(array):
         places = np.zeros((), np.int64)
@@ -100,39 +172,49 @@ def test_no_task_reads_what_another_writes_in_the_same_phase(batch):
             places = places[..., None] + stride * np.arange(size)
         return set((array.ctypes.data + places).ravel().tolist())
 
-    for one_pass in passes(batch)[0]:
+    for one_pass in passes(batch, draws, **CONFIGS[config])[0]:
         for tasks in one_pass:
             written, read = [set() for _ in tasks], [set() for _ in tasks]
             for calls, mine, others in zip(tasks, written, read):
-                for kernel, arrays in calls:
-                    outputs = OUTPUTS.get(kernel.__name__, 1)
-                    arrays = [array for array in arrays if isinstance(array, np.ndarray)]
-                    mine.update(*map(bytes_of, arrays[:outputs]))
-                    others.update(*map(bytes_of, arrays[outputs:]))
+                for kernel, arguments in calls:
+                    for role, array in zip(roles_of(kernel, arguments), arguments, strict=True):
+                        (mine if role.isupper() else others).update(bytes_of(array))
             for i in range(len(tasks)):
                 for j in range(len(tasks)):
                     assert i == j or not written[i] & (written[j] | read[j])
 
 
-#: arrays that a kernel writes, first among its arguments, where they are more than one
-OUTPUTS = {"bernoulli_nll_forward": 2, "gaussian_kl_backward": 2, "tanh_backward": 2, "identity_backward": 2,
-           "reparameterize_backward": 2}
+@pytest.mark.parametrize("config", range(len(CONFIGS)))
+@pytest.mark.parametrize("batch", [1, 20, 100])
+def test_every_gradient_and_parameter_is_squared(batch, config):
+    """After the last who writes it: `all_finite` asks for no more than these sums."""
+    (_, backward), vae, engine = passes(batch, **CONFIGS[config])
+    slots, blocks = set(), (vae.gradients.flat, vae.parameters.flat)
+    seen = [np.zeros(block.size, bool) for block in blocks]
+
+    def part_of(array, block):
+        start = (array.ctypes.data - blocks[block].ctypes.data) // array.itemsize
+        return seen[block][start:start + array.size]
+
+    for kernel, arguments in (call for tasks in backward for task in tasks for call in task):
+        out, *others = arguments
+        if kernel is fused.sum_squares:
+            slots.add(out.ctypes.data)
+            assert np.shares_memory(out, engine.squares)
+            part_of(others[0], not np.may_share_memory(others[0], blocks[0]))[...] = True
+        elif np.may_share_memory(out, blocks[0]):
+            assert not part_of(out, 0).any()
+    assert all(part.all() for part in seen)
+    assert len(slots) == sum(kernel is fused.sum_squares for tasks in backward for task in tasks for kernel, _ in task)
 
 
 def test_sums_of_terms_are_the_products():
     """On tasks of any number, one after the other."""
-    rng, vae = np.random.default_rng(0), VAE(3, (), 1)
+    rng = np.random.default_rng(0)
     for number, batch in ((2, 1), (2, 7), (4, 7), (6, 2)):
         x, W, dpre = (rng.standard_normal(shape) for shape in ((batch, 30), (30, 40), (batch, 40)))
         out, dx = np.full((batch, 40), np.nan), np.full((batch, 30), np.nan)
-        parts = pieces(batch, min(number, batch))
-        whole = [(fused.matmul, (out, x, W)), (fused.matmul, (dx, dpre, W.T))]
-        lanes = [[(fused.matmul, (out[part], x[part], W)), (fused.matmul, (dx[part], dpre[part], W.T))]
-                 for part in parts]
-        found = phases(whole, lanes, number, fused, Lanes(vae, 1).record)
-        assert [len(tasks) for tasks in found] == [len(lanes), number, len(lanes), number, len(lanes)]
-        for tasks in found:
-            for task in tasks:
-                for kernel, arrays in task:
-                    kernel(*arrays)
+        found = phases([(fused.matmul, (out, x, W)), (fused.matmul, (dx, dpre, W.T))], number, batch, 1, fused, RECORD)
+        assert sum(kernel is fused.matmul for tasks in found for task in tasks for kernel, _ in task) == 2 * number
+        run(found)
         assert np.allclose(out, x @ W, rtol=1e-13) and np.allclose(dx, dpre @ W.T, rtol=1e-13)

@@ -20,8 +20,8 @@ NET = RNG.standard_normal((2, 5, 6))
 
 #: for each equation: the function, a piece of its line, and what a slip makes of it (see `test_derivations.py`)
 SLIPS = {
-    "D14.1": (Composed.forward, "np.subtract(a.log_q, a.log_det", "np.add(a.log_q, a.log_det"),
-    "D14.2": (flows._Steps.forward, "np.sum(a.log_det_at", "np.mean(a.log_det_at"),
+    "D14.1": (Composed.forward, "kernels.subtract(a.log_q_z", "kernels.add(a.log_q_z"),
+    "D14.2": (flows._Steps.forward, "a.log_det_at)", "a.log_det_at[1:])"),
     "D14.3": (reference.planar_forward, "(1 - t) * (1 + t) * stretch", "(1 - t) * (1 - t) * stretch"),
     "D14.4": (reference.planar_direction_forward, "sigmoid(-a)[0] - 1", "sigmoid(-a)[0] + 1"),
     "D14.5": (reference.planar_backward, "+ 2 * t * (1 - s)", "- 2 * t * (1 - s)"),

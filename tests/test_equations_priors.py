@@ -21,14 +21,14 @@ Z, DLOG_P = RNG.normal(0, 1.5, (2, 5, 3)), RNG.standard_normal((2, 5))          
 SLIPS = {
     "D13.1": (reference.mixture_forward, "np.sum(0.5 * (logvar", "np.sum(0.4 * (logvar"),
     "D13.2": (reference.mixture_forward, "- np.log(np.sum(np.exp(logits", "+ np.log(np.sum(np.exp(logits"),
-    "D13.3": (Composed.forward, "np.subtract(a.log_ratio, a.log_p", "np.add(a.log_ratio, a.log_p"),
+    "D13.3": (Composed.forward, "kernels.subtract(a.log_ratio", "kernels.add(a.log_ratio"),
     "D13.4": (reference.mixture_forward, "shifted / total[:, :, None]", "shifted * total[:, :, None]"),
     "D13.5": (reference.mixture_backward, "dz[...] -= pull", "dz[...] += pull"),
     "D13.6": (reference.mixture_backward, "dmean[c] = np.sum(pull", "dmean[c] = -np.sum(pull"),
     "D13.7": (reference.mixture_backward, "- dlogits[c])", "+ dlogits[c])"),
     "D13.8": (reference.mixture_backward, "dlogits[...] -= pi", "dlogits[...] += pi"),
     "D13.9": (Vamp.after, "d.prior_bias, d.u", "d.prior_bias, -d.u"),
-    "D13.10": (SecondLayer.forward, "np.subtract(a.log_p_z", "np.add(a.log_p_z")}
+    "D13.10": (SecondLayer.forward, "kernels.subtract(a.log_p_rows", "kernels.add(a.log_p_rows")}
 
 
 def close(a, b, tolerance=1e-12):

@@ -79,7 +79,8 @@ PAIRS = {
     "gate": Pair({"z": "BKD", "log_det": "BK", "s": "BKD"}, {"z0": "BKD", "net": "BK2"}),
     "importance_bound": Pair({"bound": "B", "weights": "BK"}, {"log_w": "BK"}),
 }
-UNPAIRED = {"matmul", "add", "transpose", "sum_squares", "append_labels_forward", "append_labels_backward",
+UNPAIRED = {"matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
+            "append_labels_forward", "append_labels_backward",
             "adam_update", "gather_rows", "gather_binarized", "box_muller",
             "path_ratio_backward", "path_q_backward", "scale_draws",      # those three: test_estimators.py
             "mask_forward", "mask_backward"}      # test_masks.py

@@ -35,8 +35,7 @@ def result(vae, x, eps, objective=ELBO()):
     x = np.rint(x) if isinstance(vae.output, MADE) else x
     labels = np.arange(len(x)) % vae.classes if vae.classes else None
     vae.passes(len(x), eps.shape[1])
-    lanes = [block.flat for block in getattr(vae.engine, "gradients", ())]
-    for memory in (*vae._memory.values(), vae.gradients.flat, *lanes):
+    for memory in (*vae._memory.values(), vae.gradients.flat):
         memory[...] = np.nan
     loss, gradients = vae.loss_and_gradients(x, eps, objective, STEP, labels)
     return loss, {name: value.copy() for name, value in gradients.items()}

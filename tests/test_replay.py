@@ -27,6 +27,8 @@ def arguments_of(name, dtype):
     draws, per_draw = rng.standard_normal((2, 5, 3)).astype(dtype), rng.standard_normal((2, 5)).astype(dtype)
     others = {
         "matmul": (new, np.rint(9 * a), np.rint(9 * rng.random((7, 7))).astype(dtype)), "add": (new, a, a[::-1].copy()),
+        "subtract": (new, a, a[::-1].copy()), "negate": (new, a),
+        "sum_first": (np.full((5, 3), 777, dtype), draws),
         "transpose": (new.reshape(7, 4), a), "sum_squares": (new[0, :1], a.ravel()),
         "adam_update": (a[0], a[1], a[2] ** 2, a[3], 0.01, 0.9, 0.99, 1e-8, 0.5, 3.0),
         "gather_rows": (new, grey, index, 1 / 255), "gather_binarized": (new, grey, index, uniform, 1 / 255),
@@ -57,7 +59,8 @@ def copies(arguments):
 
 #: those that a pass of a recordable model may call; others are NumPy's, here as in the reference
 RECORDABLE = [name for name in fused.__all__
-              if name in ("matmul", "add", "mask_backward") or hasattr(getattr(fused, name), "native")]
+              if name in ("matmul", "add", "subtract", "negate", "mask_backward")
+              or hasattr(getattr(fused, name), "native")]
 
 
 @TYPES

@@ -32,7 +32,8 @@ _OWN_SIZES = {
 _ACTIVATION = {"out": "BH", "pre": "BH", "b": "H"}
 #: kernel -> shape of every argument, outputs first; dX has the shape of X
 SHAPES: dict[str, dict[str, str]] = {
-    "add": {"out": "BH", "a": "BH", "b": "BH"},
+    **dict.fromkeys(("add", "subtract"), {"out": "BH", "a": "BH", "b": "BH"}),
+    "negate": {"out": "BH", "a": "BH"}, "sum_first": {"out": "BZ", "x": "ABZ"},
     "transpose": {"out": "HD", "a": "DH"},
     "sum_squares": {"total": "1", "x": "P"},
     "add_to_draws": {"out": "BKD", "x": "BKD", "y": "BD"},

@@ -8,7 +8,7 @@ only speed, and it comes from four things: no temporaries; loops that LLVM vecto
 Nothing compiles at import: a kernel compiles at its first call, and the machine code is kept on disk (`compile.py`).
 """
 from .arrays import (
-    matmul, add, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
+    matmul, add, subtract, negate, sum_first, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
     append_labels_forward, append_labels_backward)
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
@@ -37,7 +37,8 @@ from .optim import adam_update
 from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
-    "matmul", "add", "transpose", "sum_squares", "add_to_draws_forward", "add_to_draws_backward",
+    "matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
+    "add_to_draws_forward", "add_to_draws_backward",
     "append_labels_forward", "append_labels_backward",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",

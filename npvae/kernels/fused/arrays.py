@@ -2,18 +2,59 @@
 from ..reference.arrays import matmul
 from .compile import jit
 
-__all__ = ["matmul", "add", "transpose", "sum_squares", "add_to_draws_forward", "add_to_draws_backward",
-           "append_labels_forward", "append_labels_backward"]
+__all__ = ["matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares", "add_to_draws_forward",
+           "add_to_draws_backward", "append_labels_forward", "append_labels_backward"]
 
 
 def add(out, a, b):
-    add_flat(out.reshape(-1), a.reshape(-1), b.reshape(-1))      # views: one compiled kernel for all shapes
+    add_rows(*as_rows(out, a, b))
+
+
+def subtract(out, a, b):
+    subtract_rows(*as_rows(out, a, b))
+
+
+def negate(out, a):
+    negate_rows(*as_rows(out, a))
+
+
+def as_rows(*arrays):
+    """Views, so that one compiled kernel does for all shapes: whole arrays as one row, parts of larger ones, which are
+    matrices, as they are."""
+    whole = all(array.flags.c_contiguous for array in arrays)
+    return tuple(array.reshape(1, -1) for array in arrays) if whole else arrays
 
 
 @jit
-def add_flat(out, a, b):
-    for i in range(out.size):
-        out[i] = a[i] + b[i]
+def add_rows(out, a, b):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = a[i, j] + b[i, j]
+
+
+@jit
+def subtract_rows(out, a, b):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = a[i, j] - b[i, j]
+
+
+@jit
+def negate_rows(out, a):
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = -a[i, j]
+
+
+@jit
+def sum_first(out, x):
+    for j in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[j, k] = x[0, j, k]
+    for i in range(1, x.shape[0]):
+        for j in range(out.shape[0]):
+            for k in range(out.shape[1]):
+                out[j, k] += x[i, j, k]
 
 
 @jit

@@ -17,13 +17,14 @@ import numba
 import numpy as np
 import threadpoolctl
 
-from .arrays import add, add_flat, matmul, transpose
+from .arrays import add, add_rows, as_rows, matmul, negate, negate_rows, subtract, subtract_rows, transpose
 from .masks import mask_backward, mask_in_place
 from .native import ROW, STATUS, WORDS, replay
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112      # of the C interface to BLAS
+_BY_ROWS = {add: add_rows, subtract: subtract_rows, negate: negate_rows}
 _GEMM = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_", "cblas_{}gemm")      # in NumPy's wheels; elsewhere
 
 
@@ -60,8 +61,8 @@ def _machine_calls(call: Call) -> list[Call]:
     BLAS then rearranges the small factor and not the large one.  (64 x 784 times 784 x 400: 210 us against 270.)
     """
     kernel, arguments = call
-    if kernel is add:
-        return [(add_flat, tuple(array.reshape(-1) for array in arguments))]
+    if kernel in _BY_ROWS:
+        return [(_BY_ROWS[kernel], as_rows(*arguments))]
     if kernel is mask_backward:
         dW, a, b, mask = arguments
         seen = slice(int(mask.any(axis=0).argmax()), None)      # the columns before would all become zero

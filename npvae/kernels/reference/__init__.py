@@ -17,7 +17,7 @@ The contract stands in `npvae/kernels/__init__.py`; shape letters: B batch, K dr
 Z latent, N rows of the data set, P parameters.
 """
 from .arrays import (
-    matmul, add, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
+    matmul, add, subtract, negate, sum_first, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
     append_labels_forward, append_labels_backward)
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
@@ -46,7 +46,8 @@ from .optim import adam_update
 from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
-    "matmul", "add", "transpose", "sum_squares", "add_to_draws_forward", "add_to_draws_backward",
+    "matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
+    "add_to_draws_forward", "add_to_draws_backward",
     "append_labels_forward", "append_labels_backward",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",

@@ -18,6 +18,21 @@ def add(out: Array, a: Array, b: Array) -> None:
     np.add(a, b, out=out)
 
 
+def subtract(out: Array, a: Array, b: Array) -> None:
+    """out = a - b.   All of one shape."""
+    np.subtract(a, b, out=out)
+
+
+def negate(out: Array, a: Array) -> None:
+    """out = -a.   Both of one shape."""
+    np.negative(a, out=out)
+
+
+def sum_first(out: Array, x: Array) -> None:
+    """out = sum_t x[t].   x (T, B, K);  out (B, K)."""
+    np.sum(x, axis=0, out=out)
+
+
 def transpose(out: Array, a: Array) -> None:
     """out[i, j] = a[j, i].   out (M, N);  a (N, M)."""
     out[...] = a.T
