@@ -117,8 +117,7 @@ class Lanes:
         self.vae, self.threads = weakref.proxy(vae), threads
         self.number = max(2, threads - threads % 2)      # even: see add_up
         self.shares = shares(vae.parameters.shapes, self.number)
-        # of the parameters, and of what products, at most two in a tensor on average, and other kernels have written
-        self.squares = np.zeros((self.number, 4 * len(vae.gradients), 1), vae.dtype)
+        self.squares = np.zeros((0, 0, 1), vae.dtype)      # of the last backward pass
         self.kernels = Whole(self)
         self._inside = False
 
@@ -177,12 +176,15 @@ class Lanes:
         key = "backward", sampled
         if key not in a.orders:
             a.orders[key] = self.order_backward(d, a, sampled)
-        self.run(a.orders[key])
+        order, self.squares = a.orders[key]
+        self.run(order)
 
-    def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> Any:
-        """What `backward` runs, recorded."""
-        squares, gradients = [iter(lane) for lane in self.squares], self.vae.gradients
-        written: list[Array] = []
+    def order_backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> tuple[Any, Array]:
+        """What `backward` runs, recorded, and where it leaves sums of squares of all gradients and parameters."""
+        gradients, written = self.vae.gradients, list[Array]()
+        # of parameters; of what products, at most two in a tensor on average, have written; of all else
+        places = np.zeros((self.number, 4 * len(gradients), 1), self.vae.dtype)
+        squares = [iter(lane) for lane in places]
 
         def with_squares(calls: Sequence[Call], lane: int) -> Iterator[Call]:
             """Those of a product are taken while it is in the cache."""
@@ -206,7 +208,8 @@ class Lanes:
             for part in self.shares[lane]:
                 kernels.sum_squares(next(squares[lane]), self.vae.parameters.flat[part])
 
-        return self.order(*found, [self.record(functools.partial(rest, lane=lane)) for lane in range(self.number)])
+        ends = [self.record(functools.partial(rest, lane=lane)) for lane in range(self.number)]
+        return self.order(*found, ends), places
 
     def _cut(self, a: SimpleNamespace, task: Task) -> list[list[list[Call]]]:
         """The phases of a pass."""

@@ -90,12 +90,14 @@ def test_other_kernels_are_no_part_of_a_pass():
 # ---- Phases
 
 CONFIGS = [
-    {"hidden": (64, 66), "latent_dim": 5, "activation": "tanh"}, {"hidden": (), "latent_dim": 3, "classes": 4},
-    {"hidden": (9,), "latent_dim": 40, "decoder": "made:70+direct"}, {"hidden": (20,), "latent_dim": 6,
-                                                                      "prior": "mixture:7"},
-    {"hidden": (20,), "latent_dim": 6, "prior": "vamp:11"}, {"hidden": (), "latent_dim": 6, "prior": "vamp:11"},
-    {"hidden": (20,), "latent_dim": 6, "prior": "hierarchical:12,5"}, {"hidden": (20,), "latent_dim": 6,
-                                                                       "posterior": "planar:3"},
+    {"hidden": (64, 66), "latent_dim": 5, "activation": "tanh"},
+    {"hidden": (), "latent_dim": 3, "classes": 4},
+    {"hidden": (9,), "latent_dim": 40, "decoder": "made:70+direct"},
+    {"hidden": (20,), "latent_dim": 6, "prior": "mixture:7"},
+    {"hidden": (20,), "latent_dim": 6, "prior": "vamp:11"},
+    {"hidden": (), "latent_dim": 6, "prior": "vamp:11"},
+    {"hidden": (20,), "latent_dim": 6, "prior": "hierarchical:12,5"},
+    {"hidden": (20,), "latent_dim": 6, "posterior": "planar:3"},
     {"hidden": (20,), "latent_dim": 6, "posterior": "iaf:2", "prior": "mixture:4", "decoder": "made:30", "classes": 3},
     {"hidden": (20,), "latent_dim": 6, "likelihood": "gaussian-learned:1"},
     {"hidden": (20,), "latent_dim": 6, "likelihood": "discretized-logistic"}]

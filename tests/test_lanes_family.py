@@ -94,6 +94,22 @@ def test_training_with_one_and_two_threads(run, tmp_path):
     assert train(again, 1, RUNS[run], resume=again) == one
 
 
+@pytest.mark.parametrize("prior", ["normal", "vamp:6"])
+def test_what_was_not_finite_before_does_not_matter(prior):
+    """After NaN in every place of one pass, the next one, of another size or estimator, counts alone."""
+    vae = model(2, prior=prior, hidden=(64, 66), input_dim=70)
+    x, eps = np.ones((40, 70)), np.random.default_rng(2).standard_normal((40, 1, vae.noise_dim))
+    kept, sizes = vae.parameters.flat.copy(), ((40, ELBO(sampled=True)), (40, IWAE(1.0, "stl")), (3, IWAE()))
+    for bad, bad_objective in sizes:
+        for good, objective in sizes:
+            vae.parameters.flat[...] = np.nan
+            vae.loss_and_gradients(x[:bad], eps[:bad], bad_objective)
+            assert not vae.engine.all_finite()
+            vae.parameters.flat[...] = kept
+            vae.loss_and_gradients(x[:good], eps[:good], objective)
+            assert vae.engine.all_finite()
+
+
 class Own(type(find("bernoulli"))):
     """A likelihood that does not say that it can be recorded."""
 
