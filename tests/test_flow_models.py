@@ -200,21 +200,19 @@ def check_expectation(vae, draws=20):
 @pytest.mark.parametrize("posterior", ["planar:2", "iaf:2"])
 def test_importance_weights_average_to_p(posterior):
     """E_q[p(x, z) / q(z|x)] = p(x), which takes the density of every draw, not only its mean."""
-    vae = linear_flow_vae(posterior)
-    check_expectation(vae)
+    check_expectation(linear_flow_vae(posterior))
 
 
 @pytest.mark.parametrize("posterior", ["planar:2", "iaf:2"])
 @pytest.mark.parametrize("factor", [-1, 0, 0.5])
 def test_a_wrong_log_det_is_found(posterior, factor, monkeypatch):
     vae = linear_flow_vae(posterior)
-    flow = vae.latent.flow
-    forward = type(flow).forward
+    flow, forward = type(vae.latent.flow), type(vae.latent.flow).forward
 
     def broken(self, kernels, a, params):
         forward(self, kernels, a, params)
         a.log_det *= factor
-    monkeypatch.setattr(type(flow), "forward", broken)
+    monkeypatch.setattr(flow, "forward", broken)
     monkeypatch.setattr(VAE, "engine", property(Direct))      # it computes beside kernels
     with pytest.raises(AssertionError, match="standard errors"):
         check_expectation(vae)
