@@ -35,8 +35,8 @@ ROLES = {
     "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss"}
 #: Of all others every argument has rows; so many are written, where they are more than one.
 _WRITTEN = {
-    "append_labels_forward": 1, "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2,
-    "categorical_nll_forward": 2, "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
+    "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2, "categorical_nll_forward": 2,
+    "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
     "gaussian_log_density_backward": 3, "planar_direction_forward": 2, "planar_direction_backward": 2,
     "planar_forward": 3, "planar_backward": 5, "gate_forward": 3, "gate_backward": 2}
 _WHOLE = ("sum_first",)      # not cut: its rows are no images
@@ -75,9 +75,9 @@ def phases(calls: Sequence[Call], number: int, batch: int, draws: int, kernels: 
     sums: list[tuple[Array, list[Array]]] = []
 
     def add(*tasks: Sequence[Call]) -> None:
-        if not found[-1].admits(tasks):
+        if not found[-1].take(tasks):
             found.append(_Phase(number))
-        found[-1].add(tasks)
+            found[-1].take(tasks)
 
     def add_sums() -> None:
         for i, (total, parts) in enumerate(sums):
@@ -88,7 +88,6 @@ def phases(calls: Sequence[Call], number: int, batch: int, draws: int, kernels: 
     for kernel, arguments in calls:
         if _meet({_span(total) for total, _ in sums}, set(map(_span, arguments))):
             add_sums()
-        roles = roles_of(kernel, arguments)
         if kernel.__name__ in _WHOLE:
             add([(kernel, arguments)])
         elif kernel is kernels.matmul and _is_cut_by_weights(*arguments):
@@ -96,6 +95,7 @@ def phases(calls: Sequence[Call], number: int, batch: int, draws: int, kernels: 
             for tasks in _by_weights(kernel, out, x, W, _rows(len(out), number, batch, draws), record):
                 add(*tasks)
         else:
+            roles = roles_of(kernel, arguments)
             own, needs_rows = _by_rows(roles, arguments, number, batch, draws), set(roles).isdisjoint("PE")
             add(*([(kernel, one)] if len(one[0]) or not needs_rows else [] for one in own))
             sums += [(total, parts) for role, total, *parts in zip(roles, arguments, *own) if role == "P"]
@@ -111,21 +111,19 @@ class _Phase:
         self._read: list[set[Span]] = [set() for _ in range(number)]
         self._written: list[set[Span]] = [set() for _ in range(number)]
 
-    def admits(self, tasks: Sequence[Sequence[Call]]) -> bool:
-        """Does no task touch what another has written, nor write what another has touched?"""
-        for i, calls in enumerate(tasks):
-            read, written = _touched(calls)
+    def take(self, tasks: Sequence[Sequence[Call]]) -> bool:
+        """Add these calls to the tasks; False, and nothing added, if one of them touches what another task has written
+        or writes what another has touched."""
+        touched = [_touched(calls) for calls in tasks]
+        for i, (read, written) in enumerate(touched):
             for j, (others_read, others_written) in enumerate(zip(self._read, self._written)):
                 if i != j and (_meet(read | written, others_written) or _meet(written, others_read)):
                     return False
-        return True
-
-    def add(self, tasks: Sequence[Sequence[Call]]) -> None:
-        for i, calls in enumerate(tasks):
-            read, written = _touched(calls)
+        for i, (calls, (read, written)) in enumerate(zip(tasks, touched)):
             self.tasks[i] += calls
             self._read[i] |= read
             self._written[i] |= written
+        return True
 
 
 def _touched(calls: Sequence[Call]) -> tuple[set[Span], set[Span]]:
