@@ -20,8 +20,8 @@ Reading order, a few minutes each but the first:
     plotting.py          pictures;  charts.py, curves and bars
 
 and beside the lesson: data.py (MNIST, IDX files, arrays), images.py (folders of pictures, tables), labels.py,
-callbacks.py, checkpoint.py, figures.py (how the pictures are drawn), report_page.py and explorer.py (web pages),
-validate.py; the program: cli.py (exit codes), options.py (flags), runs.py (a run and its folder), commands.py,
+callbacks.py, checkpoint.py, files.py, figures.py (how the pictures are drawn), report_page.py and explorer.py (web
+pages), validate.py; the program: cli.py (exit codes), options.py (flags), runs.py (a run and its folder), commands.py,
 program.py, __main__.py; and what makes it fast, kernels/fused/, the reference's compiled twins, lanes.py, which
 runs the passes on two cores, and cuts.py, where a step is cut for that.
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from .files import open_regular
 from .params import Array
 
 FORMAT, VERSION = "npvae checkpoint", 1
@@ -91,7 +92,8 @@ def read(path: str | Path) -> tuple[dict[str, Array], dict[str, Any]]:
     Raises CheckpointError for a file that is missing, no checkpoint, damaged, of a newer version, or holds pickles.
     """
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     body, digest = data[:-_DIGITS], data[-_DIGITS:]

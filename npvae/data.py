@@ -19,6 +19,7 @@ from typing import Mapping
 
 import numpy as np
 
+from .files import open_regular
 from .images import DataError, ImageData, Progress, fail, flat_shape, hold_out, load_csv, load_pictures
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -57,7 +58,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if file.peek(2)[:2] == _GZIP_MAGIC:
                 return _parse_idx(gzip.GzipFile(fileobj=file), path)
             return _parse_idx(file, path)
@@ -230,7 +231,7 @@ def load_array(path: str | Path) -> ImageData:
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays to use by key: a single one; or train and test in this order, then labels if any."""
     try:
-        with open(path, "rb") as file:  # np.load leaves a damaged file open if it opened it itself
+        with open_regular(path) as file:  # np.load leaves a damaged file open if it opened it itself
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
                 return {"the array": content}

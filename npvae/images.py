@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
+from .files import open_regular
 from .validate import shown
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _layout(path: Path) -> _Layout:
 def _open(path: Path) -> io.TextIOWrapper:
     """What is no UTF-8 becomes a mark that is no number either, and is found with its row and column."""
     try:
-        return open(path, encoding="utf-8-sig", errors="replace", newline="")
+        return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace", newline="")
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror})", error)
 
@@ -293,7 +294,7 @@ def _grey(path: Path) -> np.ndarray:
     """One picture (height, width), uint8."""
     from PIL import Image, ImageOps
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             picture.load()
             upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
             if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:

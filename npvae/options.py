@@ -11,6 +11,7 @@ from typing import Any
 
 from . import data, flows, outputs, priors
 from .cli import CONFIG, Parser, UsageError, number, shortest, widths
+from .files import open_regular
 from .kernels import KERNELS
 from .lanes import available_cores
 from .layers import ACTIVATIONS
@@ -190,7 +191,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a run; its "settings" are those of `settings`.  Raises UsageError."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            config = json.loads(file.read().decode())
         theirs, ours = config["settings"], settings(training_parser().parse_args([]))
         if not isinstance(theirs, dict) or not isinstance(theirs.get("hidden", []), list):
             raise TypeError

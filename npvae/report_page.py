@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 from .checkpoint import write_atomically
+from .files import open_regular
 
 TEMPLATES = Path(__file__).with_name("templates")
 CONFIG, METRICS, REPORT = "config.json", "metrics.jsonl", "report.html"
@@ -109,7 +110,8 @@ def _history(path: Path) -> list[dict[str, Any]]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            return file.read().decode()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); a report needs the folder of a run") from None
     except UnicodeDecodeError:
@@ -195,7 +197,8 @@ def _pictures(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
         look_for = CONDITIONAL.get(name, look_for) if settings.get("conditional") else look_for
         path = folder / f"{name}.png"
         if path.exists():
-            data = base64.b64encode(path.read_bytes()).decode()
+            with open_regular(path) as file:
+                data = base64.b64encode(file.read()).decode()
             yield (f'<figure id="{name}"><h2>{title}</h2><img alt="{alt}" src="data:image/png;base64,{data}">'
                    f"<figcaption>{look_for}</figcaption></figure>")
 
