@@ -194,10 +194,11 @@ def seeded(seed: int, purpose: int) -> Any:
 
 # ---- Measuring
 
-def log_likelihood(weights: Weights, x: Any, generator: Any, samples: int) -> tuple[Any, Any, Any]:
-    """log p(x) of each image, its standard error (delta method) and effective sample size, (B,) each, from
+def log_likelihood(weights: Weights, x: Any, generator: Any, samples: int) -> tuple[Any, Any, Any, Any]:
+    """log p(x) of each image, its standard error and bias by the jackknife over 16 groups of draws, and effective
+    sample size, (B,) each, from
 
-        W = 1/L sum_l w_l,    log W,    error = sd(w) / (sqrt(L) W),    ess = (sum_l w_l)^2 / sum_l w_l^2
+        log W = log 1/L sum_l w_l,    ess = (sum_l w_l)^2 / sum_l w_l^2
     """
     found = []
     for image in x.split(1):
@@ -207,10 +208,14 @@ def log_likelihood(weights: Weights, x: Any, generator: Any, samples: int) -> tu
                  for start in range(0, samples, DRAWS)]
         log_w = torch.cat(parts, 1)[0].double()
         value = torch.logsumexp(log_w, 0) - math.log(samples)
+        group = torch.arange(samples) * min(16, samples) // samples
+        without = torch.stack([torch.logsumexp(log_w[group != g], 0) - math.log(int((group != g).sum()))
+                               for g in range(int(group[-1]) + 1)])
         w = torch.exp(log_w - value)      # of mean one
-        found.append((value, w.std() / math.sqrt(samples), samples / (w * w).mean()))
-    values, errors, ess = (torch.stack(column) for column in zip(*found))
-    return values, errors, ess
+        found.append((value, without.std(correction=0) * math.sqrt(len(without) - 1),
+                      (len(without) - 1) * (without.mean() - value), samples / (w * w).mean()))
+    values, errors, biases, ess = (torch.stack(column) for column in zip(*found))
+    return values, errors, biases, ess
 
 
 def measured(weights: Weights, x: np.ndarray, samples: int, partial: Path) -> dict[str, Any]:

@@ -253,7 +253,7 @@ def measured(vae: VAE, x: np.ndarray, samples: int, partial: Path) -> dict[str, 
     """NLL with its errors, and what else is said of the model.  `partial` holds what is done of the NLL."""
     def block(start: int) -> Sequence[np.ndarray]:
         found = log_likelihood(vae, x[start:start + BLOCK], np.random.default_rng([2016, start]), samples)
-        return found.values, found.errors, found.ess
+        return found.values, found.errors, found.biases, found.ess
 
     found = by_blocks(block, x, fingerprint(samples, x, vae.parameters.flat), partial)
     if str(vae.config().get("prior")).startswith("hierarchical"):
@@ -265,20 +265,21 @@ def measured(vae: VAE, x: np.ndarray, samples: int, partial: Path) -> dict[str, 
 
 
 def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial: Path) -> dict[str, Any]:
-    """NLL of the images x, in nats, and its errors, from `block`: log p(x), their errors and effective sample sizes,
-    of BLOCK images from a certain one on.  After each block the file `partial` holds what is done `of` this."""
-    done, seconds, began = np.empty((3, 0)), 0.0, time.perf_counter()
+    """NLL of the images x, in nats, and its errors, from `block`: log p(x), their errors, biases and effective sample
+    sizes, of BLOCK images from a certain one on.  After each block the file `partial` holds what is done `of` this."""
+    done, seconds, began = np.empty((4, 0)), 0.0, time.perf_counter()
     if partial.exists():
         arrays, manifest = checkpoint.read(partial)
-        if manifest.get("of") == of:
+        if manifest.get("of") == of and arrays["done"].shape[0] == len(done):
             done, seconds = arrays["done"], manifest["seconds"]
     for start in cli.progress(range(done.shape[1], len(x), BLOCK), "block"):
         done = np.concatenate([done, block(start)], axis=1)
         checkpoint.write(partial, {"done": done}, {"of": of, "seconds": seconds + time.perf_counter() - began})
-    values, errors, ess = done
-    found = LogLikelihood(values, ess, errors, of[0])
+    values, errors, biases, ess = done
+    found = LogLikelihood(values, ess, errors, biases, of[0])
     return {"seconds": round(seconds + time.perf_counter() - began), "nll": -found.mean,
-            "error": found.standard_error, "sampling_error": found.sampling_error, "ess": float(np.median(ess))}
+            "error": found.standard_error, "sampling_error": found.sampling_error,
+            "sampling_bias": -found.sampling_bias, "ess": float(np.median(ess))}
 
 
 # ---- The table

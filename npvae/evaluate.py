@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 500      # images at a time
 _IMAGES, _ROWS = 8, 1000      # images at a time where each has many draws, and decoder rows: they fit into the caches
-
+_GROUPS = 16      # of draws: fewer find the error less well, more see no further
 _NUMBERS = 2**25      # that the decoder puts out at a time: 128 MiB in float32
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
@@ -75,14 +75,17 @@ class LogLikelihood:
 
     values : (B,), lower bounds in expectation
     ess : (B,), the effective sample size, 1 to L: so many draws from p(z|x) itself would tell as much (Kong 1992)
-    errors : (B,), the standard error of each value, from its draws; NaN for L = 1
+    errors : (B,), the standard deviation of each value when the draws are drawn anew; NaN for L = 1
+    biases : (B,), the expectation of each value less log p(x), to first order in 1/L; NaN for L = 1
 
-    They see only where q(z|x) has drawn: an ess of a few says that the value is too low and the error too small.
+    No error of the draws contains the bias: a mean over many images averages errors away, and keeps the bias.  All of
+    this sees only where q(z|x) has drawn.  Where few draws carry all the weight, the bias is an underestimate.
     """
 
     values: Array
     ess: Array
     errors: Array
+    biases: Array
     n_samples: int
 
     @property
@@ -92,14 +95,19 @@ class LogLikelihood:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, where the images stand for all others of their kind; that of the draws is a part of it.  NaN
-        for one image."""
+        """Of the mean, where the images stand for all others of their kind: their own spread, and that of the draws
+        with it.  NaN for one image."""
         return float(self.values.std(ddof=1)) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
 
     @property
     def sampling_error(self) -> float:
-        """Of the mean over these very images: from their draws alone."""
+        """Of the mean over these very images: the Monte Carlo error, from their draws alone."""
         return float(np.sqrt(np.square(self.errors).sum())) / len(self.errors)
+
+    @property
+    def sampling_bias(self) -> float:
+        """Of the mean over images; below zero but for noise, as the logarithm of a mean is too low."""
+        return float(self.biases.mean())
 
 
 def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: int = 5000, labels: Array | None = None,
@@ -113,18 +121,16 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
         total <- log [ exp(total) + k exp(bound of the block) ]       (D10.7)  at first -infinity, at the end less log L
 
     and in the same way the sum of squares, of which the block's part is (k exp(bound))^2 sum_k w~^2, with the
-    normalised weights w~ of the kernel.  The two sums give the effective sample size and, as d log W = dW / W, the
-    standard error of log W, W = 1/L sum_l w_l (the delta method), from the variance s^2 of the w_l:
-
-        ess     = (sum_l w_l)^2 / sum_l w_l^2
-        error^2 = s^2 / (L W^2) = (L / ess - 1) / (L - 1),            s^2 = sum_l (w_l - W)^2 / (L - 1)
+    normalised weights w~ of the kernel.  The two sums give the effective sample size  (sum_l w_l)^2 / sum_l w_l^2.  The
+    total is kept for each of M = 16 groups of draws, from which `jackknife` has the errors and biases.
 
     `each` is called with the images and the buffers of every pass; `progress` is given the first image of each block.
     """
     rows = rows_at_once(vae, _ROWS)
     draws = min(n_samples, max(1, rows // min(_IMAGES, max(1, len(x)))))
     images = max(1, rows // draws)
-    total, squares = np.full((2, len(x)), -np.inf)
+    ends = [n_samples * group // min(_GROUPS, n_samples) for group in range(min(_GROUPS, n_samples) + 1)]
+    totals, squares = np.full((len(ends) - 1, len(x)), -np.inf), np.full(len(x), -np.inf)
     with vae.engine.running():
         for start in progress(range(0, len(x), images)):
             block = slice(start, start + images)
@@ -132,16 +138,42 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
                 k = min(draws, n_samples - done)
                 a = _draw(vae, x[block], k, rng, None if labels is None else labels[block])
                 vae.engine.forward(a, sampled=True)
-                bound, weights = importance_bound(vae, -(a.nll + a.log_ratio))
-                log_sum = bound + np.log(k)
-                total[block] = np.logaddexp(total[block], log_sum)
-                squares[block] = np.logaddexp(squares[block], 2 * log_sum + np.log(np.square(weights).sum(axis=1)))
+                log_w = -(a.nll + a.log_ratio)
+                for total, first, last in zip(totals, ends, ends[1:]):
+                    own = log_w[:, max(first - done, 0):max(last - done, 0)]
+                    if own.size:
+                        bound, weights = importance_bound(vae, np.ascontiguousarray(own))
+                        log_sum = bound + np.log(own.shape[1])
+                        total[block] = np.logaddexp(total[block], log_sum)
+                        squares[block] = np.logaddexp(squares[block],
+                                                      2 * log_sum + np.log(np.square(weights).sum(axis=1)))
                 if each is not None:
                     each(block, a)
-    ess = np.exp(2 * total - squares)
-    errors = (np.sqrt(np.maximum(n_samples / ess - 1, 0) / (n_samples - 1)) if n_samples > 1      # 0: less by rounding
-              else np.full(len(x), np.nan))
-    return LogLikelihood(total - np.log(n_samples), ess, errors, n_samples)
+    total = np.logaddexp.reduce(totals, axis=0)
+    return LogLikelihood(total - np.log(n_samples), np.exp(2 * total - squares), *jackknife(totals, np.diff(ends)),
+                         n_samples)
+
+
+def jackknife(totals: Array, counts: Array) -> tuple[Array, Array]:
+    """Standard error and bias of  log W = log 1/L sum_l w_l, (B,) each, from the logarithms of the sums over M groups
+    of draws, totals (M, B), of counts (M,) draws.
+
+        theta_g = log of the mean over all draws but those of group g,       theta. = 1/M sum_g theta_g
+
+        error^2 = (M - 1) / M sum_g (theta_g - theta.)^2,        bias = (M - 1) (theta. - log W)
+
+    (Quenouille 1956; Tukey 1958.)  The delta method, error^2 = 1 / ess - 1 / L, takes log W for linear in the weights
+    and stops at one nat.  Where one draw of L carries most of the weight, log W moves by far more than that from one
+    set of draws to the next, and leaving that draw out shows by how much.  NaN for one group.
+    """
+    M = len(counts)
+    if M == 1:
+        return np.full(totals.shape[1], np.nan), np.full(totals.shape[1], np.nan)
+    without = np.stack([np.logaddexp.reduce(np.delete(totals, group, axis=0), axis=0) - np.log(counts.sum() - count)
+                        for group, count in enumerate(counts)])
+    errors = np.sqrt((M - 1) / M * np.square(without - without.mean(axis=0)).sum(axis=0))
+    value = np.logaddexp.reduce(totals, axis=0) - np.log(counts.sum())
+    return errors, (M - 1) * (without.mean(axis=0) - value)
 
 
 def importance_bound(vae: "VAE", log_w: Array) -> tuple[Array, Array]:

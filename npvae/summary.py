@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SIGMAS = 4      # standard errors by which bounds may miss their order
 _ROUNDING = 100      # and units in the last place of the model's precision
-_FEW = 10      # effective samples, of which an error says little
+_BIAS = 0.05      # nats: up to here the first order has most of it (tests/test_log_likelihood.py)
 
 
 class Estimate(NamedTuple):
@@ -44,7 +44,7 @@ class Summary:
     elbo : with the KL term in closed form, or, where it has none, with that of the draws
     sampled_elbo : with that of the draws, None where there is no other
     iwae : K -> the bound of K draws, for each K that was asked for and that fits twice into L
-    log_p : `evaluate.LogLikelihood`, of each image
+    log_p : `evaluate.LogLikelihood`, of each image: with the error of its draws, that of the images, and its bias
     exact : log p(x) of each image (B,), where it is known
     distortion, rate : -log p(x|z) and the KL term: elbo = -distortion - rate
     kl_per_dimension : (Z,), None where the KL term is no sum over latent dimensions
@@ -70,6 +70,12 @@ class Summary:
         exact = {} if self.exact is None else {"exact log p(x)": Estimate(float(self.exact.mean()), 0.0)}
         return {"ELBO": self.elbo, **{f"IWAE-{K}": bound for K, bound in self.iwae.items()},
                 "log p(x)": Estimate(self.log_p.mean, self.log_p.sampling_error), **exact}
+
+    @property
+    def reliable(self) -> bool:
+        """Is log p(x) low by so little that these draws tell by how much?  Else, as for one draw, it is a lower bound,
+        and no number here says how far below log p(x) it lies."""
+        return self.log_p.sampling_bias >= -_BIAS
 
     @property
     def violations(self) -> list[str]:
@@ -102,13 +108,16 @@ class Summary:
                 "sampled_elbo": pair(self.sampled_elbo), "distortion": self.distortion, "rate": self.rate,
                 "iwae": {str(K): pair(bound) for K, bound in self.iwae.items()}, "log_p": number(log_p.mean),
                 "log_p_error": number(log_p.sampling_error), "log_p_standard_error": number(log_p.standard_error),
+                "log_p_bias": number(log_p.sampling_bias), "log_p_reliable": self.reliable,
                 "exact_log_p": None if self.exact is None else number(self.exact.mean()),
                 "effective_samples": {"median": float(np.median(log_p.ess)), "least": float(log_p.ess.min())},
                 "active_units": self.active_units, "kl_per_dimension": numbers(self.kl_per_dimension),
                 "information_per_dimension": numbers(self.information_per_dimension), "violations": self.violations}
 
     def __str__(self) -> str:
-        log_p, spread, few = self.log_p, self.log_p.standard_error, np.median(self.log_p.ess) < _FEW
+        log_p, spread, bias = self.log_p, self.log_p.standard_error, self.log_p.sampling_bias
+        low = (f"  low by about {max(0, -bias):.2f}, the bias of the logarithm of a mean" if self.reliable else
+               f"  low by at least {-bias:.2f}: too few effective samples to say by how much")
         lines = [f"ELBO                     {self.elbo}     = -distortion - rate",
                  f"  distortion, -log p(x|z) {self.distortion:8.2f}",
                  f"  rate, KL(q(z|x) || p(z)) {self.rate:7.2f}",
@@ -116,9 +125,9 @@ class Summary:
                  f"log p(x)                 {self.bounds['log p(x)']}     {log_p.n_samples:,} importance samples",
                  *([] if self.exact is None else [f"  exact                  {self.exact.mean():9.2f}"]),
                  *([] if math.isnan(spread) else [f"  +- {spread:.2f} where these images stand for all of their kind"]),
+                 *([] if math.isnan(bias) else [low]),
                  f"  effective samples      {np.median(log_p.ess):9.1f}     the median image's; {log_p.ess.min():.1f} "
                  "the least",
-                 *(["  so few that log p(x) may well be higher, by more than its error"] if few else []),
                  f"active units             {self.active_units:6d}        of {len(self.information_per_dimension)}",
                  " <= ".join(self.bounds) + (": holds" if not self.violations else ": VIOLATED")]
         return "\n".join([*lines, *(f"  {line}" for line in self.violations)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from npvae import ELBO, VAE, active_units, evaluate, kl_per_dimension
+from npvae import ELBO, IWAE, VAE, Adam, active_units, evaluate, fit, kl_per_dimension
 from npvae.evaluate import (elbo, exact_log_likelihood, information_per_dimension, log_likelihood, nats_per_dimension,
                             rows_at_once)
 from npvae.kernels import fused, reference
@@ -44,12 +44,18 @@ class Weights:
 
 
 def by_hand(log_w):
-    """Value, ess and error of one image, as their definitions say, with plain numbers."""
-    most, L = max(log_w), len(log_w)
-    w = [math.exp(value - most) for value in log_w]
-    mean = sum(w) / L
-    variance = sum((value - mean) ** 2 for value in w) / (L - 1) if L > 1 else math.nan
-    return most + math.log(mean), sum(w) ** 2 / sum(value ** 2 for value in w), math.sqrt(variance / L) / mean
+    """Value, ess, error and bias of one image, as their definitions say, with plain numbers."""
+    def log_mean(log_w):
+        most = max(log_w)
+        return most + math.log(math.fsum(math.exp(value - most) for value in log_w) / len(log_w))
+
+    L, M, value = len(log_w), min(16, len(log_w)), log_mean(log_w)
+    cuts = [L * group // M for group in range(M + 1)]
+    without = [log_mean(log_w[:a] + log_w[b:]) if M > 1 else math.nan for a, b in zip(cuts, cuts[1:])]
+    centre, w = sum(without) / M, [math.exp(one - value) for one in log_w]
+    return (value, sum(w) ** 2 / sum(one ** 2 for one in w),
+            math.sqrt((M - 1) / M * sum((one - centre) ** 2 for one in without)) if M > 1 else math.nan,
+            (M - 1) * (centre - value))
 
 
 # ---- Errors and effective samples
@@ -64,18 +70,22 @@ def test_weights_made_by_hand(module, images, samples, seed, scale):
     expected = np.array([by_hand(row) for row in log_w.tolist()])
     assert found.n_samples == samples
     np.testing.assert_allclose(np.stack([found.values, found.ess], axis=1), expected[:, :2], rtol=1e-10)
-    np.testing.assert_allclose(found.errors, expected[:, 2], rtol=1e-6)
+    np.testing.assert_allclose(np.stack([found.errors, found.biases], axis=1), expected[:, 2:], rtol=1e-6, atol=1e-11)
+    assert samples == 1 or samples % 16 or (found.biases < 1e-11).all()      # Jensen's inequality, for groups alike
     assert (found.ess >= 1 - 1e-9).all() and (found.ess <= samples * (1 + 1e-9)).all()
 
 
 @MODULES
 def test_known_weights(module):
-    """Two of four weights equal and the rest 0: as good as two draws.  Equal ones: as good as all."""
+    """Two of four weights equal and the rest 0: as good as two draws.  Equal ones: as good as all.  `without`: log W
+    when one draw is left out."""
     log_w = np.array([[0, 0, -2000, -2000], [5, 5, 5, 5], [0, math.log(3), -2000, -2000.0]])
     found = log_likelihood(Weights(log_w, module), np.zeros((3, 1)), np.random.default_rng(0), 4)
     np.testing.assert_allclose(found.ess, [2, 4, 16 / 10], rtol=1e-12)
     np.testing.assert_allclose(found.values, [math.log(0.5), 5, 0], atol=1e-12)
-    np.testing.assert_allclose(found.errors, [math.sqrt(1 / 3), 0, math.sqrt((4 / 1.6 - 1) / 3)], atol=1e-7)
+    without = np.log([[1 / 3, 1 / 3, 2 / 3, 2 / 3], [1] * 4, [1, 1 / 3, 4 / 3, 4 / 3]])
+    np.testing.assert_allclose(found.errors, math.sqrt(3) * without.std(axis=1), atol=1e-12)
+    np.testing.assert_allclose(found.biases, 3 * (without.mean(axis=1) - [math.log(0.5), 0, 0]), atol=1e-12)
 
 
 def test_means_over_images():
@@ -84,7 +94,8 @@ def test_means_over_images():
     values = np.log([2, 2, 8])
     assert found.mean == pytest.approx(values.mean())
     assert found.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(3))
-    assert found.sampling_error == pytest.approx(math.sqrt(0.5 ** 2 + 0 + 0.5 ** 2) / 3)
+    assert found.sampling_error == pytest.approx(math.sqrt(2) * math.log(3) / 2 / 3)
+    assert found.sampling_bias == pytest.approx((np.log([1, 3, 4, 12]).sum() / 2 - np.log([2, 8]).sum()) / 3)
     one = log_likelihood(Weights(np.zeros((1, 1)), reference), np.zeros((1, 1)), np.random.default_rng(0), 1)
     assert math.isnan(one.standard_error) and math.isnan(one.sampling_error) and one.ess[0] == 1
 
@@ -128,6 +139,61 @@ def test_the_error_of_an_image_covers_the_truth_as_often_as_it_should():
 def test_errors_of_another_size_are_found(scale):
     with pytest.raises(AssertionError):
         covered(*repeated(scale))
+
+
+TAILS = {      # of log w, with log E[w]: the posterior too wide, too narrow, and weights without a variance
+    "normal 1": (lambda rng, size: rng.normal(0, 1, size), 0.5),
+    "normal 2.5": (lambda rng, size: rng.normal(0, 2.5, size), 2.5 ** 2 / 2),
+    "normal 4": (lambda rng, size: rng.normal(0, 4, size), 8.0),
+    "chi-squared 0.2": (lambda rng, size: 0.4 * rng.gamma(10, 1, size), -10 * math.log(0.6)),
+    "chi-squared 0.3": (lambda rng, size: 0.6 * rng.gamma(10, 1, size), -10 * math.log(0.4)),
+    "Pareto 0.6": (lambda rng, size: 0.6 * rng.exponential(size=size), -math.log(0.4))}
+
+
+@pytest.mark.parametrize("samples", [60, 1000])
+@pytest.mark.parametrize("tail", TAILS)
+def test_the_error_holds_however_few_effective_samples_there_are(tail, samples):
+    """The spread of 600 estimates of one number, against what each of them says of it: from half of all weights down to
+    some four effective samples.  The delta method would say 1 / ess - 1 / L, and half of the truth at 4."""
+    draw, truth = TAILS[tail]
+    log_w = draw(np.random.default_rng(1), (600, samples))
+    found = log_likelihood(Weights(log_w, fused), np.zeros((600, 1)), np.random.default_rng(0), samples)
+    spread, delta = found.values.std(ddof=1), math.sqrt(np.mean(1 / found.ess - 1 / samples))
+    assert 0.75 < spread / math.sqrt(np.square(found.errors).mean()) < 1.15
+    if np.median(found.ess) < 6:
+        assert spread / delta > 1.4
+    bias = found.mean - truth
+    if found.sampling_bias < -0.05:      # only so much can be said
+        assert bias < 0.9 * found.sampling_bias
+    else:
+        assert 2.5 * found.sampling_bias - 0.02 < bias < 0.9 * found.sampling_bias + 3 * spread / math.sqrt(600)
+
+
+KINDS = {"plain": ({}, ELBO()), "two layers": ({"prior": "hierarchical:6,3"}, ELBO(sampled=True)),
+         "flow": ({"posterior": "planar:2"}, ELBO(sampled=True)), "vamp": ({"prior": "vamp:4"}, ELBO(sampled=True)),
+         "iwae": ({}, IWAE())}
+
+
+@pytest.mark.parametrize("narrow", [0, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_holds_for_trained_models(kind, narrow):
+    """40 times the same 6 images: their errors against the spread of their values.  With the posterior of the training
+    and with one too narrow, of which some four draws of 100 carry the weight."""
+    config, objective = KINDS[kind]
+    rng = np.random.default_rng(5)
+    logits = 3 * rng.standard_normal((400, 4)) @ rng.standard_normal((4, 12))
+    x = (rng.random((400, 12)) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    vae = VAE(12, (16,), 8, **config)
+    fit(vae, x, x[:20], 15, 20, Adam(lr=1e-2), objective, 5 if kind == "iwae" else 1)
+    vae.parameters["logvar.b"][...] -= narrow
+    found = log_likelihood(vae, np.tile(x[:6], (40, 1)), np.random.default_rng(0), 100)
+    spread = math.sqrt(found.values.reshape(40, 6).var(axis=0, ddof=1).mean())
+    assert 0.85 < spread / math.sqrt(np.square(found.errors).mean()) < 1.15
+    if narrow:
+        assert np.median(found.ess) < 13 and found.sampling_bias < -0.05
+        assert spread > 1.2 * math.sqrt(np.mean(1 / found.ess - 1 / 100))      # the delta method
+    else:
+        assert np.median(found.ess) > 25 and found.sampling_bias > -0.05
 
 
 def test_the_error_of_the_mean_covers_the_truth_as_often_as_it_should():

@@ -161,6 +161,7 @@ def test_a_model_of_npvae_is_measured_alike(tmp_path, monkeypatch, torch, few_im
     error = np.hypot(ours["sampling_error"], npvae["sampling_error"])
     assert abs(ours["nll"] - npvae["nll"]) < 4 * error < 0.5
     assert ours["sampling_error"] == pytest.approx(npvae["sampling_error"], rel=0.2)
+    assert ours["sampling_bias"] == pytest.approx(npvae["sampling_bias"], rel=0.3)
     assert ours["ess"] == pytest.approx(npvae["ess"], rel=0.2) and ours["active"] == npvae["active"]
     assert ours["error"] == pytest.approx(npvae["error"], rel=0.05)
     assert ours["kl_per_dimension"] == pytest.approx(npvae["kl_per_dimension"], abs=2e-4)

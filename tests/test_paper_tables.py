@@ -229,7 +229,7 @@ def test_what_is_measured(tmp_path):
     found = paper_tables.measured(vae, x, 40, tmp_path / "partial.npz")
     direct = evaluate.log_likelihood(vae, x, np.random.default_rng([2016, 0]), 40)
     for name, value in (("nll", -direct.mean), ("error", direct.standard_error), ("ess", np.median(direct.ess)),
-                        ("sampling_error", direct.sampling_error)):
+                        ("sampling_error", direct.sampling_error), ("sampling_bias", -direct.sampling_bias)):
         assert found[name] == pytest.approx(value, rel=1e-6), name
     kl = evaluate.kl_per_dimension(vae, x)
     assert found["kl_per_dimension"] == sorted(found["kl_per_dimension"], reverse=True)

@@ -156,12 +156,20 @@ def test_no_false_alarm():
         assert found.violations == [], (seed, str(found))
 
 
-def test_few_effective_samples_are_called_few():
-    """Of a posterior far too narrow nearly all weight is one draw's; of a good one it is not."""
-    vae, x = linear_vae(8, 3, 6)
-    assert "so few" not in str(summarize(vae, x, np.random.default_rng(0), 60))
+def test_how_low_log_p_is_stands_beside_it():
+    """And where draws are too few to say, that they are: of a posterior far too narrow, one draw has nearly all
+    weight."""
+    vae, x = poor()
+    found = summarize(vae, x, np.random.default_rng(0), 400)
+    assert found.reliable and -0.05 < found.log_p.sampling_bias < -0.001
+    assert f"  low by about {-found.log_p.sampling_bias:.2f}, the bias of" in str(found)
+    assert found.plain()["log_p_bias"] == found.log_p.sampling_bias and found.plain()["log_p_reliable"] is True
     vae.parameters["logvar.b"][...] -= 12
-    assert "so few that log p(x) may well be higher" in str(summarize(vae, x, np.random.default_rng(0), 60))
+    found = summarize(vae, x, np.random.default_rng(0), 60)
+    assert not found.reliable and found.plain()["log_p_reliable"] is False
+    assert f"low by at least {-found.log_p.sampling_bias:.2f}: too few effective samples" in str(found)
+    one = summarize(vae, x, np.random.default_rng(0), 1)
+    assert not one.reliable and one.plain()["log_p_bias"] is None and "low by" not in str(one)
 
 
 def test_rounding_is_no_disorder():
