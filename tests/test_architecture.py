@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +87,7 @@ def module_name(path):
 SOURCES = {module_name(path): path for path in sorted((ROOT / "npvae").rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 def nodes(tree):
@@ -130,6 +132,48 @@ def test_only_numpy_and_the_standard_library():
         at_the_top = {id(node) for node in tree.body}
         for module, node in imports(name, tree):
             assert not module.startswith("matplotlib") or id(node) not in at_the_top, name
+
+
+@pytest.mark.parametrize("path", [*SOURCES.values(), *EXAMPLES, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_global_random_state(path):
+    """np.random.default_rng and the like, never np.random.normal or the module `random`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("np.random", "numpy.random"):
+            assert node.attr in GENERATORS, f"line {node.lineno}: np.random.{node.attr}"
+        elif isinstance(node, ast.ImportFrom) and node.module == "numpy.random":
+            assert {alias.name for alias in node.names} <= GENERATORS, f"line {node.lineno}"
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            assert "random" not in names, f"line {node.lineno}"
+
+
+def functions(body):
+    """Functions and methods, one level deep."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            yield node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node.body)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("kernels.fused.")])
+def test_what_is_public_is_described_and_annotated(name):
+    tree = TREES[name]
+    assert ast.get_docstring(tree), "the module"
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+    for node in functions(tree.body):
+        if not node.name.startswith("_") or node.name in ("__init__", "__call__"):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert all(a.annotation for a in given if a.arg not in ("self", "cls")), node.name
+            assert node.returns, node.name
+
+
+def test_every_handle_of_the_model_is_described():
+    model = next(node for node in TREES["model"].body if isinstance(node, ast.ClassDef) and node.name == "VAE")
+    handles = [node for node in functions(model.body) if not node.name.startswith("_")]
+    assert [node.name for node in handles if not ast.get_docstring(node)] == [] and len(handles) > 10
 
 
 def test_the_reading_order_names_every_module():
