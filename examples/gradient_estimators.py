@@ -25,7 +25,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from npvae import IWAE, VAE, Adam, cli, fit, load_mnist
-from npvae.checkpoint import write_atomically
+from npvae.files import write_atomically
 from npvae.data import to_float
 from npvae.figures import BLUE, GREY, INK, ORANGE, label_axes, new_figure
 

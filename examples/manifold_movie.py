@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from npvae import VAE, Callback, cli, fit
-from npvae.checkpoint import write_atomically
+from npvae.files import write_atomically
 from npvae.data import ALLOWED, load, to_float
 from npvae.figures import mosaic
 from npvae.plotting import manifold_grid

@@ -29,7 +29,8 @@ import numpy as np
 import paper_records
 import paper_tables
 from npvae import cli, load_mnist
-from npvae.checkpoint import read, write_atomically
+from npvae.checkpoint import read
+from npvae.files import write_atomically
 from npvae.data import binarize
 from npvae.lanes import available_cores
 

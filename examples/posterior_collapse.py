@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from npvae import (ELBO, VAE, Adam, Callback, CyclicalAnnealing, FreeBits, LinearAnnealing, active_units, cli, fit,
                    kl_per_dimension, load_mnist)
-from npvae.checkpoint import write_atomically
+from npvae.files import write_atomically
 from npvae.data import binarize, to_float
 from npvae.figures import BLUE, FONT, ORANGE, label_axes, mosaic, new_figure
 from npvae.objectives import Objective

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from npvae import VAE, cli
-from npvae.checkpoint import write_atomically
+from npvae.files import write_atomically
 from npvae.figures import BLUE, GREY, ORANGE, label_axes, new_figure
 
 EXPONENTS = np.arange(-20.0, 0.01, 0.25)

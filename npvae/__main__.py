@@ -1,8 +1,12 @@
 """`python -m npvae` and the command `npvae`.  Beside the lesson; `program.py` says what they do."""
 import sys
 
-from . import program
-from .cli import exit_code
+from . import interrupt
+
+interrupt.start()
+
+from . import program  # noqa: E402
+from .cli import exit_code  # noqa: E402
 
 
 def main() -> int:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from .checkpoint import write_atomically
+from .files import write_atomically
+from .terminal import for_bars
 from .validate import integer
 
 if TYPE_CHECKING:
@@ -78,10 +79,11 @@ class MetricsLog(Callback):
 
 
 class Progress(Callback):
-    """On a terminal a bar per epoch, with loss, its two parts, images/s and time left; otherwise a line per epoch."""
+    """On a terminal a bar per epoch, with loss, its two parts, images/s and time left; otherwise a line per epoch.
+    Where the file is closed or full, or nobody reads it, training goes on without."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self.file = file if file is not None else sys.stderr
+        self.file = for_bars(file if file is not None else sys.stderr)
         self.bar: "tqdm | None" = None
 
     def on_step(self, run: "Run") -> None:

@@ -1,4 +1,4 @@
-"""Files that are never half written, and checkpoints that are never silently wrong.  Not part of the lesson.
+"""Checkpoints that are never silently wrong.  Not part of the lesson.
 
 A checkpoint is an ordinary uncompressed .npz (NumPy opens it) whose member `manifest.json` says what it holds, and
 whose zip comment is the SHA-256 of every byte before it: a file that was cut short or altered by one bit is refused.
@@ -18,8 +18,6 @@ of the kernels that these name.
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import open_regular
+from .files import open_regular, write_atomically
 from .params import Array
 
 FORMAT, VERSION = "npvae checkpoint", 1
@@ -38,49 +36,17 @@ class CheckpointError(ValueError):
     """The one error of this module: a file that is no checkpoint, is damaged, or does not fit."""
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Replace the file by `data`, entirely or not at all, also if the power fails.  Raises OSError."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable.  Where folders cannot be opened (Windows), there is nothing to do."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write(path: str | Path, arrays: Mapping[str, Array], manifest: Mapping[str, Any]) -> None:
     """Write arrays and a manifest (anything JSON can hold) as one checkpoint, atomically.  Raises OSError."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         head = {"format": FORMAT, "version": VERSION, **manifest}
-        archive.writestr("manifest.json", json.dumps(head, indent=1))
+        # A ZipInfo has a date of its own: a clock before 1980, which no zip file can hold, loses no checkpoint.
+        archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(head, indent=1))
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
-            archive.writestr(f"{name}.npy", member.getvalue())
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
         archive.comment = b"0" * _DIGITS
     body = stream.getvalue()[:-_DIGITS]
     write_atomically(path, body + hashlib.sha256(body).hexdigest().encode())

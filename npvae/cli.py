@@ -7,13 +7,14 @@ ended by Ctrl-C, 141 nobody read on (`npvae info RUN | head -1`).
 import argparse
 import os
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import data, validate
+from . import data, interrupt, terminal, validate
 from .checkpoint import CheckpointError
 from .train import NonFiniteError
 
@@ -90,31 +91,36 @@ def progress(items: Iterable[Any] | None, unit: str, total: int | None = None) -
     """The items, or what `update` counts, with a bar on stderr if that is a terminal and it lasts longer than a second.
     """
     from tqdm import tqdm      # no small part of the time that `npvae --help` would take
-    return tqdm(items, total=total, unit=unit, delay=1, leave=False, disable=None, dynamic_ncols=True)
+    return tqdm(items, total=total, unit=unit, delay=1, leave=False, disable=None, dynamic_ncols=True,
+                file=terminal.for_bars(sys.stderr))
 
 
 def exit_code(main: Callable[[], int | None]) -> int:
     """Run a program; the exit code it returns, or 0.  Bad input becomes one line on stderr and 2, NaN 1, Ctrl-C 130, a
     pipe that nobody reads 141 without a word."""
-    name = _program()
-    try:
+    with interrupt.deferred(), terminal.printing():
         try:
             return main() or 0
-        finally:
-            print(end="", flush=True)      # here, where the next lines see a broken pipe, and not when Python ends
-    except BrokenPipeError:
-        # Python flushes once more when it ends: into nothing.  As in the documentation of the module signal.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt as stop:
-        print(f"\n{name}: {stop}" if str(stop) else f"\n{name}: stopped", file=sys.stderr)
-        return 130
-    except NonFiniteError as error:
-        print(f"{name}: {error}; a checkpoint from before is kept", file=sys.stderr)
-        return 1
-    except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, OSError, MemoryError) as error:
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        except BrokenPipeError:
+            return 141
+        except KeyboardInterrupt as stop:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)      # one is enough
+            _complain(f"\n{_program()}: {stop}" if str(stop) else f"\n{_program()}: stopped")
+            return 130
+        except NonFiniteError as error:
+            _complain(f"{_program()}: {error}")
+            return 1
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else error
+            _complain(f"{_program()}: {' '.join(str(what).split())}")
+            return 2
+        except (UsageError, CheckpointError, data.DataError, ValueError, TypeError, MemoryError) as error:
+            _complain(f"{_program()}: {' '.join(str(error).split())}")
+            return 2
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _program() -> str:

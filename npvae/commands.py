@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import cli, evaluate as measures, options, plotting
-from .checkpoint import write_atomically
 from .cli import UsageError
 from .data import ImageData
 from .explorer import write_explorer
+from .files import write_atomically
 from .gradcheck import check_gradients
 from .likelihoods import fitting
 from .labels import class_codes, listed
@@ -24,6 +24,7 @@ from .objectives import Objective
 from .params import Array
 from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
 from .summary import Summary, summarize
+from .terminal import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,11 +148,12 @@ def info(args: argparse.Namespace) -> None:
         print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
               f"{last['test_kl']:.2f}), {last['train_loss']:.2f} in training; {last['active_units']} of "
               f"{vae.latent_dim} latent dimensions in use")
-    print("versions  " + ", ".join(f"{name} {value}" for name, value in run.versions.items()))
+    print("versions  " + ", ".join(plain(f"{name} {value}") for name, value in run.versions.items()))
     print("settings")
     for name, value in options.settings(run.args).items():
         flag = f"--{name.replace('_', '-')}"
-        print(f"  {flag:15s} {(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}")
+        text = (",".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+        print(f"  {flag:15s} {plain(text)}")
     print("parameters")
     for name, value in vae.parameters.items():
         print(f"  {name:18s} {' x '.join(map(str, value.shape)):>12s} {value.size:12,}")
@@ -159,7 +161,8 @@ def info(args: argparse.Namespace) -> None:
     print(f"  {'in all':18s} {flat.dtype.name:>12s} {flat.size:12,}   {_bytes(flat.nbytes)}")
     print("files")
     for path in sorted(path for path in args.run.iterdir() if path.is_file() and path.name[0] != "."):
-        print(f"  {path.name:22s} {_bytes(path.stat().st_size):>9s}   {FILES.get(path.name, 'not of this run')}")
+        what = FILES.get(path.name, "not of this run")
+        print(f"  {plain(path.name):22s} {_bytes(path.stat().st_size):>9s}   {what}")
 
 
 def _bytes(count: int) -> str:

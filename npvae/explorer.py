@@ -9,20 +9,20 @@ import colorsys
 import json
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checkpoint import write_atomically
 from .evaluate import nats_per_dimension
+from .files import write_atomically
 from .labels import Class, class_codes
 from .likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianPixel
 from .model import VAE
 from .params import Array
 from .plotting import spread
-from .report_page import TEMPLATES, fill
+from .report_page import TEMPLATES, escape, fill
+from .terminal import plain
 from .validate import choice
 
 #: what makes E[x|z] of the first D columns of the decoder's output: functions that explore.js has, too
@@ -157,7 +157,7 @@ def _colours(n: int) -> Sequence[str]:
 
 
 def _text(label: Any) -> str:
-    return f"{label:.6g}" if isinstance(label, np.number) else str(label)
+    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
 
 
 def _base64(array: Array) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .terminal import plain
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
@@ -161,7 +163,7 @@ def strips(axes: Axes, values: np.ndarray, labels: np.ndarray | None) -> None:
     heights = codes + 0.7 * ((np.arange(len(codes)) * 0.6180339887) % 1 - 0.5)
     axes.scatter(values, heights, c=_colours(classes)[0][codes], s=16, linewidths=0)
     step = math.ceil(len(classes) / 20)
-    axes.set_yticks(range(0, len(classes), step), [_text(c) for c in classes[::step]])
+    axes.set_yticks(range(0, len(classes), step), [text_of(c) for c in classes[::step]])
     axes.set_ylabel("label")
 
 
@@ -180,7 +182,7 @@ def coloured_points(figure: Figure, axes: Axes, points: np.ndarray, labels: np.n
         figure.colorbar(scale, ax=axes, label="label").ax.tick_params(labelsize=FONT)
         return
     handles = [Line2D([], [], linestyle="", marker="o", markersize=10, color=tuple(c)) for c in colours]
-    axes.legend(handles, [_text(c) for c in classes], title="label", title_fontsize=FONT,
+    axes.legend(handles, [text_of(c) for c in classes], title="label", title_fontsize=FONT,
                 loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -196,8 +198,9 @@ def _colours(classes: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
     return np.array(scale.to_rgba(values)), scale
 
 
-def _text(label: Any) -> str:
-    return f"{label:.6g}" if isinstance(label, np.number) else str(label)
+def text_of(label: Any) -> str:
+    """A label as matplotlib shows it as it is: `plain`, and no formula between two dollars."""
+    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label)).replace("$", r"\$")
 
 
 def spread(n: int, most: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import ImageData, fail
+from .terminal import plain
 
 Class = int | str      # as config.json keeps it
 
@@ -43,4 +44,5 @@ def class_codes(labels: np.ndarray | None, classes: Sequence[Class], source: str
 
 def listed(classes: Sequence[Class]) -> str:
     """Their names, of very many the first twenty."""
-    return ", ".join(map(str, classes[:20])) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    return ", ".join(plain(str(name)) for name in classes[:20]) + more

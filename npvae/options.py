@@ -3,14 +3,13 @@ lesson; `runs.py` does what the flags say.
 """
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import data, flows, outputs, priors
-from .cli import CONFIG, Parser, UsageError, number, shortest, widths
+from .cli import CHECKPOINT, CONFIG, METRICS, Parser, UsageError, number, shortest, widths
 from .files import open_regular
 from .kernels import KERNELS
 from .lanes import available_cores
@@ -18,6 +17,7 @@ from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS, find
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
 from .optim import Adam, ConstantLR, CosineLR, StepLR
+from .terminal import shell_word
 
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
@@ -136,9 +136,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         raise UsageError("--resume and --overwrite exclude each other")
     if args.resume:
         _adopt(args, _given(parser, argv))
-    elif (args.out / CONFIG).exists() and not args.overwrite:
-        raise UsageError(f"--out {args.out} already holds a run: go on with it by --resume, replace it by --overwrite, "
-                         "or choose another folder")
+    check_folder(args)
     check_objective(args)
     if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
         raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
@@ -167,6 +165,19 @@ def _adopt(args: argparse.Namespace, given: dict[str, Any]) -> None:
         raise UsageError(f"--resume: the run in {args.out} has other settings: {'; '.join(differing)}")
     epochs = given.get("epochs", theirs["epochs"])
     vars(args).update({**theirs, "hidden": tuple(theirs["hidden"]), "epochs": epochs})
+
+
+def check_folder(args: argparse.Namespace) -> None:
+    """Raises UsageError where a new run would take the place of another, or of what is left of one."""
+    if args.resume or args.overwrite:
+        return
+    if (args.out / CONFIG).exists():
+        raise UsageError(f"--out {args.out} already holds a run: go on with it by --resume, replace it by --overwrite, "
+                         "or choose another folder")
+    for name in CHECKPOINT, METRICS:
+        if (args.out / name).exists():
+            raise UsageError(f"--out {args.out} holds {name} of a run, but no {CONFIG}: replace it by --overwrite, or "
+                             "choose another folder")
 
 
 def check_objective(args: argparse.Namespace) -> None:
@@ -247,4 +258,5 @@ def resume_command(args: argparse.Namespace) -> str:
         start = [python, "-m", "npvae", "train"]
     else:
         start = [python, sys.argv[0]] if program.suffix == ".py" else [shortest(sys.argv[0]), "train"]
-    return shlex.join([*start, "--out", str(args.out), "--threads", str(args.threads), "--resume"])
+    out = f"./{args.out}" if str(args.out).startswith("-") else str(args.out)      # or it would be taken for a flag
+    return " ".join(map(shell_word, [*start, "--out", out, "--threads", str(args.threads), "--resume"]))

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .charts import kl_per_dimension, latent_scatter, learning_curves
-from .checkpoint import write_atomically
 from .evaluate import information_per_dimension
-from .figures import rows_of, spread, tile_figure
+from .files import write_atomically
+from .figures import rows_of, spread, text_of, tile_figure
 from .labels import Class, class_codes
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple
     lines = math.ceil(n / max(10, math.ceil(math.sqrt(len(shown) * n))))
     rows = np.stack([rows_of(images[i], math.ceil(n / lines), ink) for i in shown], axis=1)
     return tile_figure(rows.reshape(-1, *rows.shape[2:]), image_shape, "Draws from the prior, one z down each column",
-                       row_labels=[str(names[i])[:20] for i in shown] * lines,
+                       row_labels=[text_of(names[i])[:20] for i in shown] * lines,
                        row_breaks=range(len(shown), len(shown) * lines, len(shown)), ink=ink)
 
 

