@@ -92,7 +92,8 @@ def phases(calls: Sequence[Call], number: int, batch: int, draws: int, kernels: 
             add([(kernel, arguments)])
         elif kernel is kernels.matmul and _is_cut_by_weights(*arguments):
             out, x, W = arguments
-            for tasks in _by_weights(kernel, out, x, W, _rows(len(out), number, batch, draws), record):
+            rows, parts = (_rows(len(array), number, batch, draws) for array in (out, W))
+            for tasks in _by_weights(kernel, out, x, W, rows, parts, record):
                 add(*tasks)
         else:
             roles = roles_of(kernel, arguments)
@@ -176,7 +177,7 @@ def _is_transposed(W: Array) -> bool:
     return W.strides[0] < W.strides[1]
 
 
-def _by_weights(kernel: Any, out: Array, x: Array, W: Array, rows: Sequence[slice],
+def _by_weights(kernel: Any, out: Array, x: Array, W: Array, rows: Sequence[slice], parts: Sequence[slice],
                 record: Callable[[Any], list[Call]]) -> list[list[list[Call]]]:
     """A product in tasks that have some rows of W each, and the tasks that add them up, each some rows of the result:
 
@@ -184,7 +185,6 @@ def _by_weights(kernel: Any, out: Array, x: Array, W: Array, rows: Sequence[slic
     """
     if _is_transposed(W):
         return [[[(kernel, (out[:, part], x, W[:, part]))] for part in pieces(W.shape[1], len(rows))]]
-    parts = pieces(len(W), len(rows))
     terms = [np.empty_like(out) for _ in parts]
     return [[[(kernel, (term, x[:, part], W[part]))] for term, part in zip(terms, parts)],
             [record(lambda kernels: add_up(kernels, out[own], [term[own] for term in terms])) for own in rows]]

@@ -164,6 +164,23 @@ def test_threads_meet_where_they_must():
     assert len(forward) == 1 and len(backward) == 1 + 3 + 1 + 2 + 2
 
 
+def test_draws_of_an_image_stay_together():
+    """Rows for every draw and rows for every image are cut between the same images, also where half of the draws ends
+    within one: threads meet as often as where it does not."""
+    (forward, backward), _, _ = passes(1001, 3)
+    assert len(forward) == 1 and len(backward) == len(passes(1000, 3)[0][1])
+
+
+def test_what_a_task_reads_is_not_written_before_it_has():
+    """A product reads all of W, in each task; then W is written, in parts.  Whichever task comes first, it must not
+    write what the other has still to read."""
+    rng = np.random.default_rng(0)
+    x, W, one, other = (rng.standard_normal(shape) for shape in ((90, 5), (5, 6), (5, 6), (5, 6)))
+    out, expected = np.full((90, 6), np.nan), x @ W
+    run(phases([(fused.matmul, (out, x, W)), (fused.add, (W, one, other))], 2, 90, 1, fused, RECORD))
+    assert np.allclose(out, expected, rtol=1e-13) and np.array_equal(W, one + other)
+
+
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 @pytest.mark.parametrize("batch, draws", [(1, 1), (2, 1), (3, 2), (20, 1), (100, 3)])
 def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, config):

@@ -2,7 +2,10 @@
 refused.  `test_browser.py` opens it."""
 import base64
 import json
+import math
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from pages import Page, loads_nothing
 from npvae import VAE, explorer
 from npvae.evaluate import kl_per_dimension
 from npvae.explorer import write_explorer
+from npvae.kernels import reference
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian, find
 
@@ -80,6 +84,42 @@ def test_the_page_has_every_function(write, activation):
     functions = set(re.findall(r"^  (\w+): a =>", script, re.MULTILINE))
     assert functions == {*ACTIVATIONS, *explorer.MEANS.values()}
     assert data["layers"][0]["f"] == activation
+
+
+def by_python(script, values):
+    """What each function of the script makes of the values: an expression of a, which is the same in Python but for
+    `? :` and the names of Math."""
+    names = {"abs": abs, "max": max, "exp": math.exp, "expm1": math.expm1, "tanh": math.tanh, "log1p": math.log1p}
+
+    def function(expression):
+        expression = re.sub(r"^(.*?) \? (.*?) : (.*)$", r"(\2) if \1 else (\3)", expression.replace("Math.", ""))
+        return eval(f"lambda a: {expression}", {"__builtins__": {}, **names})
+    found = re.findall(r"^  (\w+): a => (.*),$", script, re.MULTILINE)
+    return {name: [function(expression)(value) for value in values] for name, expression in found}
+
+
+def by_node(script, values):
+    program = re.search(r"^const FUNCTIONS = .*?^};", script, re.MULTILINE | re.DOTALL)[0] + f"""
+        const found = Object.entries(FUNCTIONS).map(([name, f]) => [name, {values}.map(f)]);
+        console.log(JSON.stringify(Object.fromEntries(found)));"""
+    return json.loads(subprocess.run(["node", "-e", program], check=True, capture_output=True, timeout=300).stdout)
+
+
+@pytest.mark.parametrize("run", [by_python, pytest.param(by_node, marks=pytest.mark.skipif(
+    not shutil.which("node"), reason="needs node"))])
+def test_the_page_computes_what_the_model_computes(run):
+    """Each function against its kernel; the mean of a continuous Bernoulli on both sides of where its series ends."""
+    values = [*np.linspace(-8, 8, 41), -0.1001, -0.0999, -1e-3, -1e-9, 1e-9, 1e-3, 0.0999, 0.1001, 30, -30]
+    found = run((explorer.TEMPLATES / "explore.js").read_text(encoding="utf-8"), [float(value) for value in values])
+    assert found.keys() == {*ACTIVATIONS, *explorer.MEANS.values()}
+    a = np.array(values)[:, None]
+    for name, ours in found.items():
+        expected = np.empty_like(a)
+        if name in ACTIVATIONS:
+            getattr(reference, f"{name}_forward")(expected, a, np.zeros(1))
+        else:
+            expected = find(name.replace("_", "-")).mean(reference, a)
+        assert np.allclose(ours, expected[:, 0], rtol=2e-9, atol=1e-15), name
 
 
 # ---- Points, sliders, buttons

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from npvae import levels
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.levels import LOG_SCALE_FLOOR, SHIFT, STIRLING
 from npvae.likelihoods import LIKELIHOODS, find, fitting
@@ -264,6 +265,17 @@ def test_wrong_draws_are_found(name, broken):
     if broken is not one_for_all or name != "beta-binomial":      # whose two generators have no such short cut
         with pytest.raises(AssertionError, match="standard errors"):
             check_draws(name, broken)
+
+
+def test_a_categorical_of_more_rows_than_are_made_at_a_time(monkeypatch):
+    """Three rows at a time, the last block of one: each row has its own mean and its own draw."""
+    likelihood = find("categorical:4")
+    level = np.arange(7 * 3).reshape(7, 3) % 4
+    output = 200.0 * (np.arange(4) == level[..., None]).reshape(7, 12)      # all but certain
+    monkeypatch.setattr(levels, "_NUMBERS", 3 * 12)
+    for found in (likelihood.mean(reference, output),
+                  likelihood.draw(reference, output, Block({}, "float64"), np.random.default_rng(0))):
+        assert np.allclose(found, level / 3, rtol=1e-15, atol=1e-80)
 
 
 @NAMES

@@ -183,6 +183,18 @@ def test_components_start_apart_and_alike_in_every_type():
         assert all(np.array_equal(plain.parameters[key], single.parameters[key]) for key in plain.parameters)
 
 
+def test_where_priors_start():
+    """As their documentation says: a mixture of equal weights, unit variances and means of a spread of 0.3;
+    pseudo-inputs that are dark noise, sigmoid(-3) = 0.05 where it is darkest to sigmoid(-1) = 0.27 in a few pixels."""
+    p = VAE(7, (6,), 200, prior="mixture:50", kernels="numpy").parameters
+    assert not p["prior.logvar"].any() and not p["prior.logits"].any()
+    assert p["prior.mean"].std() == pytest.approx(0.3, rel=0.03) and abs(p["prior.mean"].mean()) < 0.015
+    v = VAE(400, (6,), 3, prior="vamp:50", kernels="numpy").parameters[U]
+    assert v.mean() == pytest.approx(-3, abs=0.03) and v.std() == pytest.approx(1, rel=0.03)
+    u = 1 / (1 + np.exp(-v))
+    assert np.median(u) == pytest.approx(0.047, abs=0.002) and np.mean(u > 0.27) < 0.05
+
+
 # --- pictures ---
 
 @pytest.mark.parametrize("prior", ["normal", "mixture:2"])

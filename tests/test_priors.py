@@ -116,6 +116,24 @@ def test_far_from_every_component_and_beside_a_narrow_one(module, dtype):
     assert np.allclose(found[0], found[2], rtol=1e-5) and np.allclose(found[1], found[3], atol=3e-5)
 
 
+@MODULES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logits_and_distances_of_any_size(module, dtype):
+    """Only differences of logits count, and of a z far from all components those of its distances.  exp(1000) overflows
+    in both types, and exp(-199^2 / 2) is 0 in both."""
+    z, mean = np.array([[[200.0]]], dtype), np.array([[-1], [1], [1]], dtype)
+    logits, logvar = np.array([1000, 1000, -1000], dtype), np.zeros((3, 1), dtype)
+    log_p, weights, precision = np.empty((1, 1), dtype), np.empty((1, 1, 3), dtype), np.empty((3, 1), dtype)
+    module.mixture_forward(log_p, weights, precision, np.empty(3, dtype), z, mean, logvar, logits)
+    assert log_p[0, 0] == pytest.approx(-math.log(2) - 199 ** 2 / 2 - math.log(2 * math.pi) / 2, rel=1e-6)
+    assert np.allclose(weights, [0, 1, 0], rtol=1e-15, atol=1e-30)
+    dz, dmean, dlogvar, dlogits = np.empty_like(z), np.empty_like(mean), np.empty_like(mean), np.empty_like(logits)
+    module.mixture_backward(dz, dmean, dlogvar, dlogits, np.ones((1, 1), dtype), weights, precision, z, mean, logits)
+    for found, expected in ((dz, [-199]), (dmean, [0, 199, 0]), (dlogvar, [0, (199 ** 2 - 1) / 2, 0]),
+                            (dlogits, [-0.5, 0.5, 0])):
+        assert np.allclose(found.ravel(), expected, rtol=1e-6, atol=1e-30)
+
+
 def squares_expanded(z, mean, logvar):
     """What two matrix products make of (z - mean)^2 / s^2, in the type of z: (N, C)."""
     precision = np.exp(-logvar)

@@ -193,6 +193,11 @@ def test_active_units_of_both_layers():
     assert active_units_per_layer(vae, x, rng, draws=5) == (1, 1)
     h1 = vae.latent.posterior_sample(*vae.encode(x), rng, vae, x, None)
     assert (vae.latent.prior.encode(h1, vae)[0].var(axis=0) > 0.01).all()
+    vae = hierarchy(hidden=(), upper=(1,), activation="relu", likelihood="gaussian")
+    p = vae.parameters
+    p.flat[...] = 0      # but for the spread of h1, which moves, and E max(0, h1) = sigma / sqrt(2 pi) with it
+    p["logvar.W"][0, 0] = p["encoder2.0.W"][0, 0] = p["mu2.W"][0, 0] = 1
+    assert active_units_per_layer(vae, x, rng) == (0, 1)
     with pytest.raises(ValueError, match="two layers"):
         active_units_per_layer(hierarchy(prior="normal"), x, rng)
 

@@ -113,6 +113,80 @@ def test_binarizations():
         assert np.array_equal(seen[0], grey >= 0.5) == (binarize == "threshold")
 
 
+# ---- Streams
+
+class Watched(ELBO):
+    """The ELBO; keeps the step that it is told, and x and eps of every batch: in training, and apart in evaluation."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae, self.seen, self.evaluated = vae, [], []
+
+    def __call__(self, nll, reg, step):
+        a, _ = self.vae.passes(*nll.shape)
+        self.seen.append((step, a.x.copy(), a.eps.copy()))
+        return super().__call__(nll, reg, step)
+
+    def bound(self):
+        bound = Watched(self.vae)
+        bound.seen = self.evaluated
+        return bound
+
+
+def watched(epochs=3, seed=0, **settings):
+    """What a run of grey images, all alike, gives its model: batches of 4, 4 and 3, a test set of 11."""
+    vae = small()
+    objective = Watched(vae)
+    fit(vae, np.full((11, 6), 0.5), np.full((11, 6), 0.5), epochs, 4, objective=objective, n_samples=2, seed=seed,
+        **{"binarize": "dynamic", **settings})
+    return objective
+
+
+def of_epoch(objective, epoch):
+    """x (11, 6) and eps (11, 2, 2) of an epoch's training, in the order in which they were drawn."""
+    batches = objective.seen[3 * epoch:3 * epoch + 3]
+    return [np.concatenate([batch[i] for batch in batches]) for i in (1, 2)]
+
+
+def in_common(one, other):
+    return np.intersect1d(one, other).size / one.size
+
+
+def test_the_objective_is_told_the_step():
+    """0 at the first, and in the evaluation the steps that were taken."""
+    objective = watched()
+    assert [step for step, _, _ in objective.seen] == list(range(9))
+    assert [step for step, _, _ in objective.evaluated] == [3, 6, 9]
+
+
+def test_each_epoch_draws_noise_and_pixels_anew():
+    """No number of one epoch comes again in another, nor in the evaluation, nor in a run of another seed."""
+    objective, other = watched(), watched(seed=1)
+    drawn = [of_epoch(objective, epoch) for epoch in range(3)] + [of_epoch(other, 0)]
+    evaluated = [[run.evaluated[0][i] for i in (1, 2)] for run in (objective, other)]
+    for i, (x, eps) in enumerate([*drawn, *evaluated]):
+        assert abs(x.mean() - 0.5) < 0.4 and np.unique(eps).size == eps.size
+        for others_x, others_eps in [*drawn, *evaluated][:i]:
+            assert in_common(eps, others_eps) < 0.1 and not np.array_equal(x, others_x)
+
+
+def test_every_evaluation_has_the_same_draws():
+    """Of pixels and of noise, so that epochs can be compared; and however long the run is, and in whatever order."""
+    first, *others = [*watched().evaluated, *watched(1, shuffle=False).evaluated]
+    for _, x, eps in others:
+        assert np.array_equal(x, first[1]) and np.array_equal(eps, first[2])
+
+
+def test_the_test_set_is_drawn_by_itself():
+    """Not by the draw of the training set, of which it would be a copy where images are alike."""
+    spy, grey = Spy(), np.full((99, 6), 0.5)
+    fit(small(), grey, grey, 1, 99, binarize="static", callbacks=[spy])
+    train, test = spy.run.train.array, spy.run.test.array
+    for drawn in (train, test):
+        assert set(np.unique(drawn)) == {0, 1} and abs(drawn.mean() - 0.5) < 0.1
+    assert abs(np.corrcoef(test.ravel(), train.ravel())[0, 1]) < 0.2
+
+
 # ---- Metrics
 
 class Recorder(ELBO):
