@@ -20,11 +20,11 @@ Reading order, a few minutes each but the first:
     plotting.py          pictures;  charts.py, curves and bars
 
 and beside the lesson: data.py (MNIST, IDX files, arrays), images.py (folders of pictures, tables), labels.py,
-callbacks.py, checkpoint.py, figures.py (how the pictures are drawn), report_page.py and explorer.py (web pages),
-validate.py; the program: cli.py (exit codes), options.py (flags), runs.py (a run and its folder), commands.py,
-program.py, __main__.py; what it meets outside: files.py, terminal.py (what may be printed), interrupt.py (Ctrl-C); and
-what makes it fast, kernels/fused/, the reference's compiled twins, lanes.py, which runs the passes on two cores, and
-cuts.py, where a step is cut for that.
+callbacks.py, checkpoint.py, npy.py (arrays in files), sizes.py (of a model, before it is made), figures.py (how the
+pictures are drawn), report_page.py and explorer.py (web pages), validate.py; the program: cli.py (exit codes),
+options.py (flags), runs.py (a run and its folder), commands.py, program.py, __main__.py; what it meets outside:
+files.py, terminal.py (what may be printed), interrupt.py (Ctrl-C); and what makes it fast, kernels/fused/, the
+reference's compiled twins, lanes.py, which runs the passes on two cores, and cuts.py, where a step is cut for that.
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.

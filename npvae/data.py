@@ -12,20 +12,27 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import struct
+import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from .files import open_regular
-from .images import DataError, ImageData, Progress, fail, flat_shape, hold_out, load_csv, load_pictures
+from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
+from .npy import StoredArray, open_member, open_zip, stored_array
+from .validate import shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_BYTES = 2**31  # no IDX file in use comes near; a header that promises more is damaged or hostile
+_DEFLATE = 1032  # times what went in is the most that inflating gives
 _CHUNK = 2**20  # bytes decompressed at a time
 _BLOCK = 2**18  # pixels binarized at a time
 _EMBEDDED = Path(__file__).with_name("mnist")
@@ -56,38 +63,59 @@ def read_idx(path: str | Path) -> np.ndarray:
     Returns a uint8 array of 1 to 3 dimensions. gzip is inflated at most one buffer past the promised end.
     Raises DataError if the file is missing, is not IDX, or is longer or shorter than its header says.
     """
-    path = Path(path)
+    return _read_idx(Path(path), None).array
+
+
+class _Idx(NamedTuple):
+    """What an IDX file holds: its first arrays, the shape of all of them, and the SHA-256 of the decompressed file."""
+
+    array: np.ndarray
+    shape: tuple[int, ...]
+    digest: str
+
+
+def _read_idx(path: Path, limit: int | None) -> _Idx:
+    """The whole file passes by, the first `limit` arrays of it are kept."""
     try:
         with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] == _GZIP_MAGIC:
-                return _parse_idx(gzip.GzipFile(fileobj=file), path)
-            return _parse_idx(file, path)
+                return _parse_idx(gzip.GzipFile(fileobj=file), path, size * _DEFLATE, limit)
+            return _parse_idx(file, path, size, limit)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
         fail(path, f"the gzip stream is {state}; copy or download the file again", error)
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
+    except MemoryError as error:
+        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
 
 
-def _parse_idx(stream: io.BufferedIOBase, path: Path) -> np.ndarray:
-    """The array behind an IDX header, read chunk by chunk into its final place."""
-    shape = _read_idx_header(stream, path)
+def _parse_idx(stream: io.BufferedIOBase, path: Path, most: int, limit: int | None) -> _Idx:
+    """The array behind an IDX header, read chunk by chunk into its final place; `most` bytes can follow at all."""
+    shape, digest = _read_idx_header(stream, path), hashlib.sha256()
+    digest.update(struct.pack(f">BBBB{len(shape)}I", 0, 0, 0x08, len(shape), *shape))
     promised = math.prod(shape)
     promise = f"the header promises {promised} bytes, shape {shape}"
     if promised > _MAX_BYTES:
         fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
-    array = np.empty(shape, dtype=np.uint8)
-    buffer = array.data.cast("B")
+    if promised > most:
+        fail(path, f"is cut short: {promise}, but only {most} bytes can follow")
+    array = np.empty((len(range(shape[0])[:limit]), *shape[1:]), dtype=np.uint8)
+    kept = array.data.cast("B")
+    passing = memoryview(bytearray(min(_CHUNK, promised - len(kept))))
     filled = 0
     while filled < promised:
-        count = stream.readinto(buffer[filled:filled + _CHUNK])
+        buffer = (kept[filled:filled + _CHUNK] if filled < len(kept) else passing)[:promised - filled]
+        count = stream.readinto(buffer)
         if not count:
             fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
+        digest.update(buffer[:count])
         filled += count
     # One byte more is asked for: it must not exist, and reaching the end makes gzip compare its checksum.
     if stream.read(1):
         fail(path, f"has trailing bytes: {promise}, but more follow")
-    return array
+    return _Idx(array, shape, digest.hexdigest())
 
 
 def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
@@ -113,25 +141,18 @@ def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _identify(array: np.ndarray) -> tuple[str, str]:
-    """The set and role of an IDX array, by the SHA-256 of its decompressed file, header included."""
-    digest = hashlib.sha256(struct.pack(f">BBBB{array.ndim}I", 0, 0, 0x08, array.ndim, *array.shape))
-    digest.update(array.data)
-    return _KNOWN.get(digest.hexdigest(), _UNKNOWN)
-
-
 def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """MNIST, from the files inside this package or from `folder`, verified by SHA-256 either way.
 
     Returns train_images uint8 (60000, 784), train_labels uint8 (60000,), test_images uint8 (10000, 784),
     test_labels uint8 (10000,). Raises DataError if any of the four files is not MNIST's.
     """
-    return _load_idx(_EMBEDDED if folder is None else folder, "mnist")[:4]  # type: ignore[return-value]
+    return _load_idx(_EMBEDDED if folder is None else folder, "mnist", None)[:4]  # type: ignore[return-value]
 
 
 def load_fashion_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Fashion-MNIST (Xiao et al. 2017) from `folder`, verified by SHA-256; shapes as in `load_mnist`."""
-    return _load_idx(folder, "fashion-mnist")[:4]  # type: ignore[return-value]
+    return _load_idx(folder, "fashion-mnist", None)[:4]  # type: ignore[return-value]
 
 
 def load_idx_folder(folder: str | Path) -> ImageData:
@@ -142,29 +163,30 @@ def load_idx_folder(folder: str | Path) -> ImageData:
     Fashion-MNIST's, all four are verified; otherwise nothing is, and the set is called after its folder.
     Raises DataError if a file is missing or bad, or if the four do not fit together.
     """
-    return _load_idx(folder, None)
+    return _load_idx(folder, None, None)
 
 
-def _load_idx(folder: str | Path, family: str | None) -> ImageData:
+def _load_idx(folder: str | Path, family: str | None, limit: int | None) -> ImageData:
     """Read the folder; verify it as `family`, or if None as the known set most files are from."""
     folder = Path(folder)
     paths = _find_idx_files(folder)
-    arrays = {role: _read_role(path, _ROLES[role]) for role, path in paths.items()}
+    files = {role: _read_role(path, _ROLES[role], limit) for role, path in paths.items()}
     for part in "train", "t10k":
-        count, n_labels = len(arrays[f"{part}-images"]), len(arrays[f"{part}-labels"])
+        count, n_labels = files[f"{part}-images"].shape[0], files[f"{part}-labels"].shape[0]
         if count != n_labels:
             fail(paths[f"{part}-labels"], f"holds {n_labels} labels for {count} images; one each is needed")
-    train, test = arrays["train-images"], arrays["t10k-images"]
-    height, width = train.shape[1:]
-    if test.shape[1:] != (height, width):
-        fail(paths["t10k-images"], f"holds images {test.shape[1:]}; the training images are {height, width}")
-    owners = {role: _identify(array) for role, array in arrays.items()}
+    height, width = files["train-images"].shape[1:]
+    if files["t10k-images"].shape[1:] != (height, width):
+        fail(paths["t10k-images"], f"holds images {files['t10k-images'].shape[1:]}; the training images are "
+                                   f"{height, width}")
+    owners = {role: _KNOWN.get(file.digest, _UNKNOWN) for role, file in files.items()}
     known = [owner[0] for owner in owners.values() if owner != _UNKNOWN]
     family = family or max(known, key=known.count, default=None)
     if family is not None:
         _verify(paths, owners, family)
-    return ImageData(train.reshape(len(train), -1), arrays["train-labels"],
-                     test.reshape(len(test), -1), arrays["t10k-labels"],
+    train, test = files["train-images"].array, files["t10k-images"].array
+    return ImageData(train.reshape(len(train), -1), files["train-labels"].array,
+                     test.reshape(len(test), -1), files["t10k-labels"].array,
                      (height, width), family or folder.resolve().name)
 
 
@@ -185,13 +207,13 @@ def _find_idx_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_role(path: Path, ndim: int) -> np.ndarray:
+def _read_role(path: Path, ndim: int, limit: int | None) -> _Idx:
     """One of the four files, with the number of dimensions its role demands."""
-    array = read_idx(path)
-    if array.ndim != ndim:
+    file = _read_idx(path, limit)
+    if len(file.shape) != ndim:
         meaning = {1: "labels (1 dimension)", 2: "a matrix (2 dimensions)", 3: "images (3 dimensions)"}
-        fail(path, f"holds {meaning[array.ndim]}; its name calls for {meaning[ndim]}")
-    return array
+        fail(path, f"holds {meaning[len(file.shape)]}; its name calls for {meaning[ndim]}")
+    return file
 
 
 def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], family: str) -> None:
@@ -204,58 +226,90 @@ def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], fa
                               f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
 
 
-def load_array(path: str | Path) -> ImageData:
+def load_array(path: str | Path, limit: int | None = None) -> ImageData:
     """Images from a NumPy file: uint8, bool (becomes 0 and 255) or any float type (becomes float32).
 
     Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
     `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test;
     other keys are ignored. `.npy`, or an `.npz` of one array: the last tenth (at least one row) is the test
     set, in file order, and there are no labels. The range of float pixels is for the likelihood to judge.
+    With `limit`, the first so many images of each set, and no others are ever in memory.
     Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
     """
     path = Path(path)
-    arrays = _read_arrays(path)
-    key = next(iter(arrays))
-    train, shape = _as_rows(path, key, arrays.pop(key))
-    if not arrays:
-        return hold_out(path, train, None, shape, f"{key} ")
-    test_key, train_labels, test_labels = _NPZ_KEYS[key]
-    test, test_shape = _as_rows(path, test_key, arrays.pop(test_key))
-    if (test_shape, test.dtype) != (shape, train.dtype):
-        fail(path, f"{key} is {train.dtype} {shape}, {test_key} {test.dtype} {test_shape}; they must agree")
-    y_train = _as_labels(path, train_labels, arrays.get(train_labels), len(train))
-    y_test = _as_labels(path, test_labels, arrays.get(test_labels), len(test))
-    return ImageData(train, y_train, test, y_test, shape, path.stem)
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays to use by key: a single one; or train and test in this order, then labels if any."""
     try:
-        with open_regular(path) as file:  # np.load leaves a damaged file open if it opened it itself
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"the array": content}
-            names = content.files
-            pairs = [(key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}]
-            chosen = names if len(names) == 1 else pairs[0] if pairs else ()
-            arrays = {key: np.asarray(content[key]) for key in chosen if key in names}
-    except Exception as error:  # a damaged file raises whatever zipfile, zlib, tokenize or malloc raise
-        reason = getattr(error, "strerror", None) or "it is damaged, or no .npy or .npz of plain arrays"
-        fail(path, f"cannot be read ({reason})", error)
-    if not arrays:
-        fail(path, f"holds {names}; train and test, x_train and x_test, or a single array are allowed")
-    return arrays
+        with open_regular(path) as file:
+            if file.peek(2)[:2] == b"PK":
+                with open_zip(file) as archive:
+                    return _load_npz(path, archive, limit)
+            array = stored_array(file, os.fstat(file.fileno()).st_size)
+            return _load_one(path, "the array", array, limit)
+    except DataError:
+        raise
+    except MemoryError as error:
+        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror or error})", error)
+    except Exception as error:  # a damaged file raises whatever zipfile and zlib raise
+        reason = str(error) or type(error).__name__
+        fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
 
 
-def _as_rows(path: Path, key: str, array: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """The array as contiguous uint8 or float32 rows (N, D), and its (height, width)."""
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        fail(path, f"{key} has shape {array.shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
+def _load_one(path: Path, key: str, array: StoredArray, limit: int | None) -> ImageData:
+    """A data set of one array: its last tenth is the test set."""
+    shape, _ = _image_type(path, key, array)
+    n_rows = array.shape[0]
+    n = count_to_train(path, n_rows, f"{key} ")
+    train, test = array.read(range(n)[:limit], range(n, n_rows)[:limit])
+    return ImageData(_as_rows(path, key, train), None, _as_rows(path, key, test), None, shape, path.stem)
+
+
+def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageData:
+    """A single array; or train and test, and labels if any."""
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if len(names) == 1:
+        with _member(archive, names[0]) as array:
+            return _load_one(path, names[0], array, limit)
+    pair = next(((key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}), None)
+    if pair is None:
+        fail(path, f"holds {shown(names)}; train and test, x_train and x_test, or a single array are allowed")
+    train_key, test_key, *label_keys = pair
+    with _member(archive, train_key) as train, _member(archive, test_key) as test:
+        kind, test_kind = _image_type(path, train_key, train), _image_type(path, test_key, test)
+        if kind != test_kind:
+            fail(path, f"{train_key} is {kind[1]} {kind[0]}, {test_key} {test_kind[1]} {test_kind[0]}; they must agree")
+        x_train, = train.read(range(train.shape[0])[:limit])
+        x_test, = test.read(range(test.shape[0])[:limit])
+    counts = train.shape[0], test.shape[0]
+    y_train, y_test = (_read_labels(path, archive, key, count, limit) if key in names else None
+                       for key, count in zip(label_keys, counts))
+    return ImageData(_as_rows(path, train_key, x_train), y_train, _as_rows(path, test_key, x_test), y_test,
+                     kind[0], path.stem)
+
+
+@contextmanager
+def _member(archive: zipfile.ZipFile, key: str) -> Iterator[StoredArray]:
+    """The array of that key, open."""
+    array = open_member(archive, key if key in archive.namelist() else f"{key}.npy")
+    with array.stream:
+        yield array
+
+
+def _image_type(path: Path, key: str, array: StoredArray) -> tuple[tuple[int, int], np.dtype]:
+    """(height, width) of the images in an array, and the type they will have, by its header alone."""
+    shape, dtype = array.shape, array.dtype
+    if len(shape) not in (2, 3) or 0 in shape:
+        fail(path, f"{key} has shape {shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
+    if dtype not in (np.bool_, np.uint8) and dtype.kind != "f":
+        fail(path, f"{key} has dtype {dtype}; uint8, bool and the float types are allowed")
+    image_shape = (shape[1], shape[2]) if len(shape) == 3 else flat_shape(shape[1])
+    return image_shape, np.dtype(np.float32 if dtype.kind == "f" else np.uint8)
+
+
+def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """The images as contiguous uint8 or float32 rows (N, D)."""
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        fail(path, f"{key} has dtype {array.dtype}; uint8, bool and the float types are allowed")
-    height, width = array.shape[1:] if array.ndim == 3 else flat_shape(array.shape[1])
     with np.errstate(all="ignore"):  # a float64 beyond float32 becomes inf and is refused as such
         rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
         rows = rows.reshape(len(rows), -1)
@@ -263,16 +317,16 @@ def _as_rows(path: Path, key: str, array: np.ndarray) -> tuple[np.ndarray, tuple
         finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
     if not finite:
         fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
-    return rows, (height, width)
+    return rows
 
 
-def _as_labels(path: Path, key: str, labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    """Labels (count,) as uint8 or int64; None stays None."""
-    if labels is None or (labels.shape == (count,) and labels.dtype == np.uint8):
-        return labels
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.dtype == np.uint64:
-        fail(path, f"{key} is {labels.dtype} {labels.shape}; integers ({count},) that fit int64 are allowed")
-    return labels.astype(np.int64)
+def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, limit: int | None) -> np.ndarray:
+    """Labels of `count` images, the first `limit` of them, as uint8 or int64."""
+    with _member(archive, key) as stored:
+        if stored.shape != (count,) or stored.dtype.kind not in "iu" or stored.dtype == np.uint64:
+            fail(path, f"{key} is {stored.dtype} {stored.shape}; integers ({count},) that fit int64 are allowed")
+        labels, = stored.read(range(count)[:limit])
+    return labels if labels.dtype == np.uint8 else labels.astype(np.int64)
 
 
 def holds_idx(folder: Path) -> bool:
@@ -280,21 +334,31 @@ def holds_idx(folder: Path) -> bool:
     return any(folder.glob("*-ubyte*"))
 
 
-def load(source: str | Path | None = None, progress: Progress = iter) -> ImageData:
+def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None) -> ImageData:
     """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files, or its pictures, which
-    `progress` may count. A .csv, .npy or .npz file: its rows.
+    `progress` may count. A .csv, .npy or .npz file: its rows. With `limit`, the first so many images of each set.
 
     Raises DataError for anything else.
     """
-    if source is None or isinstance(source, str) and source == "mnist":
-        return _load_idx(_EMBEDDED, "mnist")
-    path = Path(source)
+    path = Path("mnist" if source is None else source)
+    try:
+        images = _load(path, source is None or source == "mnist", progress, limit)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror or error})", error)
+    except MemoryError as error:
+        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+    return images.first(limit)
+
+
+def _load(path: Path, embedded: bool, progress: Progress, limit: int | None) -> ImageData:
+    if embedded:
+        return _load_idx(_EMBEDDED, "mnist", limit)
     if path.is_dir():
-        return load_idx_folder(path) if holds_idx(path) else load_pictures(path, progress)
+        return _load_idx(path, None, limit) if holds_idx(path) else load_pictures(path, progress, limit)
     if path.exists() and path.suffix.lower() == ".csv":
         return load_csv(path)
     if path.exists() and path.suffix.lower() in (".npy", ".npz"):
-        return load_array(path)
+        return load_array(path, limit)
     fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
 
 

@@ -1,4 +1,5 @@
-"""Files: only regular ones are opened, none is ever half written, and a folder belongs to one run at a time.
+"""Files: only regular ones are opened, no more of a text is read than a run keeps, none is ever half written, and a
+folder belongs to one run at a time.
 
 Not part of the lesson.  Locks are those of the operating system, which lets go of them when a process dies, however it
 dies: what a killed run has left never stands in the way of the next one.
@@ -6,18 +7,24 @@ dies: what a killed run has left never stands in the way of the next one.
 import contextlib
 import errno
 import io
+import json
+import math
 import os
 import secrets
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
+#: bytes of a text that a run keeps: the metrics of some 100,000 epochs
+MOST_TEXT = 2 ** 25
+_MOST_DIGITS = 100      # of a whole number: the state of a generator has 39
 _PREFIX, _SUFFIX = ".npvae-", ".tmp"      # of a file that is being written; its name is in use until it has its own
 
 
@@ -43,6 +50,50 @@ def _open_regular(path: str, flags: int) -> int:
         kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
         raise OSError(errno.EINVAL, f"it is {kind}, and no file", path)
     return handle
+
+
+def read_text(path: str | Path) -> bytes:
+    """The bytes of a text that a run keeps.  Raises OSError, also for more of them than `MOST_TEXT`."""
+    with open_regular(path) as file:
+        text = file.read(MOST_TEXT + 1)
+    if len(text) > MOST_TEXT:
+        raise OSError(errno.EFBIG, f"it holds more than {MOST_TEXT:,} bytes, and no run keeps so many here", str(path))
+    return text
+
+
+def parse_json(text: bytes, finite: bool = True) -> Any:
+    """What a text of JSON holds.  Raises ValueError, in one line, for what is none, and for what no two programs read
+    alike: a name twice in one object, whole numbers of more than 100 digits, nesting that no stack holds, and, if
+    `finite`, NaN, infinity and numbers beyond double precision."""
+    try:
+        return json.loads(text.decode(), object_pairs_hook=_object, parse_int=_whole,
+                          parse_constant=_refuse if finite else float, parse_float=_real if finite else float)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is no UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name[:100]!r} stands twice in one object")
+        found[name] = value
+    return found
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def _whole(text: str) -> int:
+    return int(text) if len(text) <= _MOST_DIGITS else _refuse(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text if len(text) <= 20 else text[:17] + '...'} is no number that can be used")
 
 
 # ---- Written

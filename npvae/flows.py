@@ -21,6 +21,7 @@ from .params import Array, Block, Shapes, Take
 from .validate import shown
 
 _BLOCK = 500      # rows at a time where a whole data set is passed through
+_STEPS = 1000
 _STILL = math.log(math.e - 1)      # softplus of it is 1
 _GATE = 2.0      # where a gate starts: sigmoid(2) = 0.88 of z0 stays; "+1 or +2" (Kingma et al. 2016, section 4)
 
@@ -230,16 +231,25 @@ Flow = Any      # NoFlow, or a class with the same methods
 _NAMES = re.compile("gaussian|planar:([1-9][0-9]*)|iaf:([1-9][0-9]*)(?::([1-9][0-9]*))?")
 
 
-def find(posterior: str, context: int, latent_dim: int) -> Flow:
-    """The flow that makes the posterior of that name; `context` is the width of the encoder's output.  Raises
-    ValueError with the known names."""
+def steps_in(posterior: str, latent_dim: int) -> tuple[int, int, int]:
+    """What a name asks for: planar steps, inverse autoregressive steps, units in each of those.  Raises ValueError with
+    the known names, and for more steps than any gradient comes through."""
     name = _NAMES.fullmatch(posterior) if isinstance(posterior, str) else None
     if not name:
         raise ValueError("posterior must be gaussian, planar:T, iaf:T or iaf:T:H, with T steps and H hidden units in "
                          f"each, such as planar:8 or iaf:2:64, got {shown(posterior)}")
-    planar, autoregressive, units = name.groups()
+    planar, autoregressive, units = (int(number or 0) for number in name.groups())
+    if planar + autoregressive > _STEPS:
+        raise ValueError(f"posterior {shown(posterior)}: at most {_STEPS:,} steps are allowed")
+    return planar, autoregressive, units or 4 * latent_dim
+
+
+def find(posterior: str, context: int, latent_dim: int) -> Flow:
+    """The flow that makes the posterior of that name; `context` is the width of the encoder's output.  Raises
+    ValueError with the known names."""
+    planar, autoregressive, units = steps_in(posterior, latent_dim)
     if planar:
-        return Planar(int(planar), context, latent_dim)
+        return Planar(planar, context, latent_dim)
     if autoregressive:
-        return InverseAutoregressive(int(autoregressive), context, latent_dim, int(units or 4 * latent_dim))
+        return InverseAutoregressive(autoregressive, context, latent_dim, units)
     return NoFlow()

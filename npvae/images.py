@@ -5,11 +5,14 @@ names the file, what is wrong with it and what is allowed.
 """
 import csv
 import io
+import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -26,6 +29,9 @@ Progress = Callable[[Sequence[Path]], Iterable[Path]]
 
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}      # what Windows and macOS leave in folders; they hide the rest
 _PICTURES = "pictures such as .png and .jpg"
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")      # no EPS, which another program would run
+_MOST_PIXELS, _MOST_BYTES = 2**24, 2**28      # of a picture: 4096 x 4096, far more than a dense network takes
+_MOST_LINE, _MOST_CELLS = 2**26, 2**21      # characters and cells of a row
 
 
 class DataError(ValueError):
@@ -43,21 +49,24 @@ class ImageData(NamedTuple):
     name: str
     ink: bool = True  # how to show a pixel of 1: black on white paper, or, as in photographs, white on black
 
+    def first(self, limit: int | None) -> "ImageData":
+        """The first `limit` images of each set; all without."""
+        labels = (None if labels is None else labels[:limit] for labels in (self.train_labels, self.test_labels))
+        return self._replace(train_images=self.train_images[:limit], train_labels=next(labels),
+                             test_images=self.test_images[:limit], test_labels=next(labels))
+
 
 def fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
     """Raise DataError(path: what) on one line, even if the path or a quoted message holds a newline."""
     raise DataError(" ".join(f"{path}: {what}".splitlines())) from cause
 
 
-def hold_out(path: Path, images: np.ndarray, labels: np.ndarray | None, shape: tuple[int, int],
-             what: str = "") -> ImageData:
-    """A set that comes in one part (N, D): its last tenth, at least one image, is the test set.  Raises DataError for
-    one image; `what` names the part of the file that holds it."""
-    if len(images) < 2:
+def count_to_train(path: Path, count: int, what: str = "") -> int:
+    """Of a set that comes in one part of `count` images, its last tenth, at least one, is the test set: how many are
+    left to train on.  Raises DataError for one image; `what` names the part of the file that holds it."""
+    if count < 2:
         fail(path, f"{what}holds 1 image; at least 2 are needed, one to train and one to test")
-    n = len(images) - max(1, len(images) // 10)
-    train_labels, test_labels = (None, None) if labels is None else (labels[:n], labels[n:])
-    return ImageData(images[:n], train_labels, images[n:], test_labels, shape, path.stem)
+    return count - max(1, count // 10)
 
 
 def flat_shape(pixels: int) -> tuple[int, int]:
@@ -97,30 +106,55 @@ def load_csv(path: str | Path) -> ImageData:
     if not columns:
         fail(path, "holds labels alone; columns of pixels are needed")
     labels = _as_labels(path, layout, table, labelled[0]) if labelled else None
-    return hold_out(path, _as_pixels(path, layout, table, columns), labels, flat_shape(len(columns)))
+    images = _as_pixels(path, layout, table, columns)
+    n = count_to_train(path, len(images))
+    train_labels, test_labels = (None, None) if labels is None else (labels[:n], labels[n:])
+    return ImageData(images[:n], train_labels, images[n:], test_labels, flat_shape(len(columns)), path.stem)
 
 
 def _layout(path: Path) -> _Layout:
     """The delimiter and header, by the first line that is not empty."""
     skip = 0
     with _open(path) as file:
-        for line in file:
+        for line in _lines(path, file):
             skip += 1
             if line.strip():
                 break
         else:
             fail(path, "is empty; a table of numbers, one image a row, is expected")
     delimiter = next((mark for mark in "\t;" if mark in line), ",")
-    cells = next(csv.reader([line], delimiter=delimiter))
+    if line.count(delimiter) >= _MOST_CELLS:
+        fail(path, f"row {skip} has more than {_MOST_CELLS:,} cells; fewer are allowed")
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter))
+    except csv.Error as error:
+        _fail_to_split(path, skip, error)
     if any(map(_is_number, cells)) and not any(cell.strip().lower() == "label" for cell in cells):
         return _Layout(delimiter, [], 0)
     return _Layout(delimiter, cells, skip)
 
 
-def _open(path: Path) -> io.TextIOWrapper:
+def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
+    """Line by line; DataError for one that is longer than any row of numbers, before all of it is in memory."""
+    for number in count(1):
+        line = file.readline(_MOST_LINE)
+        if len(line) == _MOST_LINE:
+            fail(path, f"row {number} is longer than {_MOST_LINE:,} characters; shorter ones are allowed")
+        if not line:
+            return
+        yield line
+
+
+def _fail_to_split(path: Path, row: int, error: csv.Error) -> NoReturn:
+    what = (f"holds a cell of more than {csv.field_size_limit():,} characters, which is no number"
+            if "field limit" in str(error) else f"cannot be read ({error})")
+    fail(path, f"row {row} {what}; only numbers are allowed, separated by commas, semicolons or tabs", error)
+
+
+def _open(path: Path, errors: str = "replace") -> io.TextIOWrapper:
     """What is no UTF-8 becomes a mark that is no number either, and is found with its row and column."""
     try:
-        return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors="replace", newline="")
+        return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors=errors, newline="")
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror})", error)
 
@@ -128,10 +162,12 @@ def _open(path: Path) -> io.TextIOWrapper:
 def _numbers(path: Path, layout: _Layout) -> np.ndarray:
     """The rows of numbers (N, C), float32."""
     try:
-        with warnings.catch_warnings():
+        with _open(path, "strict") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a table without a row
-            table = np.loadtxt(path, np.float32, None, layout.delimiter, skiprows=layout.skip, quotechar='"',
-                               encoding="utf-8-sig", ndmin=2)
+            table = np.loadtxt(_lines(path, file), np.float32, None, layout.delimiter, skiprows=layout.skip,
+                               quotechar='"', ndmin=2)
+    except DataError:
+        raise
     except (ValueError, OSError) as error:
         _fail_by_row(path, layout, error)
     if not table.size:
@@ -144,12 +180,12 @@ def _numbers(path: Path, layout: _Layout) -> np.ndarray:
 def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
     """Row by row, slowly, to say what is wrong: the number of the line, and its cells."""
     with _open(path) as file:
-        lines = islice(file, layout.skip, None)
+        lines = islice(_lines(path, file), layout.skip, None)
         reader = csv.reader(lines, delimiter=layout.delimiter)
         try:
             yield from ((layout.skip + reader.line_num, cells) for cells in reader if cells)
         except csv.Error as error:
-            fail(path, f"row {layout.skip + reader.line_num} cannot be read ({error})", error)
+            _fail_to_split(path, layout.skip + reader.line_num, error)
 
 
 def _fail_by_row(path: Path, layout: _Layout, error: Exception | None) -> NoReturn:
@@ -210,8 +246,9 @@ def _fail_at(path: Path, layout: _Layout, row: int, column: int, what: str) -> N
 
 # ---- A folder of pictures
 
-def load_pictures(folder: str | Path, progress: Progress = iter) -> ImageData:
-    """Pictures of one size, whatever Pillow reads, in the order of their names with numbers as numbers: 2 before 10.
+def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | None = None) -> ImageData:
+    """Pictures of one size (PNG, JPEG, GIF, BMP, TIFF, WebP, PPM), in the order of their names with numbers as numbers:
+    2 before 10.  With `limit`, the first so many of each set, and no others are opened.
 
     Sub-folders `train` and `test` are the two sets; without them the last tenth (at least one) is the test set. Other
     sub-folders are classes: their names are the labels, as int64 if all are whole numbers. Classes take turns, so that
@@ -227,14 +264,18 @@ def load_pictures(folder: str | Path, progress: Progress = iter) -> ImageData:
     if parts and len(names) != 2:
         fail(folder, f"holds {' and '.join(parts)} but not these two sub-folders alone; a split needs both and nothing "
                      "beside them")
-    found = [_pictures(folder / part) for part in parts] or [_pictures(folder)]
-    paths = [path for pictures in found for path, _ in pictures]
-    labels = [_labels(pictures) for pictures in found]
-    images, shape = _read_pictures(paths, progress)
-    if not parts:
-        return hold_out(folder, images, labels[0], shape)._replace(name=folder.resolve().name, ink=False)
-    n = len(found[0])
-    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False)
+    if parts:
+        sets = [_pictures(folder / part) for part in parts]
+        labels = [_labels(pictures) for pictures in sets]
+    else:
+        pictures = _pictures(folder)
+        n, names_found = count_to_train(folder, len(pictures)), _labels(pictures)
+        sets = [pictures[:n], pictures[n:]]
+        labels = [None, None] if names_found is None else [names_found[:n], names_found[n:]]
+    sets = [pictures[:limit] for pictures in sets]
+    images, shape = _read_pictures([path for pictures in sets for path, _ in pictures], progress)
+    n = len(sets[0])
+    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False).first(limit)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -294,20 +335,47 @@ def _grey(path: Path) -> np.ndarray:
     """One picture (height, width), uint8."""
     from PIL import Image, ImageOps
     try:
-        with open_regular(path) as file, Image.open(file) as picture:
-            picture.load()
-            upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
-            if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:
-                return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") would cut off all above 255
-            if upright.mode in ("I", "F"):
-                fail(path, f"holds pixels of 32 bits (mode {upright.mode}); 1 to 16 are allowed")
-            return np.asarray(_on_white(upright).convert("L"))
+        with _in_silence(), open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+                fail(path, f"is larger than {_MOST_BYTES:,} bytes; a smaller picture is needed")
+            with Image.open(file, formats=_FORMATS) as picture:
+                _check_pixels(path, *picture.size)
+                picture.load()
+                upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
+                if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:
+                    return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") cuts off all above 255
+                if upright.mode in ("I", "F"):
+                    fail(path, f"holds pixels of 32 bits (mode {upright.mode}); 1 to 16 are allowed")
+                return np.asarray(_on_white(upright).convert("L"))
     except DataError:
         raise
+    except Image.DecompressionBombError:
+        _check_pixels(path, _MOST_PIXELS, _MOST_PIXELS)
     except Exception as error:  # a damaged file raises whatever Pillow, struct or zlib raise
-        reason = getattr(error, "strerror", None) or "it is damaged, or of no kind that Pillow knows"
+        reason = getattr(error, "strerror", None) or "it is damaged, or none of " + ", ".join(_FORMATS)
         fail(path, f"cannot be read as a picture ({reason}); a folder must hold {_PICTURES}, or MNIST-like files",
              error)
+    raise AssertionError
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    """Before they are made: a small file may hold very many of one colour."""
+    if width * height > _MOST_PIXELS:
+        fail(path, f"is {width} x {height} pixels; at most {_MOST_PIXELS:,} in all are allowed: a smaller picture is "
+                   "needed")
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """What Pillow has to say of a file that is odd is no message of this program."""
+    logger, handler = logging.getLogger("PIL"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _on_white(picture: "Image") -> "Image":

@@ -22,12 +22,14 @@ from .latents import ESTIMATORS, compose
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
 from .params import Array, Block
+from .sizes import check_memory, count_parameters
 from .validate import choice, generator, integer, matrix, noise, numbers_of, shown, widths
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
 
-_PLAIN = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
+_BASE = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
+_PLAIN: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
 _BLOCK = 500      # rows at a time where a whole data set is passed through
 
 
@@ -52,7 +54,7 @@ class VAE:
     ----------
     parameters, gradients : `Block`, name -> array; views, so writing into them changes the model
 
-    Raises ValueError or TypeError that names the argument.
+    Raises ValueError or TypeError that names the argument, MemoryError for a model larger than this machine's memory.
     """
 
     def __init__(self, input_dim: int = 784, hidden: Sequence[int] = (128,), latent_dim: int = 20,
@@ -75,6 +77,9 @@ class VAE:
         self.kernels = load(kernels)
 
         self.classes = integer("classes", classes, 0)
+        check_memory(count_parameters(self.input_dim, self.hidden, self.latent_dim, self.decoder_hidden,
+                                      self.likelihood, prior, posterior, decoder, self.classes),
+                     np.dtype(self.dtype).itemsize)
         self.encoder = MLP("encoder", self.input_dim + self.classes, self.hidden, activation)
         self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
         self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
@@ -279,19 +284,7 @@ class VAE:
     def load(path: str | Path, kernels: str = "numba", likelihood: likelihoods.Likelihood | None = None) -> "VAE":
         """The model in a file written by `save` or by a training run.  `likelihood` is needed where it is the reader's
         own class.  Raises checkpoint.CheckpointError."""
-        arrays, manifest = checkpoint.read(path)
-        try:
-            config = dict(manifest["vae"])
-            vae = VAE(**{**config, "likelihood": likelihood or config["likelihood"], "kernels": kernels})
-            flat = arrays["parameters"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
-        if flat.shape != vae.parameters.flat.shape or flat.dtype != vae.parameters.flat.dtype:
-            raise checkpoint.CheckpointError(
-                f"{path}: holds {flat.size} parameters of {flat.dtype}, but its settings make a model of "
-                f"{vae.parameters.flat.size} of {vae.dtype}")
-        vae.parameters.flat[...] = flat
-        return vae
+        return load_with_manifest(path, kernels, likelihood)[0]
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
@@ -346,3 +339,47 @@ class VAE:
             images[block] = (self.output.draw(self, a, rng) if drawn
                              else self.likelihood.mean(self.kernels, a.rows))
         return images
+
+
+def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: likelihoods.Likelihood | None = None
+                       ) -> tuple[VAE, dict[str, Any]]:
+    """The model in a file, as `VAE.load` gives it, and the file's manifest.  Nothing is allocated for a model that the
+    file does not hold.  Raises checkpoint.CheckpointError."""
+    def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
+        config = _checked_config(manifest.get("vae"))
+        needed = count_parameters(
+            config["input_dim"], config["hidden"], config["latent_dim"], config["decoder_hidden"],
+            likelihood or likelihoods.find(config["likelihood"]),
+            *({**_PLAIN, **config}[name] for name in ("prior", "posterior", "decoder", "classes")))
+        shape, dtype = headers.get("parameters", ((0,), config["dtype"]))
+        if (shape, dtype) != ((needed,), config["dtype"]):
+            raise ValueError(f"it holds {math.prod(shape)} parameters of {dtype}, but its settings make a model of "
+                             f"{needed} of {config['dtype']}")
+
+    def refuse_what_does_not_fit(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
+        try:
+            check(manifest, headers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
+
+    arrays, manifest = checkpoint.read(path, ("parameters",), refuse_what_does_not_fit)
+    try:
+        vae = VAE(**{**manifest["vae"], "likelihood": likelihood or manifest["vae"]["likelihood"], "kernels": kernels})
+    except (TypeError, ValueError, MemoryError) as error:
+        raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
+    vae.parameters.flat[...] = arrays["parameters"]
+    return vae, manifest
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    """What `VAE.config` has written, its numbers and widths looked at.  Raises TypeError or ValueError."""
+    if not isinstance(config, dict):
+        raise ValueError(f"its manifest must say what VAE(...) was given, got {shown(config)}")
+    missing, unknown = _BASE - config.keys(), config.keys() - _BASE - _PLAIN.keys()
+    if missing or unknown:
+        raise ValueError(f"its manifest must say {', '.join(sorted(_BASE))} of the model; " + (
+            f"{', '.join(sorted(missing))} is missing" if missing else f"it says {shown(sorted(unknown)[0])}"))
+    integer("input_dim", config["input_dim"], 1), integer("latent_dim", config["latent_dim"], 1)
+    integer("classes", config.get("classes", 0), 0), choice("dtype", config["dtype"], DTYPES)
+    widths("hidden", config["hidden"]), widths("decoder_hidden", config["decoder_hidden"])
+    return config

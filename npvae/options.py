@@ -2,7 +2,6 @@
 lesson; `runs.py` does what the flags say.
 """
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from . import data, flows, outputs, priors
 from .cli import CHECKPOINT, CONFIG, METRICS, Parser, UsageError, number, shortest, widths
-from .files import open_regular
+from .files import parse_json, read_text
 from .kernels import KERNELS
 from .lanes import available_cores
 from .layers import ACTIVATIONS
@@ -18,6 +17,7 @@ from .likelihoods import LIKELIHOODS, find
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
 from .optim import Adam, ConstantLR, CosineLR, StepLR
 from .terminal import shell_word
+from .validate import shown
 
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
@@ -138,9 +138,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         _adopt(args, _given(parser, argv))
     check_folder(args)
     check_objective(args)
-    if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
-        raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
-                         f"{args.epochs} epochs")
     return args
 
 
@@ -191,6 +188,9 @@ def check_objective(args: argparse.Namespace) -> None:
     for name, plain in (("posterior", "gaussian"), ("prior", "normal")):
         if args.free_bits and vars(args)[name] != plain:
             raise UsageError(f"--free-bits needs the analytic KL of --{name} {plain}, got --{name} {vars(args)[name]}")
+    if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
+        raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
+                         f"{args.epochs} epochs")
 
 
 def has_exact_kl(args: argparse.Namespace) -> bool:
@@ -199,23 +199,47 @@ def has_exact_kl(args: argparse.Namespace) -> bool:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run; its "settings" are those of `settings`.  Raises UsageError."""
+    """The config.json of a run; its "settings" are those of `settings`, each as its flag takes it.  Raises UsageError.
+    """
     path = folder / CONFIG
     try:
-        with open_regular(path) as file:
-            config = json.loads(file.read().decode())
-        theirs, ours = config["settings"], settings(training_parser().parse_args([]))
-        if not isinstance(theirs, dict) or not isinstance(theirs.get("hidden", []), list):
-            raise TypeError
-        theirs = config["settings"] = {**{name: ours[name] for name in _ADDED}, **theirs}
-    except OSError:
-        raise UsageError(f"there is no run in {folder}: {path} cannot be read") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not the config.json of a run") from None
-    if theirs.keys() != ours.keys():
-        names = ", ".join(sorted(theirs.keys() ^ ours.keys()))
+        config = parse_json(read_text(path))
+        if not isinstance(config, dict) or not isinstance(config.get("settings"), dict):
+            raise ValueError("it holds no settings")
+    except OSError as error:
+        raise UsageError(f"there is no run in {folder}: {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is not the {CONFIG} of a run: {error}") from None
+    parser = training_parser()
+    defaults = settings(parser.parse_args([]))
+    theirs = {**{name: defaults[name] for name in _ADDED}, **config["settings"]}
+    if theirs.keys() != defaults.keys():
+        names = shown(", ".join(sorted(theirs.keys() ^ defaults.keys())))
         raise UsageError(f"{path} is of another program or version: they differ in {names}")
-    return dict(config)
+    return {**config, "settings": _as_flags(path, parser, theirs)}
+
+
+def _as_flags(path: Path, parser: argparse.ArgumentParser, theirs: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a file, read as the command line that says the same.  Raises UsageError for those that no command
+    line can say."""
+    try:
+        args = parser.parse_args([word for name, value in theirs.items() for word in _flag(name, value)])
+        check_objective(args)
+    except UsageError as error:
+        raise UsageError(f"{path}: {str(error).removesuffix(f' (see {parser.prog} --help)')}") from None
+    ours = settings(args)
+    for name, value in theirs.items():
+        if ours[name] != value or isinstance(ours[name], bool) != isinstance(value, bool):
+            raise UsageError(f"{path}: {name} is {shown(value)}, which no flag of training says")
+    return ours
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    """A setting as words of a command line."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or isinstance(value, bool):
+        return [flag] if value else []
+    return [f"{flag}={(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}"]
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Content-Security-Policy forbids the browser to load anything else.
 """
 import base64
 import html
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from statistics import median
 from string import Template
 from typing import Any
 
-from .files import open_regular, write_atomically
+from .files import open_regular, parse_json, read_text, write_atomically
 from .terminal import plain
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -107,27 +106,25 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    history = [_parse(path, line) for line in _read(path).splitlines()]
+    """The metrics of each epoch; those of a run that went wrong may be NaN or infinite."""
+    history = [_parse(path, line, f"line {i + 1}: ", finite=False) for i, line in enumerate(_read(path).splitlines())]
     if not history:
         raise ValueError(f"{path}: holds no epoch; a report needs at least one")
     return history
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
     try:
-        with open_regular(path) as file:
-            return file.read().decode()
+        return read_text(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); a report needs the folder of a run") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not the {path.name} of a run, which is text") from None
 
 
-def _parse(path: Path, text: str) -> dict[str, Any]:
+def _parse(path: Path, text: bytes, where: str = "", finite: bool = True) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = parse_json(text, finite)
     except ValueError as error:
-        raise ValueError(f"{path}: is not the {path.name} of a run: {error}") from None
+        raise ValueError(f"{path}: is not the {path.name} of a run: {where}{error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: is not the {path.name} of a run, which holds JSON objects")
     return value
@@ -191,7 +188,7 @@ def _finite(value: Any) -> bool:
 
 
 def _varies(history: Metrics, key: str) -> bool:
-    return len({row.get(key) for row in history}) > 1
+    return len({str(row.get(key)) for row in history}) > 1
 
 
 # ---- Pictures and curves

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from . import checkpoint, cli, data, options
+from . import cli, data, options
 from .callbacks import Callback, Checkpoint, MetricsLog, Progress
 from .cli import CHECKPOINT, CONFIG, METRICS, UsageError
 from .files import InUseError, claimed, sync_folder, write_atomically
 from .labels import Class, class_codes, find_classes
-from .model import VAE
+from .model import VAE, load_with_manifest
 from .params import Array
 from .plotting import PICTURES, save_pictures
 from .report_page import REPORT, write_report
-from .train import BINARIZE_ONCE, NonFiniteError, Rows, Run, fit
+from .train import BINARIZE_ONCE, NonFiniteError, Rows, Run, fit, saved_state
+from .validate import shown
 
 EXPLORER = "explore.html"
 FEW_STEPS = 1000      # with fewer, pictures tend to be grey mush
@@ -201,29 +202,40 @@ class SavedRun:
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
     """The run that `train` made, finished or not.  Raises UsageError or CheckpointError in one line."""
     config = options.read_config(folder)
+    height, width, ink, versions, classes = _checked(folder / CONFIG, config)
     args = argparse.Namespace(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
     path = folder / CHECKPOINT
     if not path.exists():
         raise UsageError(f"{folder} holds no {CHECKPOINT}: its training has not saved a model yet")
-    vae = VAE.load(path, args.kernels)
+    vae, manifest = load_with_manifest(path, args.kernels)
     vae.threads = threads
-    manifest = checkpoint.read(path)[1]
-    try:
-        height, width = config["image_shape"]
-        training, images = manifest["training"], manifest["settings"]["images"]
-        ink = config.get("ink", True)      # a run made before photographs were shown as they are
-        if not isinstance(ink, bool):
-            raise TypeError
-        run = SavedRun(folder, args, (height, width), ink, dict(config["versions"]), vae, images, training["epoch"],
-                       training["history"][-1] if training["history"] else {}, list(config.get("classes", [])))
-    except (KeyError, TypeError, ValueError):
-        raise UsageError(f"{folder}: {CONFIG} and {CHECKPOINT} are not those of one run of this npvae") from None
+    state = saved_state(path, manifest)
     if height * width != vae.input_dim:
         raise UsageError(f"{folder}: {CONFIG} has images of {height} x {width}, {CHECKPOINT} a model of "
                          f"{vae.input_dim} pixels")
-    if len(run.classes) != vae.classes:
-        raise UsageError(f"{folder}: {CONFIG} has {len(run.classes)} classes, {CHECKPOINT} a model of {vae.classes}")
-    return run
+    if len(classes) != vae.classes:
+        raise UsageError(f"{folder}: {CONFIG} has {len(classes)} classes, {CHECKPOINT} a model of {vae.classes}")
+    return SavedRun(folder, args, (height, width), ink, versions, vae, manifest["settings"]["images"], state["epoch"],
+                    state["history"][-1] if state["history"] else {}, classes)
+
+
+def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[str, str], list[Class]]:
+    """What config.json says besides the settings: height, width, ink, versions, classes.  Raises UsageError."""
+    shape, versions, classes = (config.get(name) for name in ("image_shape", "versions", "classes"))
+    ink = config.get("ink", True)      # a run made before photographs were shown as they are
+    classes = [] if classes is None else classes
+    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
+        wrong = f"image_shape must be two positive whole numbers, got {shown(shape)}"
+    elif not isinstance(ink, bool):
+        wrong = f"ink must be true or false, got {shown(ink)}"
+    elif not (isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())):
+        wrong = f"versions must be names with a text each, got {shown(versions)}"
+    elif not (isinstance(classes, list) and all(type(one) in (int, str) for one in classes)
+              and len({str(one) for one in classes}) == len(classes)):
+        wrong = f"classes must be whole numbers or texts, each once, got {shown(classes)}"
+    else:
+        return shape[0], shape[1], ink, versions, classes
+    raise UsageError(f"{path} is not the {CONFIG} of a run: {wrong}")
 
 
 def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData:
@@ -231,10 +243,7 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
     def counted(paths: Sequence[Path]) -> Iterable[Path]:
         return paths if quiet else cli.progress(paths, "pictures")
 
-    images, n = data.load(args.data_dir, counted), args.limit
-    labels = (None if labels is None else labels[:n] for labels in (images.train_labels, images.test_labels))
-    return images._replace(train_images=images.train_images[:n], train_labels=next(labels),
-                           test_images=images.test_images[:n], test_labels=next(labels))
+    return data.load(args.data_dir, counted, args.limit)
 
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:

@@ -4,6 +4,7 @@ Everything random comes from `seed`, in separate streams: the order of the rows,
 binarization, the evaluation.  A stream starts anew at every epoch, so a run that was stopped and resumed goes on bit
 for bit as if it had not been.
 """
+import json
 import math
 import signal
 import threading
@@ -25,7 +26,7 @@ from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
-from .validate import choice, integer, matrix, shown
+from .validate import choice, integer, matrix, real, shown
 
 _SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
 _BLOCK = 500      # decoder rows (test images times draws) at a time
@@ -138,24 +139,31 @@ class Run:
 
     def restore(self, path: str | Path) -> None:
         """Go on from a checkpoint.  Raises CheckpointError that names what differs, before anything is changed."""
-        arrays, manifest = checkpoint.read(path)
-        if "training" not in manifest:
-            raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
-        ours = {**self.vae.config(), **self.settings}
-        theirs = {"shuffle": True, **manifest["vae"], **manifest["settings"]}      # older checkpoints do not say it
-        differing = [f"{name} is {ours.get(name)!r} here and {theirs.get(name)!r} there"
-                     for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
-        if differing:
-            raise checkpoint.CheckpointError(f"{path}: belongs to a run with other settings: {'; '.join(differing)}")
         m, v = self.optimizer.prepare(self.vae.parameters)
+        needed = m.flat.shape, m.flat.dtype.name
+
+        def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
+            state = saved_state(path, manifest)
+            ours = {**self.vae.config(), **self.settings}
+            theirs = {"shuffle": True, **manifest["vae"], **manifest["settings"]}      # older ones do not say it
+            differing = [f"{name} is {ours.get(name)!r} here and {shown(theirs.get(name))} there"
+                         for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+            if differing:
+                raise checkpoint.CheckpointError(f"{path}: belongs to a run with other settings: "
+                                                 f"{'; '.join(differing)}")
+            for name in ("parameters", "m", "v"):
+                if headers.get(name) != needed:
+                    raise checkpoint.CheckpointError(f"{path}: holds no {name} of {m.flat.dtype} {m.flat.shape}, as "
+                                                     "this model needs")
+            if state["epoch"] > self.epochs:
+                raise checkpoint.CheckpointError(f"{path}: has done {state['epoch']} epochs; epochs must be at least "
+                                                 f"that, got {self.epochs}")
+            if state["batch"] > self.batches:
+                raise checkpoint.CheckpointError(f"{path}: has done {state['batch']} batches of an epoch of "
+                                                 f"{self.batches}")
+
+        arrays, manifest = checkpoint.read(path, ("parameters", "m", "v"), check)
         state = manifest["training"]
-        for name in ("parameters", "m", "v"):
-            if name not in arrays or (arrays[name].shape, arrays[name].dtype) != (m.flat.shape, m.flat.dtype):
-                raise checkpoint.CheckpointError(f"{path}: holds no {name} of {m.flat.dtype} {m.flat.shape}, as this "
-                                                 "model needs")
-        if state["epoch"] > self.epochs:
-            raise checkpoint.CheckpointError(f"{path}: has done {state['epoch']} epochs; epochs must be at least that, "
-                                             f"got {self.epochs}")
         self.vae.parameters.flat[...], m.flat[...], v.flat[...] = arrays["parameters"], arrays["m"], arrays["v"]
         self.epoch, self.batch, self.optimizer.t = state["epoch"], state["batch"], state["t"]
         self.history, self.sums = state["history"], state["sums"]
@@ -349,3 +357,39 @@ def _ctrl_c_ends_the_step(run: Run) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+#: what is read back of each epoch's metrics
+_READ_BACK = ("epoch", "step", "train_loss", "test_loss", "test_nll", "test_kl", "active_units")
+
+
+def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The "training" of a run's checkpoint, every part of it and of "settings" looked at.  Raises CheckpointError."""
+    if "training" not in manifest:
+        raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
+    try:
+        state, settings = manifest["training"], manifest["settings"]
+        for counts, name, least in ((state, "epoch", 0), (state, "batch", 0), (state, "t", 0), (settings, "images", 1)):
+            if integer(name, counts[name], least) >= 2 ** 63:
+                raise ValueError(f"{name} must be below 2^63, got {counts[name]}")
+        history = state["history"]
+        if not isinstance(history, list) or len(history) != state["epoch"]:
+            raise ValueError(f"history must be the metrics of {state['epoch']} epochs, got {shown(history)}")
+        for metrics in history:
+            for name in _READ_BACK:
+                real(name, metrics[name], -math.inf)
+        for name in ("images", "loss", "nll", "kl", "seconds"):
+            real(name, state["sums"][name], -math.inf)
+        for name in ("noise", "draws"):
+            generator = np.random.default_rng(0).bit_generator
+            generator.state = state[name]
+            same = json.dumps(generator.state, sort_keys=True) == json.dumps(state[name], sort_keys=True)
+            if not same or state[name]["has_uint32"] not in (0, 1):
+                raise ValueError(f"{name} must be the state of a generator, got {shown(state[name])}")
+        manifest["vae"].items(), settings.items()
+    except KeyError as error:
+        raise checkpoint.CheckpointError(f"{path}: is not the checkpoint of a run of this npvae: {error} is missing"
+                                         ) from None
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{path}: is not the checkpoint of a run of this npvae: {error}") from None
+    return state

@@ -1,4 +1,6 @@
 """Checkpoints: read back exactly as written, or refused in one line that names the file; never half written."""
+import copy
+import functools
 import hashlib
 import io
 import json
@@ -6,6 +8,7 @@ import math
 import os
 import re
 import textwrap
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -32,10 +35,10 @@ def member(array, allow_pickle=False):
     return stream.getvalue()
 
 
-def seal(path, members):
+def seal(path, members, how=zipfile.ZIP_STORED):
     """Write a file as the docstring of npvae.checkpoint describes it, with a digest that fits, whatever it holds."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with zipfile.ZipFile(stream, "w", how) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
         archive.comment = b"?" * 64
@@ -234,6 +237,85 @@ def test_a_file_sealed_here_is_accepted(tmp_path):
     seal(tmp_path / "c.npz", {"manifest.json": json.dumps(GOOD), "a.npy": member(np.arange(3))})
     arrays, manifest = checkpoint.read(tmp_path / "c.npz")
     assert manifest == GOOD and arrays["a"].tolist() == [0, 1, 2]
+
+
+def test_a_deflated_checkpoint_is_refused(tmp_path):
+    """A small file of large arrays: ours are as long in the file as in memory."""
+    path = tmp_path / "c.npz"
+    seal(path, {"manifest.json": json.dumps(GOOD), "a.npy": member(np.zeros(10 ** 6))}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 10_000
+    refusal(lambda: checkpoint.read(path), path, "compressed members")
+
+
+@pytest.mark.parametrize("name", ["posterior", "prior", "decoder"])
+def test_a_model_that_only_its_name_makes_large(tmp_path, name):
+    """Neither the time nor the memory is taken that it asks for."""
+    form = {"posterior": "iaf:2:{}", "prior": "mixture:{}", "decoder": "made:{}"}[name]
+    path = tmp_path / "m.npz"
+    for many in ("9" * 9, "9" * 30):
+        config = {**small().config(), name: form.format(many)}
+        checkpoint.write(path, {"parameters": np.zeros(70, "f4")}, {"vae": config})
+        tracemalloc.start()
+        try:
+            refusal(lambda: VAE.load(path), path, "holds 70 parameters of float32, but its settings make a model of")
+            assert tracemalloc.get_traced_memory()[1] < 2 ** 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_only_the_arrays_that_are_needed_are_read(tmp_path):
+    """A model beside 40 MB of something else."""
+    path, vae = tmp_path / "m.npz", small()
+    checkpoint.write(path, {"parameters": vae.parameters.flat, "m": np.zeros(5 * 10 ** 6)}, {"vae": vae.config()})
+    tracemalloc.start()
+    try:
+        assert np.array_equal(VAE.load(path).parameters.flat, vae.parameters.flat)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 22
+    finally:
+        tracemalloc.stop()
+
+
+GONE = object()
+WRONG = [GONE, "x", None, [], {}, [[]], -1, 0.5, 10 ** 90, True]
+#: what a run that has ended an epoch does without, or has a default for; True is 1, and so may be right
+NO_USE = {("shapes",), ("format",), ("version",), ("settings", "shuffle"), ("settings", "n_samples"),
+          *(("training", "sums", name) for name in ("images", "loss", "nll", "kl", "seconds"))}
+
+
+def keys(manifest, above=()):
+    """The path of each key, of every depth."""
+    for key, value in manifest.items():
+        yield (*above, key)
+        if isinstance(value, dict) and key != "shapes":
+            yield from keys(value, (*above, key))
+
+
+def test_every_key_of_a_manifest_is_looked_at(run, tmp_path):
+    """Taken away or of another type, it is refused in a line and nothing is changed, or it was of no use: the model and
+    what comes of the run are the same."""
+    arrays, manifest = checkpoint.read(run)
+    path, straight = tmp_path / "c.npz", small()
+    fit(straight, X, X_TEST, 2, 4)
+    for where in keys(manifest):
+        for replacement in WRONG:
+            changed = copy.deepcopy(manifest)
+            *above, last = where
+            inner = functools.reduce(lambda part, key: part[key], above, changed)
+            if replacement is GONE:
+                del inner[last]
+            else:
+                inner[last] = replacement
+            checkpoint.write(path, arrays, changed)
+            vae = small(seed=3)
+            before = vae.parameters.flat.copy()
+            try:
+                fit(vae, X, X_TEST, 2, 4, resume=path)
+            except CheckpointError as error:
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error), where
+                assert np.array_equal(vae.parameters.flat, before), where
+            else:
+                assert where in NO_USE or replacement == functools.reduce(lambda part, key: part[key], where, manifest)
+                assert np.array_equal(vae.parameters.flat, straight.parameters.flat), (where, replacement)
 
 
 @pytest.mark.parametrize("config, parameters, says", [

@@ -349,7 +349,7 @@ def damage(folder):
     (damage, "checkpoint.npz: is damaged"),
     (lambda folder: edit_config(folder, hidden=[6]), r"checkpoint.npz: .*hidden is \[6\] here and \[5\] there"),
     (lambda folder: edit_config(folder, data_dir="wide.npy", likelihood="gaussian"), "checkpoint.npz: .*likelihood is"),
-    (lambda folder: edit_config(folder, latent=0), "latent_dim must be at least 1, got 0"),
+    (lambda folder: edit_config(folder, latent=0), "config.json: argument --latent: must be an integer of"),
     (lambda folder: edit_config(folder, flavour=0), "config.json is of another program or version: .*flavour"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is not the config.json of a run"),
     (lambda folder: (folder / "config.json").write_text('{"settings": 3}'), "is not the config.json of a run"),

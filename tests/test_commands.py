@@ -241,13 +241,14 @@ def edit_config(folder, **changes):
 
 @pytest.mark.parametrize("spoil, says", [
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is not the config.json of a run"),
-    (lambda folder: edit_config(folder, settings={"hidden": 3}), "config.json is not the config.json of a run"),
+    (lambda folder: edit_config(folder, settings=3), "config.json is not .*: it holds no settings"),
     (lambda folder: edit_config(folder, settings={"flavour": 3}), "is of another program or version: .*flavour"),
-    (lambda folder: edit_config(folder, image_shape=None), "config.json and checkpoint.npz are not those of one run"),
-    (lambda folder: edit_config(folder, ink="yes"), "config.json and checkpoint.npz are not those of one run"),
+    (lambda folder: edit_config(folder, image_shape=None), "config.json is not .*image_shape must be two"),
+    (lambda folder: edit_config(folder, ink="yes"), "config.json is not .*ink must be true or false"),
     (lambda folder: edit_config(folder, image_shape=[3, 3]), "images of 3 x 3, checkpoint.npz a model of 12 pixels"),
     (lambda folder: (folder / "checkpoint.npz").write_bytes(b"PK"), "checkpoint.npz: is damaged"),
-    (lambda folder: library(folder.parent, "spoiled")[0].save(folder / "checkpoint.npz"), "are not those of one run")])
+    (lambda folder: library(folder.parent, "spoiled")[0].save(folder / "checkpoint.npz"),
+     "holds a model but no training")])
 def test_a_spoiled_run_is_refused(spoil, says, npvae, first, tmp_path):
     shutil.copy(first / "data.npz", tmp_path)
     folder = shutil.copytree(first / "run", tmp_path / "spoiled")

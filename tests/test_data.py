@@ -160,7 +160,7 @@ def test_pickles_are_not_opened(tmp_path):
 def test_a_foreign_member_of_a_zip_is_no_image(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("readme.txt", "hello")
-    refusal(data.load, tmp_path / "x.npz", name="x.npz", says="readme.txt has shape ()")
+    refusal(data.load, tmp_path / "x.npz", name="x.npz", says="plain arrays (it is no array as NumPy writes it)")
 
 
 def numpy_files():
@@ -174,7 +174,6 @@ def numpy_files():
 
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(numpy_files()), st.data())
-@pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")
 def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
     at = draw.draw(st.integers(0, len(raw) - 1))
     damaged = bytearray(raw)

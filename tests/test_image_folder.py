@@ -228,8 +228,8 @@ def spoil_most(folder):
 
 
 @pytest.mark.parametrize("spoil, name, says", [
-    (spoil_text, "notes.txt", "cannot be read as a picture (it is damaged, or of no kind that Pillow knows); a folder "
-     f"must hold {PICTURES}, or MNIST-like files"),
+    (spoil_text, "notes.txt", "cannot be read as a picture (it is damaged, or none of PNG, JPEG, GIF, BMP, TIFF, "
+     f"WEBP, PPM); a folder must hold {PICTURES}, or MNIST-like files"),
     (spoil_size, "9.png", "is 6 x 4 pixels, "), (spoil_size, "0.png", "0.png 5 x 3; all pictures must be of one size"),
     (spoil_cut, "1.png", "cannot be read as a picture"), (spoil_floats, "1.tiff", "holds pixels of 32 bits (mode F)"),
     (spoil_integers, "1.tiff", "holds pixels of 32 bits (mode I); 1 to 16 are allowed"),
