@@ -1,6 +1,8 @@
 """Profiles, floating-point rules and threads that hold for every test."""
+import gc
 import os
 import signal
+import sys
 
 # Started in the background, a process ignores Ctrl-C, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -11,6 +13,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import threadpoolctl  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from chapters import EQUATION, chapter_of  # noqa: E402
@@ -30,6 +33,40 @@ def floating_point_errors_are_errors():
     """Overflow, division by zero and invalid operations fail the test; underflow to zero is what exp(-1000) is."""
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+_BLAS = threadpoolctl.ThreadpoolController()
+
+
+def process_state():
+    """What a test could change for all that come after it."""
+    return {"environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+            "folder": os.getcwd(), "path of imports": [*sys.path], "trace function": sys.gettrace(),
+            "signal handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+            "umask": _umask(), "floating-point errors": np.geterr(), "collector": gc.isenabled(),
+            "BLAS threads": [library.num_threads for library in _BLAS.lib_controllers],
+            "subnormal numbers": np.float64(5e-324) * np.float64(1) != 0,
+            "style of pictures": dict(sys.modules["matplotlib"].rcParams) if "matplotlib" in sys.modules else None,
+            "Hypothesis profile": settings.get_current_profile_name()}
+
+
+def _umask():
+    """Read without setting it, where the system tells."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(line for line in file if line.startswith("Umask"))
+    except OSError:
+        return None
+
+
+@pytest.fixture(autouse=True)
+def the_process_is_left_as_it_was():
+    """Else the outcome of a test depends on those before it.  Pictures have their style from the first on."""
+    before = process_state()
+    yield
+    after = process_state()
+    changed = [name for name, value in before.items() if value is not None and after[name] != value]
+    assert not changed, f"the test leaves changed: {', '.join(changed)}"
 
 
 def pytest_addoption(parser):

@@ -77,9 +77,6 @@ _GROUPS = {
         "max(1, _NUMBERS // vae.output.shapes[vae.output.b][-1])",
         "evaluate.exact_log_likelihood: constant: math.exp(vae.likelihood._logvar(vae.parameters)[0]) -> "
         "math.exp(vae.likelihood._logvar(vae.parameters)[-1])"],
-    "The larger of two numbers, in either order.": [
-        "evaluate.log_likelihood: argument: np.maximum(n_samples / ess - 1, 0) / (n_samples - 1) -> "
-        "np.maximum(0, n_samples / ess - 1) / (n_samples - 1)"],
     "What is squared, or of which the absolute value is taken, may have either sign.": [
         "evaluate.log_likelihood: sign: 2 * log_sum + np.log(np.square(weights).sum(axis=1)) -> "
         "2 * log_sum + np.log(np.square(-weights).sum(axis=1))",

@@ -1,79 +1,65 @@
 """Mutation testing of npvae's own arithmetic: plant one small slip at a time, and see whether the tests notice.
 
-    python tests/mutation.py [--module NAME] [--limit N] [--seed S] [--jobs 2] [--verbose]
+    python tests/mutation.py [--module NAME ...] [--limit N] [--seed S] [--jobs 2] [--seconds 30] [--verbose]
 
 A *mutant* is a module with one place of its syntax tree changed (`mutation_operators.py`): an operator, a constant, a
-sign, an axis, an argument, a name, a statement left out.  It is *killed* when a test fails on it, does not end, or
-cannot import it.  One that survives shows that a test is missing, or else changes nothing that can be seen; the latter
-are called *equivalent*, and stand with the reason in `equivalent_mutants.py`.  Status 0 says that at least 98 % were
-killed and that every survivor is explained.
+sign, an axis, an argument, a name, a statement left out.  Every test is run once alone, without any slip, to learn
+which lines it executes and how long it takes.  A mutant is given to the tests that execute its lines, those first that
+are quick and have killed others in the same function, as many as take `--seconds` altogether.  It is
+
+    killed      one of them fails, or cannot import it
+    undecided   one takes ten times as long as without a slip and 3 s, and was stopped
+    survived    all of them pass: a test is missing, or else it changes nothing that can be seen
+
+The latter are called *equivalent*, and stand with the reason in `equivalent_mutants.py`.  Status 0 says that of those
+decided at least 98 % were killed, and that every survivor is explained.
+
+Verdicts are kept in a cache folder (`--results`) and taken from there as long as the mutated function and the test
+files that gave them are the same: a study that was interrupted goes on, and after a change only what it may concern
+is judged again.
 
 Left out: docstrings, annotations, imports, type aliases, f-strings, `raise` (what is refused in which words, other
-tests say; the *conditions* are mutated), isinstance and hasattr, and the book-keeping of `VAE.save`, `load`, `config`.
-
-Each mutant is judged in a process of its own, forked from one that has imported everything but npvae and the tests.
-The tests run on the reference kernels alone: the compiled twins are copies, and would catch nearly all by comparison.
-POSIX only.
+tests say; the *conditions* are mutated), isinstance and hasattr.  Mutants of reference kernels are not given to tests
+of compiled kernels: those are copies, and would catch nearly all by comparison.  Tests that start programs of their
+own judge nothing: the mutant would not be in there.  POSIX only.
 """
 import argparse
 import ast
+import contextlib
 import functools
 import gc
-import importlib.machinery
-import importlib.util
+import hashlib
+import inspect
+import json
 import os
-import resource
+import re
 import signal
 import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from equivalent_mutants import EQUIVALENT
+from mutation_judge import Held, Lines, Probes, Test, collected, files_of, forked, functions, measured, verdict
 from mutation_operators import OPERATORS, Place
 
 ROOT = Path(__file__).resolve().parents[1]
-LEFT_OUT = frozenset({"VAE.save", "VAE.load", "VAE.config"})
 GOAL = 0.98
+_REFERENCE = "npvae.kernels.reference."
+_COMPILED = re.compile("numba|fused|twins")
 
-# What to mutate, and the test files that judge it: cheap and discriminating ones first.
-_KERNELS = ("test_kernels", "test_mutants", "test_identities", "test_gradients")
-_MODEL = ("test_fixtures::test_loss_and_every_gradient", "test_mutants", "test_model", "test_symmetries",
-          "test_linear_model", "test_evaluate", "test_identities", "test_gradients", "test_one_file", "test_train")
-TARGETS = {
-    "npvae.kernels.reference.arrays": _KERNELS,
-    "npvae.kernels.reference.dense": _KERNELS,
-    "npvae.kernels.reference.likelihoods": (*_KERNELS, "test_continuous_bernoulli", "test_gaussian_optimal"),
-    "npvae.kernels.reference.levels": ("test_levels", "test_kernels"),
-    "npvae.kernels.reference.latents": _KERNELS, "npvae.kernels.reference.objectives": (*_KERNELS, "test_objectives"),
-    "npvae.kernels.reference.priors": ("test_kernels", "test_priors"),
-    "npvae.kernels.reference.flows": ("test_kernels", "test_flows"),
-    "npvae.kernels.reference.masks": ("test_kernels", "test_masks"),
-    "npvae.kernels.reference.estimators": ("test_estimators",),
-    "npvae.kernels.reference.optim": ("test_optim", "test_mutants"),
-    "npvae.kernels.reference.batches": ("test_kernels", "test_mutants", "test_evaluate"),
-    "npvae.params": ("test_optim", *_MODEL), "npvae.layers": _MODEL,
-    "npvae.likelihoods": (*_MODEL, "test_continuous_bernoulli", "test_gaussian_optimal", "test_levels"),
-    "npvae.levels": ("test_levels", "test_level_images"),
-    "npvae.priors": ("test_priors", "test_prior_models"),
-    "npvae.second_layer": ("test_second_layer", "test_prior_models", "test_hierarchical"),
-    "npvae.hierarchical": ("test_hierarchical", "test_second_layer"),
-    "npvae.flows": ("test_flows", "test_flow_models"), "npvae.masks": ("test_masks", "test_made", "test_flows"),
-    "npvae.made": ("test_made", "test_masks"), "npvae.outputs": ("test_made", *_MODEL),
-    "npvae.latents": (*_MODEL, "test_estimators", "test_prior_models", "test_flow_models", "test_second_layer"),
-    "npvae.objectives": ("test_objectives", "test_optim", *_MODEL, "test_estimators"),
-    "npvae.buffers": (*_MODEL, "test_conditional", "test_prior_models"),
-    "npvae.model": (*_MODEL, "test_estimators", "test_conditional", "test_prior_models", "test_made"),
-    "npvae.evaluate": ("test_evaluate", "test_log_likelihood", "test_mutants", "test_model", "test_linear_model",
-                       "test_train"),
-    "npvae.summary": ("test_summary",),
-    "npvae.optim": ("test_optim", "test_mutants", "test_fixtures::test_adam_is_torch_optim_adam", "test_train")}
-
-KILLED, SURVIVED, ENDLESS, BROKEN = "killed", "survived", "endless", "broken"      # broken: the harness, not a mutant
+TARGETS = tuple(f"npvae.{name}" for name in (
+    *(f"kernels.reference.{name}" for name in (
+        "arrays", "dense", "masks", "likelihoods", "levels", "latents", "priors", "flows", "objectives", "estimators",
+        "optim", "batches")),
+    "params", "layers", "masks", "likelihoods", "levels", "latents", "priors", "second_layer", "hierarchical", "flows",
+    "outputs", "made", "objectives", "buffers", "model", "evaluate", "summary", "optim", "train", "data", "labels",
+    "callbacks", "cuts", "lanes", "kernels.fused.recording", "kernels.fused.team", "checkpoint", "gradcheck", "rules",
+    "report", "validate"))
 
 
 # --- the mutants of a source ---
@@ -84,15 +70,25 @@ class Mutant:
 
     name: str
     source: str      # of the whole module
+    text: str      # of the changed function or statement
+    owner: str      # the dotted name of the function, or of where the statement stands
+    function: tuple[str, int] | None      # name and first line, if its body has changed
+    names: frozenset[str]      # what a changed statement outside of functions gives values to
+    lines: int      # of the changed statement, as a mask
+    body: int      # of the function around it, or the same
 
 
-def mutants(source: str, leave_out: frozenset[str] = frozenset()) -> Iterator[Mutant]:
-    """Every mutant of a module's source, but those in the functions (`name` or `Class.name`) to leave out."""
-    tree, lines, names = ast.parse(source), source.splitlines(), Counter()
+def mutants(source: str, owners: Container[str] | None = None) -> Iterator[Mutant]:
+    """Every mutant of a module's source, or of the functions of these names in it."""
+    tree, lines, names = ast.parse(source), source.splitlines(), Counter[str]()
     for unit, owner in units(tree, ""):
-        if owner in leave_out:
+        if owners is not None and (owner or "module") not in owners:
             continue
         seen = {ast.unparse(unit)}
+        first = min(node.lineno for node in (unit, *getattr(unit, "decorator_list", ())))
+        body = unit.body if isinstance(unit, ast.FunctionDef) else []
+        assigned = frozenset(target.id for target in getattr(unit, "targets", [getattr(unit, "target", None)])
+                             if isinstance(target, ast.Name))
         for place in list(places(unit, (unit,), tree)):
             before = place.shown()
             for operator in OPERATORS:
@@ -105,9 +101,23 @@ def mutants(source: str, leave_out: frozenset[str] = frozenset()) -> Iterator[Mu
                     seen.add(text)
                     name = f"{owner or 'module'}: {operator.__name__}: {difference(before, after)}"
                     names[name] += 1
-                    text = textwrap.indent(text, " " * unit.col_offset)
-                    yield Mutant(name + (f" #{names[name]}" if names[name] > 1 else ""),
-                                 "\n".join([*lines[:unit.lineno - 1], text, *lines[unit.end_lineno:], ""]))
+                    whole = [*lines[:first - 1], textwrap.indent(text, " " * unit.col_offset), *lines[unit.end_lineno:]]
+                    in_body = bool(body) and any(node in body for node in (*place.above, place.node))
+                    yield Mutant(name + (f" #{names[name]}" if names[name] > 1 else ""), "\n".join([*whole, ""]), text,
+                                 owner, (unit.name, first) if in_body else None, assigned, changed_lines(place),
+                                 mask(body[0].lineno if body else first, unit.end_lineno))
+
+
+def changed_lines(place: Place) -> int:
+    """Those of the innermost statement around a place; of a compound statement, its head."""
+    inner: Any = next(node for node in (place.node, *reversed(place.above)) if isinstance(node, ast.stmt))
+    body = getattr(inner, "body", None)
+    return mask(inner.lineno, max(body[0].lineno - 1, inner.lineno) if body else inner.end_lineno)
+
+
+def mask(first: int, last: int) -> int:
+    """The lines as bits."""
+    return (1 << last + 1) - (1 << first)
 
 
 def difference(before: str, after: str) -> str:
@@ -136,10 +146,10 @@ NOT_CODE = {"annotation", "returns", "decorator_list", "type_params"}
 
 
 def places(node: Any, above: tuple[Any, ...], module: ast.Module) -> Iterator[Place]:
-    for field, value in ast.iter_fields(node):
+    for name, value in ast.iter_fields(node):
         for at, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if isinstance(child, ast.AST) and field not in NOT_CODE and not is_left_out(child):
-                yield Place(child, above, field, at, module)
+            if isinstance(child, ast.AST) and name not in NOT_CODE and not is_left_out(child):
+                yield Place(child, above, name, at, module)
                 yield from places(child, (*above, child), module)
 
 
@@ -155,184 +165,315 @@ def is_left_out(node: ast.AST) -> bool:
             or isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
 
 
-# --- one mutant: a process ---
-
-@dataclass(frozen=True)
-class Suite:
-    """Where the package and its tests are, and how a test run is started in the child."""
-
-    root: Path
-    files: tuple[str, ...]
-    select: str = "not numba and not fused and not twins"
-    seconds: int = 60      # of processor time, which other people's work does not use up
-
-    def run(self) -> tuple[str, str]:
-        """The verdict of the test files, one after another, and the test that failed first."""
-        import pytest
-        watch = FirstFailure()
-        for file, _, test in (name.partition("::") for name in self.files):
-            code = pytest.main(["-x", "-q", "--tb=no", "--no-header", "--assert=plain", "-p", "no:cacheprovider",
-                                "-o", "addopts=", "-m", "not slow", "-k", self.select, "--rootdir", str(self.root),
-                                f"{self.root}/tests/{file}.py" + (f"::{test}" if test else "")], plugins=[watch])
-            if code == pytest.ExitCode.NO_TESTS_COLLECTED:
-                return BROKEN, f"{file}.py holds no test"
-            if code != pytest.ExitCode.OK:
-                return KILLED, watch.failed or f"{file}.py cannot be collected"
-        return SURVIVED, ""
-
-
-class FirstFailure:
-    """A pytest plugin that remembers which test failed, and how."""
-
-    failed = ""
-
-    def pytest_exception_interact(self, node: Any, call: Any) -> None:
-        self.failed = self.failed or f"{call.excinfo.typename} in {node.nodeid}"
-
-
-class Planted(importlib.machinery.SourceFileLoader):
-    """Finds one module of the package, and gives it the mutant's code instead of the file's."""
-
-    def __init__(self, module: str, path: Path, source: str) -> None:
-        super().__init__(module, str(path))
-        self.source, self.used = source, False
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
-
-    def get_code(self, name: str) -> Any:
-        self.used = True
-        return compile(self.source, self.path, "exec")
-
+# --- who judges what ---
 
 def file_of(root: Path, module: str) -> Path:
     return Path(root, *module.split(".")).with_suffix(".py")
 
-
-def child(suite: Suite, module: str, source: str, pipe: int) -> None:
-    """Judge in this process, write verdict and witness into the pipe, and end."""
-    try:
-        silence = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(silence, stream)
-        resource.setrlimit(resource.RLIMIT_CPU, (suite.seconds, suite.seconds + 5))
-        if sys.platform == "linux":      # elsewhere the limit is not kept; a mutated size may ask for terabytes
-            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-        os.chdir(suite.root)
-        sys.path[:0] = [str(suite.root), str(suite.root / "tests")]
-        planted = Planted(module, file_of(suite.root, module), source)
-        sys.meta_path.insert(0, planted)
-        verdict, witness = suite.run()
-        if verdict == SURVIVED and not planted.used:
-            verdict, witness = BROKEN, f"no test imports {module}"
-    except BaseException as error:      # SystemExit, MemoryError: whatever a mutant can bring about
-        verdict, witness = KILLED, f"{type(error).__name__} outside the tests"
-    os.write(pipe, f"{verdict}\n{witness}".encode()[:4000])
-    os._exit(0)
-
-
-def judge(jobs: Iterable[tuple[Any, Suite, str, str]], processes: int) -> Iterator[tuple[Any, str, str]]:
-    """(key, verdict, witness) of each (key, suite, module, source), as they come to an end."""
-    running: dict[int, tuple[Any, int]] = {}
-    for key, suite, module, source in jobs:
-        if len(running) >= processes:
-            yield finished(running)
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if not pid:
-            os.close(reader)
-            child(suite, module, source, writer)
-        os.close(writer)
-        running[pid] = key, reader
-    while running:
-        yield finished(running)
-
-
-def finished(running: dict[int, tuple[Any, int]]) -> tuple[Any, str, str]:
-    """Wait for any child.  One that wrote nothing was stopped by the limit on its time, or crashed."""
-    pid, status = os.wait()
-    key, reader = running.pop(pid)
-    with os.fdopen(reader, "rb") as pipe:
-        text = pipe.read().decode(errors="replace")
-    if text:
-        verdict, witness = text.split("\n", 1)
-        return key, verdict, witness
-    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    return key, ENDLESS if number in (signal.SIGXCPU, signal.SIGKILL) else KILLED, f"signal {number}"
-
-
-# --- the study ---
 
 def short(module: str) -> str:
     """The module's name below the package."""
     return module.split(".", 1)[1]
 
 
+@functools.cache
+def source_of(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
 def generate(root: Path, module: str) -> list[Mutant]:
-    return list(mutants(file_of(root, module).read_text(encoding="utf-8"), LEFT_OUT))
+    return list(mutants(source_of(str(file_of(root, module)))))
 
 
-def check_clean(suites: dict[str, Suite], processes: int) -> None:
-    """Without a slip every suite passes: else every mutant would seem killed."""
-    jobs = [(module, suite, module, file_of(suite.root, module).read_text(encoding="utf-8"))
-            for module, suite in suites.items()]
-    for module, verdict, witness in judge(jobs, processes):
-        if verdict != SURVIVED:
-            raise SystemExit(f"{module}: its tests fail without any slip: {verdict}, {witness}")
+def digest(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
 
 
-def study(suites: dict[str, Suite], explained: dict[str, str], limit: int | None = None, seed: int = 0,
-          processes: int = 1, tell: Callable[[str], None] = print, verbose: bool = False) -> bool:
-    """Judge every mutant of the modules, or `limit` drawn at random; print the table; is all as it should be?"""
-    check_clean(suites, processes)
-    jobs = [((module, mutant.name), suite, module, mutant.source)
-            for module, suite in suites.items() for mutant in generate(suite.root, module)]
-    if limit is not None and limit < len(jobs):
-        import numpy as np
-        jobs = [jobs[i] for i in sorted(np.random.default_rng(seed).choice(len(jobs), limit, replace=False))]
-    counts: Counter[tuple[str, str]] = Counter()
-    for (module, name), verdict, witness in judge(jobs, processes):
-        full = f"{short(module)}.{name}"
-        if verdict == BROKEN:
-            raise SystemExit(f"{full}: {witness}")
-        if verdict == SURVIVED:
-            verdict = "explained" if full in explained else "unexplained"
-            tell(f"survived, {verdict}: {full}")
-        elif verbose:
-            tell(f"{verdict}: {full}: {witness}")
-        counts[module, verdict] += 1
-    return table(list(suites), counts, tell)
+def words(names: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
 
 
-def table(modules: list[str], counts: Counter[tuple[str, str]], tell: Callable[[str], None]) -> bool:
+@dataclass(eq=False)
+class Suite:
+    """The tests and what each executes; `imported` are the lines executed while they were collected."""
+
+    root: Path
+    tests: dict[str, Test]
+    imported: Lines
+    functions: dict[str, Any]      # of the tests
+
+    def judges(self, module: str, mutant: Mutant) -> list[str]:
+        """The tests that execute the lines of a mutant; of a constant, those that execute or have a line with its
+        name."""
+        changed, around = {module: mutant.lines}, {module: mutant.body}
+        if mutant.names:
+            changed, around = self.lines_with(mutant.names), {module: -1}
+        elif mutant.function is None:      # a default
+            changed = around
+        found = [*dict.fromkeys([*self.executing(changed), *self.mentioning(mutant.names)])] or self.executing(around)
+        return [name for name in found if not (module.startswith(_REFERENCE) and _COMPILED.search(name))]
+
+    def executing(self, where: Lines) -> list[str]:
+        return [name for name, test in self.tests.items() if test.passed
+                and any(test.lines.get(module, 0) & bits for module, bits in where.items())]
+
+    @functools.cache
+    def lines_with(self, names: frozenset[str]) -> Lines:
+        """The lines of all modules in which one of the names stands."""
+        pattern = words(names)
+        return {module: sum(1 << number for number, line in enumerate(self.source(module).splitlines(), 1)
+                            if pattern.search(line)) for module in self.imported}
+
+    @functools.cache
+    def mentioning(self, names: frozenset[str]) -> list[str]:
+        """The tests in whose own code one of the names stands."""
+        return [name for name, test in self.tests.items() if names and test.passed
+                and words(names).search(inspect.getsource(self.functions[name]))]
+
+    def source(self, module: str) -> str:
+        return source_of(str(file_of(self.root, module)))
+
+    def in_memory(self, module: str, mutant: Mutant) -> tuple[str, int] | None:
+        """The function to change in memory; None where it has been used at the import already."""
+        return None if self.imported[module] & mutant.body else mutant.function
+
+    def files(self, names: Iterable[str]) -> str:
+        """A hash of the test files in which the tests of these names stand."""
+        return digest(*(source_of(str(self.root / file)) for file in sorted(files_of(names))))
+
+
+class Order:
+    """Which tests come first: the quick ones, and those that have killed mutants of the same function or module."""
+
+    def __init__(self, tests: dict[str, Test], seconds: float) -> None:
+        self.tests, self.seconds, self.kills = tests, seconds, Counter[tuple[str, str]]()
+
+    def killed(self, module: str, owner: str, name: str) -> None:
+        self.kills.update([(f"{module}.{owner}", name), (module, name)])
+
+    def chosen(self, module: str, owner: str, names: list[str]) -> list[str]:
+        """Of these, best first, as many as take the seconds that there are."""
+        def rank(name: str) -> float:
+            near, far = self.kills[f"{module}.{owner}", name], self.kills[module, name]
+            return (self.tests[name].seconds + 0.01) / (1 + near) ** 2 / (1 + far)
+        left, found = self.seconds, list[str]()
+        for name in sorted(names, key=rank):
+            left -= self.tests[name].seconds
+            if left < 0 and found:
+                break
+            found.append(name)
+        return found
+
+
+# --- what is kept ---
+
+@dataclass
+class Verdict:
+    """Of one mutant.  `basis` is a hash of the test files that gave it."""
+
+    verdict: str
+    witness: str      # the failure of the test that killed it
+    basis: str
+    complete: bool      # all tests that execute its lines were run
+
+
+class Kept:
+    """Verdicts in a file of one JSON list a line: key and verdict."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.known = {key: Verdict(*rest) for key, *rest in map(json.loads, lines)}
+
+    def add(self, key: str, found: Verdict) -> None:
+        self.known[key] = found
+        with self.path.open("a", encoding="utf-8") as file:
+            print(json.dumps([key, *vars(found).values()]), file=file)
+
+    def holds(self, key: str, suite: Suite, judges: list[str]) -> bool:
+        """Is the verdict on this mutant what it would be today?"""
+        found = self.known.get(key)
+        if found is None:
+            return False
+        names = judges
+        if found.verdict == KILLED:
+            names = [name for name in (found.witness.partition(" in ")[2],) if name in suite.tests]
+        return bool(names or not judges) and found.basis == suite.files(names)
+
+
+# --- the study ---
+
+KILLED, SURVIVED, UNDECIDED = "killed", "survived", "undecided"
+STOPPED = (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
+
+
+@dataclass
+class Study:
+    """What is judged, and how."""
+
+    root: Path
+    probed: Sequence[str]      # modules of which it is known which test executes what
+    modules: Sequence[str]      # those to judge, among them
+    explained: dict[str, str]
+    folder: Path
+    limit: int | None = None
+    seed: int = 0
+    processes: int = 1
+    seconds: float = 30
+    verbose: bool = False
+    files: Sequence[str] = ("tests",)      # of tests that judge
+    output: TextIO = field(default_factory=lambda: sys.stdout)      # pytest has another
+
+    def tell(self, text: str) -> None:
+        print(text, file=self.output, flush=True)
+
+    def run(self) -> bool:
+        """Judge every mutant of the modules, or `limit` drawn at random; print the table; is all as it should be?"""
+        probes = Probes({module: file_of(self.root, module) for module in self.probed})
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found: list[Any] = []
+
+        def work(items: Sequence[Any], held: Held) -> None:
+            try:
+                found.append(self.judge_all(items, held, probes))
+            except BaseException as error:      # pytest would take it for an error of its own
+                found.append(error)
+
+        sys.meta_path.insert(0, probes)
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+            code = collected(self.root, work, self.files)
+        if not found:
+            raise SystemExit(f"the tests cannot be collected: pytest ends with {code}")
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return bool(found[0])
+
+    def judge_all(self, items: Sequence[Any], held: Held, probes: Probes) -> bool:
+        imported = {**dict.fromkeys(probes.seen, 0), **probes.taken()}
+        functions()
+        gc.freeze()
+        suite = Suite(self.root, self.measure(items, held, probes), imported,
+                      {item.nodeid: inspect.unwrap(item.function) for item in items})
+        failing = [name for name, test in suite.tests.items()
+                   if not test.passed and {*self.modules} & test.lines.keys()]
+        for name in failing:
+            self.tell(f"not asked, since it fails without any slip: {name}")
+        kept, order = Kept(self.folder / "verdicts"), Order(suite.tests, self.seconds)
+        counts = Counter[tuple[str, str]]()
+        jobs = [(module, mutant) for module in self.modules for mutant in generate(self.root, module)]
+        if self.limit is not None and self.limit < len(jobs):
+            import numpy as np
+            jobs = [jobs[i] for i in sorted(np.random.default_rng(self.seed).choice(len(jobs), self.limit, False))]
+
+        def count(module: str, mutant: Mutant, found: Verdict) -> None:
+            full = f"{short(module)}.{mutant.name}"
+            kind = found.verdict
+            if kind == KILLED:
+                order.killed(module, mutant.owner, found.witness.partition(" in ")[2])
+            elif kind == SURVIVED:
+                kind = "explained" if full in self.explained else "unexplained"
+            if self.verbose or found.verdict != KILLED and kind != "explained":
+                self.tell(f"{kind}: {full}: {found.witness}")
+            counts[module, kind] += 1
+
+        by_name = {item.nodeid: item for item in items}
+        seconds = {name: test.seconds for name, test in suite.tests.items()}
+
+        def tasks() -> Iterator[tuple[Any, Callable[[], Any]]]:
+            for module, mutant in jobs:
+                key, judges = digest(module, mutant.name, mutant.text), suite.judges(module, mutant)
+                if kept.holds(key, suite, judges):
+                    count(module, mutant, kept.known[key])
+                    continue
+                names = order.chosen(module, mutant.owner, judges)
+                yield (module, mutant, key, judges, names), functools.partial(
+                    verdict, self.root, file_of(self.root, module), module, mutant.source,
+                    suite.in_memory(module, mutant), [by_name[name] for name in names], held, seconds)
+
+        began, done = time.monotonic(), 0
+        for (module, mutant, key, judges, names), answer in forked(tasks(), self.processes):
+            if isinstance(answer, dict):
+                raise SystemExit(f"{short(module)}.{mutant.name}: {answer}")
+            if answer in STOPPED:
+                found = Verdict(UNDECIDED, f"stopped by signal {answer}", suite.files(judges), False)
+            elif answer:
+                witness = answer if isinstance(answer, str) else f"signal {answer}"
+                by = [name for name in (witness.partition(" in ")[2],) if name in suite.tests]
+                found = Verdict(KILLED, witness, suite.files(by or judges), True)
+            else:
+                found = Verdict(SURVIVED, f"{len(names)} of {len(judges)} tests", suite.files(judges),
+                                len(names) == len(judges))
+            kept.add(key, found)
+            count(module, mutant, found)
+            done += 1
+            if done % 500 == 0:
+                self.tell(f"{sum(counts.values())} of {len(jobs)}, {done / (time.monotonic() - began):.1f} a second")
+        return table(self.modules, counts, self.tell) and not failing
+
+    def measure(self, items: Sequence[Any], held: Held, probes: Probes) -> dict[str, Test]:
+        """What is known of each test; what was measured before, while it and all that it executes were the same, is
+        read from a file."""
+        path, known = self.folder / "tests", dict[str, tuple[str, Test]]()
+        if path.exists():
+            known = {name: (basis, Test(*rest)) for name, basis, *rest in
+                     map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+        support = digest(*(source_of(str(file)) for file in sorted((self.root / "tests").glob("*.py"))
+                           if not file.name.startswith(("test_", "mutation", "equivalent"))))
+
+        def basis(name: str, test: Test) -> str:
+            return digest(support, *self.probed, source_of(str(self.root / name.partition("::")[0])),
+                          *(source_of(str(file_of(self.root, module)))
+                            for module in sorted(test.lines)))
+
+        found = {item.nodeid: known[item.nodeid][1] for item in items
+                 if item.nodeid in known and known[item.nodeid][0] == basis(item.nodeid, known[item.nodeid][1])}
+        missing = [item for item in items if item.nodeid not in found]
+        with path.open("a", encoding="utf-8") as file:
+            for number, (name, test) in enumerate(measured(missing, held, probes, self.processes), 1):
+                found[name] = test
+                print(json.dumps([name, basis(name, test), *vars(test).values()]), file=file, flush=True)
+                if number % 500 == 0 or number == len(missing):
+                    self.tell(f"{number} of {len(missing)} tests have been run once, each alone")
+        return found
+
+
+def table(modules: Sequence[str], counts: Counter[tuple[str, str]], tell: Callable[[str], None]) -> bool:
     """One row for each module and one for all; True if the goal is reached and every survivor explained."""
-    verdicts = (KILLED, ENDLESS, "explained", "unexplained")
-    rows = [(short(module), [counts[module, verdict] for verdict in verdicts]) for module in modules]
-    rows.append(("all", [sum(row[1][i] for row in rows) for i in range(len(verdicts))]))
-    tell("| module | mutants | killed | of these endless | survivors explained | unexplained |\n" + 6 * "|---" + "|")
-    for name, (killed, endless, explained, unexplained) in rows:
-        total = killed + endless + explained + unexplained
-        share = f"{(killed + endless) / total:.1%}" if total else "-"
-        tell(f"| {name} | {total} | {killed + endless} ({share}) | {endless} | {explained} | {unexplained} |")
-    return not unexplained and killed + endless >= GOAL * total > 0
+    kinds = (KILLED, "explained", "unexplained", UNDECIDED)
+    rows = [(short(module), [counts[module, kind] for kind in kinds]) for module in modules]
+    rows.append(("all", [sum(row[1][i] for row in rows) for i in range(len(kinds))]))
+    tell("| module | decided | killed | survivors explained | unexplained | undecided |\n" + 6 * "|---" + "|")
+    for name, (killed, explained, unexplained, undecided) in rows:
+        decided = killed + explained + unexplained
+        share = f"{killed / decided:.1%}" if decided else "-"
+        tell(f"| {name} | {decided} | {killed} ({share}) | {explained} | {unexplained} | {undecided} |")
+    return not unexplained and killed >= GOAL * decided > 0
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "npvae", "mutation")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--module", choices=[short(module) for module in TARGETS], help="one module only")
+    parser.add_argument("--module", nargs="+", choices=[short(module) for module in TARGETS], metavar="NAME",
+                        help="these modules only, as in npvae/: " + ", ".join(map(short, TARGETS)))
+    parser.add_argument("--tests", nargs="+", metavar="NAME", help="judged by these files only, such as test_flows")
     parser.add_argument("--limit", type=int, help="so many mutants, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--seconds", type=float, default=30, help="of tests for a mutant, by their time without a slip")
+    parser.add_argument("--results", type=Path, default=cache_folder(), help="the folder of verdicts (%(default)s)")
     parser.add_argument("--verbose", action="store_true", help="say which test killed each mutant")
     args = parser.parse_args(arguments)
     os.environ.update(NPVAE_TEST_PROFILE="mutation", OPENBLAS_NUM_THREADS="1")
-    for name in ("numpy", "pytest", "hypothesis", "hypothesis.extra.numpy", "numba"):      # once, for all children
-        importlib.import_module(name)
-    gc.freeze()
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     start = time.monotonic()
-    suites = {module: Suite(ROOT, files) for module, files in TARGETS.items() if args.module in (None, short(module))}
-    tell = functools.partial(print, flush=True)
-    good = study(suites, EQUIVALENT, args.limit, args.seed, args.jobs, tell, args.verbose)
+    modules = [module for module in TARGETS if args.module is None or short(module) in args.module]
+    files = [f"tests/{name}.py" for name in args.tests or ()] or ["tests"]
+    good = Study(ROOT, TARGETS, modules, EQUIVALENT, args.results, args.limit, args.seed, args.jobs, args.seconds,
+                 args.verbose, files).run()
     print(f"{time.monotonic() - start:.0f} seconds")
     return 0 if good else 1
 

@@ -1,6 +1,8 @@
 """The benchmark, examples/benchmark.py: its arithmetic, that all contenders do the same work, that it notices when they
 do not, and small real runs through the processes it starts.  Nothing here asserts a time.
 """
+import functools
+import importlib.util
 import json
 import math
 import os
@@ -19,14 +21,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 import benchmark  # noqa: E402
+import contender_gradients  # noqa: E402
+from contender_gradients import BOTH, DRAWN, MADE, SMALL, VAMP, WORKS  # noqa: E402
 from contenders import machine, npvae_, parts, pool, summary, works  # noqa: E402
-from contenders.worker import CONTENDERS  # noqa: E402
 
-SMALL = works.Work("small", (7, 6), 3, 20, "tanh", images=50)
-DRAWN = replace(SMALL, draws=4)
-MADE = replace(SMALL, units=9)
-VAMP = replace(SMALL, pseudo_inputs=8)
-BOTH = replace(VAMP, units=9)
+def needs(library):
+    """Skip where it is missing.  It is not imported: that would change the process for other tests."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
 
 
 @pytest.fixture
@@ -172,59 +174,60 @@ def test_a_contender_that_dies_drops_out(settings):
     assert "none.npz" in rounds.failed["npvae"] and rounds.failed["npvae"].startswith("FAILED: FileNotFoundError")
 
 
-@pytest.mark.parametrize("name", [name for name in CONTENDERS if name.startswith(("PyTorch", "JAX"))])
-def test_other_libraries_do_the_same(settings, name):
+COMPILED = "PyTorch compiled"      # takes ten seconds for each work and size of batch: one of each, but for -m slow
+
+
+@pytest.mark.parametrize("name, tried", [
+    *((name, (SMALL, DRAWN, BOTH)) for name in ("PyTorch eager", "JAX step", "JAX scan")),
+    (COMPILED, (replace(SMALL, images=40),)), pytest.param(COMPILED, (SMALL, DRAWN, BOTH), marks=pytest.mark.slow)])
+def test_other_libraries_do_the_same(settings, name, tried):
     """Where they are installed: their losses and likelihoods are npvae's, as the benchmark judges it."""
-    pytest.importorskip({"P": "torch", "J": "jax"}[name[0]])
+    needs({"P": "torch", "J": "jax"}[name[0]])
     with pool.opened(["npvae", name], settings.made) as (workers, missing):
         assert not missing
-        for work in (SMALL, DRAWN, BOTH):
+        for work in tried:
             request = settings.made.request("train", work)
             rounds = pool.Rounds(workers, dict.fromkeys(workers, request), 2, settings.made)
             losses = {other: turns[-1]["loss"] for other, turns in rounds.answers.items()}
             assert not rounds.failed and len(losses) == 2 and not summary.disagreements(losses, 0.05)
-        request = {**settings.made.request("likelihood", BOTH), "options": {"samples": 200, "block": 50}}
-        rounds = pool.Rounds(workers, dict.fromkeys(workers, request), 1, settings.made, warm_up=False)
-        values = {other: turns[0]["values"] for other, turns in rounds.answers.items()}
-        assert not rounds.failed and not summary.different_means(values) and len(values[name]) == 50
+        if BOTH in tried:
+            request = {**settings.made.request("likelihood", BOTH), "options": {"samples": 200, "block": 50}}
+            rounds = pool.Rounds(workers, dict.fromkeys(workers, request), 1, settings.made, warm_up=False)
+            values = {other: turns[0]["values"] for other, turns in rounds.answers.items()}
+            assert not rounds.failed and not summary.different_means(values) and len(values[name]) == 50
 
 
-def gradients_of_pytorch(torch, job, x, eps, monkeypatch):
-    """The loss, and the gradients: a network's, in the order of another's whose weights are npvae's gradients."""
-    from contenders import pytorch
-    network, noise = pytorch._network(job), torch.from_numpy(eps)
-    monkeypatch.setattr(torch, "randn_like", lambda like: noise[:, 0])
-    monkeypatch.setattr(torch, "randn", lambda *shape: noise)
-    loss = pytorch.loss_of(network, job.work)(torch.from_numpy(x))
-    loss.backward()
-
-    def in_order(gradients):
-        return [tensor.detach().numpy() for tensor in pytorch._network(replace(job, parameters=gradients)).parameters()]
-    return loss.item(), [tensor.grad.numpy() for tensor in network.parameters()], in_order
-
-
-def gradients_of_jax(jax, job, x, eps, monkeypatch):
-    """The loss, and the gradients, which have npvae's names."""
-    from contenders import jax_
-    monkeypatch.setattr(jax.random, "normal", lambda key, shape: eps.reshape(shape))
-    loss, gradients = jax.value_and_grad(jax_._loss)(dict(job.parameters), job.work, x, None)
-    return float(loss), [np.asarray(gradients[name]) for name in job.parameters], lambda found: [*found.values()]
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Folder of what a library answers, and npvae's losses; each library is asked once."""
+    @functools.cache
+    def asked(library):
+        folder, losses, rng = tmp_path_factory.mktemp(library), {}, np.random.default_rng(0)
+        for name, work in WORKS.items():
+            vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, **work.variant)
+            x = images(work, rng)
+            eps = rng.standard_normal((work.batch, work.draws, work.latent), dtype=np.float32)
+            losses[name], ours = vae.loss_and_gradients(x, eps, npvae_.objective(work))
+            np.savez(folder / f"{name}.npz", x=x, eps=eps, **vae.parameters,
+                     **{f"d {key}": value for key, value in ours.items()})
+        run = subprocess.run([sys.executable, contender_gradients.__file__, library, folder], capture_output=True,
+                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert run.returncode == 0, run.stderr
+        return folder, losses
+    return asked
 
 
-@pytest.mark.parametrize("library, gradients_of", [("torch", gradients_of_pytorch), ("jax", gradients_of_jax)])
-@pytest.mark.parametrize("work", [SMALL, DRAWN, MADE, VAMP, replace(BOTH, draws=4)],
-                         ids=["elbo", "iwae", "made", "vamp", "iwae vamp made"])
-def test_other_libraries_have_the_same_gradients(library, gradients_of, work, monkeypatch):
+@pytest.mark.parametrize("library", ["torch", "jax"])
+@pytest.mark.parametrize("name", WORKS)
+def test_other_libraries_have_the_same_gradients(library, name, answers):
     """At the same weights and noise."""
-    module, rng = pytest.importorskip(library), np.random.default_rng(0)
-    vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, **work.variant)
-    x = images(work, rng)
-    eps = rng.standard_normal((work.batch, work.draws, work.latent), dtype=np.float32)
-    job = works.Job(work, x, {name: value.copy() for name, value in vae.parameters.items()}, 0, 1, "", {})
-    loss, gradients, in_order = gradients_of(module, job, x, eps, monkeypatch)
-    our_loss, ours = vae.loss_and_gradients(x, eps, npvae_.objective(work))
-    assert loss == pytest.approx(our_loss, rel=1e-5)
-    for theirs, expected in zip(gradients, in_order(dict(ours)), strict=True):
+    needs(library)
+    folder, losses = answers(library)
+    with np.load(folder / f"{name}.answer.npz") as answer:
+        arrays = dict(answer)
+    assert arrays.pop("loss") == pytest.approx(losses[name], rel=1e-5) and len(arrays) >= 20
+    for i in range(len(arrays) // 2):
+        theirs, expected = arrays[f"theirs {i}"], arrays[f"ours {i}"]
         assert np.abs(theirs - expected).max() <= 1e-3 * max(np.abs(expected).max(), 1e-3)
 
 

@@ -115,12 +115,16 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
         return -self.log_weights(x, 1).mean()
 
 
-def _network(job: Job) -> _Network:
-    """The network, its weights those that all start with: npvae's W is (in, out), PyTorch's (out, in)."""
+def _prepare(job: Job) -> None:
+    """Set what holds for the whole process."""
     torch.compiler.reset()      # else the compiler gives up after so many networks and sizes
     torch.set_flush_denormal(True)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
+
+
+def network_of(job: Job) -> _Network:
+    """The network, its weights those that all start with: npvae's W is (in, out), PyTorch's (out, in)."""
     network = _Network(job.work)
     layers: dict[str, list[Any]] = {"mu": [network.mu], "logvar": [network.logvar], "output": [network.output]}
     for name, mlp in (("encoder", network.encoder), ("decoder", network.decoder)):
@@ -150,7 +154,8 @@ def _images(pixels: Array) -> Any:
 
 def train(job: Job, turns: "Turns") -> None:
     """Epochs, one at a turn."""
-    network, x, work = _network(job), _images(job.pixels), job.work
+    _prepare(job)
+    network, x, work = network_of(job), _images(job.pixels), job.work
     optimizer = torch.optim.Adam(network.parameters(), LR, (BETA1, BETA2), EPS, fused=True)
     loss_of_batch = loss_of(network, work)
     if job.variant == "compiled":
@@ -173,7 +178,8 @@ def train(job: Job, turns: "Turns") -> None:
 def likelihood(job: Job, turns: "Turns") -> None:
     """log p(x) of every image, at each turn, so many draws at a time."""
     samples, block = job.options["samples"], job.options["block"]
-    network, x = _network(job), _images(job.pixels)
+    _prepare(job)
+    network, x = network_of(job), _images(job.pixels)
     log_weights = network.log_weights
 
     def log_p(image: Any) -> Any:
