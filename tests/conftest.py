@@ -41,7 +41,7 @@ _BLAS = threadpoolctl.ThreadpoolController()
 def process_state():
     """What a test could change for all that come after it."""
     return {"environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
-            "folder": os.getcwd(), "path of imports": [*sys.path], "trace function": sys.gettrace(),
+            "folder": os.getcwd(), "path of imports": [*sys.path], "trace function": [sys.gettrace()],
             "signal handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
             "umask": _umask(), "floating-point errors": np.geterr(), "collector": gc.isenabled(),
             "BLAS threads": [library.num_threads for library in _BLAS.lib_controllers],
@@ -59,13 +59,17 @@ def _umask():
         return None
 
 
+def left_changed(before):
+    after = process_state()
+    return [name for name, value in before.items() if value is not None and after[name] != value]
+
+
 @pytest.fixture(autouse=True)
 def the_process_is_left_as_it_was():
     """Else the outcome of a test depends on those before it.  Pictures have their style from the first on."""
     before = process_state()
     yield
-    after = process_state()
-    changed = [name for name, value in before.items() if value is not None and after[name] != value]
+    changed = left_changed(before)
     assert not changed, f"the test leaves changed: {', '.join(changed)}"
 
 

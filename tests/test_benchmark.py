@@ -22,8 +22,9 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import benchmark  # noqa: E402
 import contender_gradients  # noqa: E402
-from contender_gradients import BOTH, DRAWN, MADE, SMALL, VAMP, WORKS  # noqa: E402
+from contender_gradients import BOTH, DRAWN, MADE, SMALL, WORKS  # noqa: E402
 from contenders import machine, npvae_, parts, pool, summary, works  # noqa: E402
+
 
 def needs(library):
     """Skip where it is missing.  It is not imported: that would change the process for other tests."""

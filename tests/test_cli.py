@@ -273,9 +273,8 @@ def test_overwrite(first, run_program, tmp_path):
 def test_overwrite_leaves_no_numbers_of_the_old_run(first, run_program, tmp_path):
     """A run that fails in its first epoch does not pass for the one it replaced."""
     out = shutil.copytree(first[0] / "run", tmp_path / "run")
-    code, _, error = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
-    flags = (*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
-    code, _, error = run_program(*flags)
+    code, _, _ = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
+    assert code == 1 and not (out / "checkpoint.npz").exists() and not (out / "metrics.jsonl").read_text()
 
 
 # ---- Resuming

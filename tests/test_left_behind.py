@@ -70,5 +70,8 @@ class Momentum(Adam):
 
 def test_an_optimizer_may_call_any_kernel():
     """Not only those that are cut into parts."""
-    fit(model(kernels="numpy"), X, X_TEST, 1, 25, Momentum())
-    fit(model(), X, X_TEST, 1, 25, Momentum())
+    trained = [model(kernels=kernels) for kernels in ("numpy", "numba")]
+    for vae in trained:
+        fit(vae, X, X_TEST, 1, 25, Momentum())
+    one, other = (vae.parameters.flat for vae in trained)
+    assert np.allclose(one, other, rtol=1e-6, atol=1e-9) and np.abs(one - model().parameters.flat).max() > 1e-4
