@@ -40,6 +40,9 @@ def _mlp(sizes: list[int], activation: str) -> Any:
 class _MADE(nn.Module):  # type: ignore[misc, unused-ignore]
     """Logits of pixels, each of which sees those before it and h; x (B, D), h (B, H) or (B, K, H)."""
 
+    first_mask: Any
+    last_mask: Any
+
     def __init__(self, n_in: int, work: Work) -> None:
         super().__init__()
         D, H = work.input_dim, work.units
