@@ -24,7 +24,8 @@ callbacks.py, checkpoint.py, npy.py (arrays in files), sizes.py (of a model, bef
 pictures are drawn), report_page.py and explorer.py (web pages), validate.py; the program: cli.py (exit codes),
 options.py (flags), runs.py (a run and its folder), commands.py, program.py, __main__.py; what it meets outside:
 files.py, terminal.py (what may be printed), interrupt.py (Ctrl-C); and what makes it fast, kernels/fused/, the
-reference's compiled twins, lanes.py, which runs the passes on two cores, and cuts.py, where a step is cut for that.
+reference's compiled twins, lanes.py, which runs the passes on two cores, cuts.py, where a step is cut for that, and
+turns.py, for threads of the reader's own.
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.

@@ -17,8 +17,6 @@ import contextlib
 import functools
 import math
 import os
-import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +29,7 @@ import numpy as np
 from .cuts import LINE, Call, phases, pieces, shares
 from .kernels import reference
 from .params import Array
+from .turns import all_blas_threads, many_turns_with_one, one_blas_thread
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -63,11 +62,9 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
 def _compile_the_rest(vae: "VAE") -> None:
     """The very first run: a second process compiles what a step needs last, into the cache on disk, while this one
     compiles what it needs first.  Numba compiles in one thread at a time.  Should it fail, nothing is lost but time."""
-    code = f"import npvae; npvae.lanes.compile_backward(npvae.VAE(**{vae.config()}))"
+    from .kernels.fused import child
     with contextlib.suppress(Exception):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = child.start(f"npvae.lanes.compile_backward(npvae.VAE(**{vae.config()}))")
         threading.Thread(target=process.wait, daemon=True).start()
 
 
@@ -88,19 +85,23 @@ class Direct:
 
     def __init__(self, vae: "VAE") -> None:
         self.vae, self.kernels = weakref.proxy(vae), vae.kernels      # the model holds its engine, not the reverse
+        self.turn = all_blas_threads
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """To stand around many calls; here there is nothing to prepare."""
-        yield
+        """To stand around many calls."""
+        with self.vae.owner:
+            yield
 
     def forward(self, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.forward`."""
-        self.vae.forward(a, sampled)
+        with self.turn:
+            self.vae.forward(a, sampled)
 
     def backward(self, d: SimpleNamespace, a: SimpleNamespace, sampled: bool | str) -> None:
         """`VAE.backward`."""
-        self.vae.backward(d, a, sampled)
+        with self.turn:
+            self.vae.backward(d, a, sampled)
 
     def forget(self) -> None:
         """At the end of a training: let go of its data.  Here nothing is kept."""
@@ -119,38 +120,23 @@ class Lanes:
         self.shares = shares(vae.parameters.shapes, self.number)
         self.squares = np.zeros((0, 0, 1), vae.dtype)      # of the last backward pass
         self.kernels = Whole(self)
-        self._inside = False
+        self.turn = one_blas_thread
 
     @functools.cached_property
     def _team(self) -> Any:
         from .kernels.fused.team import Team
         return Team(self.threads)
 
-    @functools.cached_property
-    def _blas(self) -> Any:
-        import threadpoolctl
-        return threadpoolctl.ThreadpoolController()
-
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around many calls: BLAS keeps to the thread that calls it."""
-        if self._inside:
+        """To stand around many calls: BLAS is told only once to keep to the thread that calls it."""
+        with self.vae.owner, many_turns_with_one():
             yield
-            return
-        with self._blas.limit(limits=1, user_api="blas"):
-            self._inside = True
-            try:
-                yield
-            finally:
-                self._inside = False
 
     def run(self, order: Any) -> None:
         """Replay what `order` made, on all threads; back when all is done."""
-        if self._inside:
+        with self.turn:
             self._team.run(order)
-        else:
-            with self.running():
-                self._team.run(order)
 
     def order(self, *phases: Sequence[Sequence[Any]]) -> Any:
         """Phases of tasks, each a list of recorded calls; the tasks of a phase may run at the same time."""

@@ -23,6 +23,7 @@ from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
 from .params import Array, Block
 from .sizes import check_memory, count_parameters
+from .turns import Owner, all_blas_threads, by_one_thread
 from .validate import choice, generator, integer, matrix, noise, numbers_of, shown, widths
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
@@ -99,6 +100,7 @@ class VAE:
         self.likelihood.initialize(self.parameters)
         self._memory: dict[str, Array] = {}
         self._passes: dict[tuple[int, int], tuple[SimpleNamespace, SimpleNamespace]] = {}
+        self.owner = Owner()
         self.threads = min(2, available_cores())
 
     @property
@@ -107,6 +109,7 @@ class VAE:
         return self._threads
 
     @threads.setter
+    @by_one_thread
     def threads(self, threads: int) -> None:
         """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
         self._threads = integer("threads", threads, 1)
@@ -116,7 +119,9 @@ class VAE:
     @property
     def engine(self) -> Direct | Lanes:
         """What runs the passes; chosen at the first, since trying it out compiles a kernel."""
-        self._engine = self._engine or engine(self, self._threads)
+        if self._engine is None:
+            with self.owner:
+                self._engine = engine(self, self._threads)
         return self._engine
 
     # -- the two passes ------------------------------------------------------------------------------------------
@@ -174,9 +179,10 @@ class VAE:
 
         The memory is made once, for the largest batch seen; a smaller batch gets views of it.
         """
-        if (batch, draws) not in self._passes:
-            self._passes[batch, draws] = buffers(self, batch, draws, self._take)
-        return self._passes[batch, draws]
+        with self.owner:      # a second thread would write into what the first reads
+            if (batch, draws) not in self._passes:
+                self._passes[batch, draws] = buffers(self, batch, draws, self._take)
+            return self._passes[batch, draws]
 
     def _take(self, name: str, *shape: int) -> Array:
         """The first entries of the memory of that name, as `shape`; new memory where there is too little."""
@@ -188,6 +194,7 @@ class VAE:
 
     # -- what users call -----------------------------------------------------------------------------------------
 
+    @by_one_thread
     def loss_and_gradients(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0,
                            labels: Array | None = None) -> tuple[float, Block]:
         """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
@@ -208,6 +215,8 @@ class VAE:
         a.eps[...], a.eps_prior[...] = eps[..., :self.latent_dim], eps[..., self.latent_dim:]
         return self.forward_backward(a, d, objective, step), self.gradients
 
+    @by_one_thread
+    @all_blas_threads
     def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
         """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
         x, labels = self.images(x, "x"), self.check_labels(labels, len(x))
@@ -229,11 +238,15 @@ class VAE:
         self.mu.forward(self.kernels, a.mu, a.mu_pre, a.encoder[-1], self.parameters)
         self.logvar.forward(self.kernels, a.logvar, a.logvar_pre, a.encoder[-1], self.parameters)
 
+    @by_one_thread
+    @all_blas_threads
     def decode(self, z: Array, labels: Array | None = None) -> Array:
         """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
         z = matrix("z", z, self.latent_dim)
         return self._decoder_output(z, self.check_labels(labels, len(z)))
 
+    @by_one_thread
+    @all_blas_threads
     def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
         generator("rng", rng)
@@ -241,17 +254,21 @@ class VAE:
         z = self.latent.posterior_sample(mu, logvar, rng, self, x, labels)
         return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
 
+    @by_one_thread
+    @all_blas_threads
     def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
         """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
         labels = self.check_labels(labels, integer("n", n, 1))
         z = self.latent.prior_sample(n, generator("rng", rng), self)
         return self._decoder_output(z, labels, rng, drawn=not mean)
 
+    @by_one_thread
     def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
         x = self.images(x, "x")
         return evaluate.elbo(self, x, generator("rng", rng), self.check_labels(labels, len(x)))
 
+    @by_one_thread
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
                        labels: Array | None = None) -> Array:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
@@ -260,6 +277,7 @@ class VAE:
         return evaluate.log_likelihood(self, self.images(x, "x"), generator("rng", rng),
                                        integer("n_samples", n_samples, 1), self.check_labels(labels, len(x))).values
 
+    @by_one_thread
     def start_at(self, mean: Array) -> None:
         """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
         mean = numbers_of("mean", mean)
@@ -276,6 +294,7 @@ class VAE:
                 "decoder_hidden": list(self.decoder_hidden),
                 **{name: value for name, value in self._variant.items() if value != _PLAIN[name]}}
 
+    @by_one_thread
     def save(self, path: str | Path) -> None:
         """Write the model to one file, atomically."""
         checkpoint.write(path, {"parameters": self.parameters.flat}, {"vae": self.config(), **self.parameters.layout()})

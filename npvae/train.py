@@ -26,6 +26,7 @@ from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
+from .turns import by_one_thread
 from .validate import choice, integer, matrix, real, shown
 
 _SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
@@ -170,6 +171,7 @@ class Run:
         self.noise.bit_generator.state, self.draws.bit_generator.state = state["noise"], state["draws"]
 
 
+@by_one_thread
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
         optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
         seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
@@ -248,7 +250,8 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
         order.sort()
     size, before, began = run.settings["batch_size"], run.sums["seconds"], time.perf_counter()
     while run.batch < run.batches:
-        train_step(run, order[run.batch * size:(run.batch + 1) * size])
+        with run.vae.engine.turn:
+            train_step(run, order[run.batch * size:(run.batch + 1) * size])
         run.sums["seconds"] = before + time.perf_counter() - began
         for callback in callbacks:
             callback.on_step(run)

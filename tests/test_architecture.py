@@ -16,7 +16,7 @@ _CHAPTERS = ("arrays", "dense", "masks", "likelihoods", "levels", "latents", "pr
              "estimators", "optim", "batches")
 _REFERENCE = {f"kernels.reference.{name}": set() for name in _CHAPTERS}
 _FUSED = {
-    "kernels.fused.compile": set(), "kernels.fused.elementary": {"kernels.fused.compile"},
+    "kernels.fused.child": set(), "kernels.fused.compile": set(), "kernels.fused.elementary": {"kernels.fused.compile"},
     **{f"kernels.fused.{name}": {f"kernels.reference.{name}", "kernels.fused.compile", "kernels.fused.elementary"}
        for name in _CHAPTERS},
     "kernels.fused.native": {"kernels.fused.compile"},
@@ -24,7 +24,7 @@ _FUSED = {
     "kernels.fused.recording": {"kernels.fused.arrays", "kernels.fused.dense", "kernels.fused.masks",
                                 "kernels.fused.native"},
     "kernels.fused.team": {"kernels.fused.arrays", "kernels.fused.native", "kernels.fused.recording"}}
-_ENGINE = {"kernels.fused.native", "kernels.fused.recording", "kernels.fused.team"}
+_ENGINE = {"kernels.fused.child", "kernels.fused.native", "kernels.fused.recording", "kernels.fused.team"}
 ALLOWED = {
     **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED) - _ENGINE,
     "kernels": {"kernels.reference", "kernels.fused"},
@@ -41,7 +41,8 @@ ALLOWED = {
     "objectives": {"kernels.reference", "params", "validate"},
     "optim": {"kernels.reference", "params", "validate"},
     "cuts": {"layers", "params"},
-    "lanes": {"cuts", "kernels", "kernels.reference", "params", *_ENGINE, "kernels.fused.compile"},
+    "turns": set(),
+    "lanes": {"cuts", "kernels", "kernels.reference", "params", *_ENGINE, "kernels.fused.compile", "turns"},
     "checkpoint": {"files", "npy", "params", "validate"},
     "evaluate": {"likelihoods", "params", "validate"},
     "summary": {"evaluate", "params", "validate"},
@@ -50,12 +51,12 @@ ALLOWED = {
     "outputs": {"layers", "made", "params", "validate"},
     "sizes": {"flows", "likelihoods", "outputs", "priors"},
     "model": {"buffers", "checkpoint", "evaluate", "flows", "kernels", "lanes", "latents", "layers", "likelihoods",
-              "objectives", "outputs", "params", "priors", "sizes", "validate"},
+              "objectives", "outputs", "params", "priors", "sizes", "turns", "validate"},
     "hierarchical": {"evaluate", "likelihoods", "model", "params", "second_layer", "validate"},
     "testing": {"gradcheck", "layers", "likelihoods", "model"},
     "callbacks": {"files", "terminal", "validate"},
     "train": {"model", "likelihoods", "objectives", "optim", "params", "checkpoint", "evaluate", "callbacks", "data",
-              "validate"},
+              "turns", "validate"},
     "charts": {"figures"}, "plotting": {"charts", "evaluate", "figures", "files", "labels"},
     "report_page": {"files", "terminal"},
     "explorer": {"evaluate", "files", "labels", "likelihoods", "model", "params", "plotting", "report_page",
@@ -74,7 +75,7 @@ ALLOWED = {
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"},
                "kernels.fused.native": {"llvmlite", "numba"}, "kernels.fused.recording": {"numba", "threadpoolctl"},
-               "lanes": {"threadpoolctl"}, "runs": {"threadpoolctl"}, "program": {"threadpoolctl"},
+               "turns": {"threadpoolctl"}, "runs": {"threadpoolctl"}, "program": {"threadpoolctl"},
                "callbacks": {"tqdm"}, "cli": {"tqdm"}, "images": {"PIL"},
                "testing": {"hypothesis"},
                "figures": {"matplotlib"}, "charts": {"matplotlib"}}

@@ -1,15 +1,16 @@
 """The very first run: a second process compiles what a step needs last, and nothing depends on it."""
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import npvae
 from npvae import VAE, lanes
 from npvae.kernels import fused
 from npvae.kernels.fused import compile as compiling
+from workers import wait_until
 
 BACKWARD = ("softplus_backward", "gaussian_pixel_nll_backward", "reparameterize_backward", "gaussian_kl_backward",
             "identity_backward", "sum_squares", "adam_update")
@@ -61,10 +62,40 @@ def test_only_where_there_is_a_core_for_it_and_nothing_on_disk(cold, threads, pr
 def test_its_program_builds_the_same_model(started):
     vae = VAE(6, (5, 4), 2, "tanh", "gaussian:0.3", "float64", decoder_hidden=(3,))
     lanes._compile_the_rest(vae)
-    (_, flag, code), = started
-    names = {}
-    exec(code.replace("npvae.lanes.compile_backward(", "vae = (").replace("import npvae; ", "import npvae\n"), names)
-    assert flag == "-c" and names["vae"].config() == vae.config()
+    code, names = started[0][-1], {}
+    exec(code.replace("npvae.lanes.compile_backward(", "vae = ("), names)
+    sys.modules["npvae"] = npvae      # the program has loaded it anew
+    assert names["vae"].config() == vae.config()
+
+
+HOSTILE = """
+import pathlib, sys
+pathlib.Path("ran").touch()
+sys.exit("code of the current folder was run")
+"""
+
+
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    """In a folder with files of many names, which sys.path and PYTHONPATH name in several ways."""
+    folder, cache = tmp_path / "downloads", tmp_path / "cache"
+    folder.mkdir()
+    for name in ("numba", "llvmlite", "threadpoolctl", "sitecustomize", "usercustomize", "importlib", "json", "pickle",
+                 "numpy", "npvae"):
+        (folder / f"{name}.py").write_text(HOSTILE)
+    root = Path(__file__).parents[1]
+    code = f"""
+import os, sys
+from npvae.kernels.fused import child
+sys.path[:0] = ["", ".", {str(folder)!r}, {str(folder / '..' / 'downloads')!r}]
+os.environ["PYTHONPATH"] = os.pathsep.join(["", ".", {str(folder)!r}])
+os.chdir({str(folder)!r})
+sys.exit(child.start("npvae.lanes.compile_backward(npvae.VAE(6, (5,), 2))").wait())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
+                         env={"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(cache), "PATH": ""})
+    assert (run.returncode, run.stderr) == (0, "")
+    assert not (folder / "ran").exists()
+    assert any(path.name.startswith("adam_update") for path in cache.rglob("*"))
 
 
 def test_nothing_depends_on_it(monkeypatch):
@@ -103,8 +134,4 @@ def test_a_first_run_starts_it_and_leaves_nothing_behind(tmp_path, monkeypatch):
     run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True,
                          env={"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(tmp_path), "PATH": ""})
     assert (run.returncode, run.stderr) == (0, "")
-    for _ in range(600):
-        if any(path.name.startswith("adam_update") for path in tmp_path.rglob("*")):
-            return
-        time.sleep(0.1)
-    raise AssertionError(sorted(path.name for path in tmp_path.rglob("*")))
+    wait_until(lambda: any(path.name.startswith("adam_update") for path in tmp_path.rglob("*")))

@@ -4,25 +4,39 @@ import threading
 import weakref
 
 import numpy as np
-import pytest
 
 from npvae import Adam, fit
 from npvae.kernels.fused import team
 from test_gradients import batch
-from test_lanes import X, X_TEST, model, result
+from test_lanes import X, X_TEST, bits, model, result
 from test_threads import Sums, run_interrupted
 from workers import other_threads, small_work_is_shared, wait_until  # noqa: F401 (a fixture)
 
 
 def test_threads_that_cannot_be_started(monkeypatch):
-    """Too many processes, or Ctrl-C while they start: the next call must not wait for threads that do not exist."""
-    crew, sums = team.Team(3), Sums(3)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", lambda self: exec('raise RuntimeError("can\'t start new thread")'))
-        with pytest.raises(RuntimeError):
-            crew.run(sums.order)
-    for _ in range(3):
-        sums.check(crew)
+    """Too many processes, no memory, or Ctrl-C while they start: no call waits for threads that do not exist."""
+    vae, others, sums, start = model(2), model(2), Sums(3), threading.Thread.start
+    call = batch(vae, 20, 2, 5)
+    expected = bits(others, *call)
+    for error in (RuntimeError("can't start new thread"), MemoryError()):
+        for number in (0, 1):      # of those that can be started
+            crew, before, started = team.Team(3), set(threading.enumerate()), []
+
+            def start_some(thread):
+                if len(started) == number:
+                    raise error
+                started.append(thread)
+                start(thread)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", start_some)
+                for _ in range(3):
+                    sums.check(crew)
+                if not number:
+                    assert bits(vae, *call) == bits(vae, *call) == expected
+            sums.check(crew)
+            wait_until(lambda: not other_threads(before))
+            vae.threads = 2
     for line in range(1, 40):      # Ctrl-C at any line, the beginning included
         crew, before = team.Team(3), set(threading.enumerate())
         interrupted = run_interrupted(crew, sums.order, line)

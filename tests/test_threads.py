@@ -1,12 +1,12 @@
-"""The threads that replay: in phases, woken when they sleep, in order again after an interrupt or a fork, gone with
-their model; and what they must leave as it was.
+"""The threads that replay: in phases, woken when they sleep, in order again after an interrupt, gone with their
+model; and what they must leave as it was.
 """
 import gc
+import itertools
 import os
-import signal
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from unittest import mock
 
 import numpy as np
@@ -96,6 +96,25 @@ def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
 
 
 @TEAMS
+@pytest.mark.parametrize("clock", [lambda: 5.0, itertools.count(9, -1).__next__, lambda: time.time_ns() // 10**10],
+                         ids=["stands still", "goes back", "goes in steps of 10 s"])
+def test_a_clock_that_says_little(threads, clock, monkeypatch):
+    """All threads go on; and once the clock goes on, it is believed."""
+    monkeypatch.setattr(team, "_TRIAL", 10)
+    crew, sums, ways = team.Team(threads), Sums(threads), []
+    took = sums.order.took
+    monkeypatch.setattr(sums.order, "took", lambda seconds, one: (ways.append(one), took(seconds, one)))
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "perf_counter", clock)
+        for _ in range(30):
+            sums.check(crew)
+    assert ways.count(False) >= 20
+    for _ in range(50):
+        took(3.0, False), took(2.0, True)
+    assert sum(sums.order.is_for_one() for _ in range(10)) == 9
+
+
+@TEAMS
 def test_sleeping_threads_are_woken(threads):
     crew, sums = team.Team(threads), Sums(threads)
     for _ in range(5):
@@ -145,25 +164,6 @@ def test_what_an_interrupt_leaves_is_cleared_up(threads, asleep):
     assert 5 < line < 99
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@TEAMS
-def test_a_fork_has_threads_of_its_own(threads):
-    crew, sums = team.Team(threads), Sums(threads)
-    sums.check(crew)
-    child = os.fork()
-    if not child:
-        signal.alarm(300)      # the watchdog has stayed behind
-        try:
-            sums.check(crew)
-            sums.check(crew)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    sums.check(crew)
-
-
 @TEAMS
 def test_threads_end_with_their_team(threads):
     """Whether they are awake or asleep."""
@@ -205,23 +205,6 @@ def test_after_an_interrupt(call, at, monkeypatch):
         assert bits(vae, x, eps) == expected
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_in_a_fork():
-    vae = model(2)
-    call = batch(vae, 20, 2, 5)
-    expected = bits(vae, *call)
-    child = os.fork()
-    if not child:
-        signal.alarm(300)      # the watchdog has stayed behind
-        try:
-            os._exit(0 if all(bits(vae, *call) == expected for _ in range(3)) else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert bits(vae, *call) == expected
-
-
 def test_threads_end_with_their_model(monkeypatch):
     """None is started before there is work, nor for work that is too small; and many models do not pile them up."""
     vae = model(1)
@@ -243,21 +226,12 @@ def test_threads_end_with_their_model(monkeypatch):
     wait_until(lambda: not other_threads(before))
 
 
-def test_two_models_at_once():
-    models = [model(2), model(2, hidden=(8,), seed=2)]
-    calls = [batch(vae, 20 + vae.hidden[0], 2, 5) for vae in models]
-    expected = [bits(vae, *call) for vae, call in zip(models, calls)]
-    for _ in range(5):
-        assert [bits(vae, *call) for vae, call in zip(models, calls)] == expected
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda vae, call: [bits(vae, *call) for _ in range(30)], models, calls)
-        assert list(found) == [[one] * 30 for one in expected]
-
-
 # ---- What is left behind
 
 def blas_threads():
-    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+    """Of NumPy's library, the first that was loaded: SciPy and others bring their own, which no pass uses."""
+    return {next(library["num_threads"] for library in threadpoolctl.threadpool_info()
+                 if library["user_api"] == "blas")}
 
 
 class Broken(ELBO):

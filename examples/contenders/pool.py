@@ -15,7 +15,14 @@ import npvae
 from . import machine
 from .works import Work, describe, write_parameters
 
-_ROOTS = Path(__file__).parents[1], Path(npvae.__file__).parents[1]      # of contenders, of npvae
+_ROOTS = Path(__file__).resolve().parents[1], Path(npvae.__file__).resolve().parents[1]      # of contenders, of npvae
+#: `python -m contenders.worker`, but for the current folder, from which nothing shall be imported
+_WORKER = f"""
+import os, sys
+sys.path[:] = [*{[str(root) for root in _ROOTS]}, *(path for path in sys.path if os.path.realpath(path) != os.getcwd())]
+from contenders.worker import main
+main()
+"""
 #: they bind NumPy's BLAS, and no other library's, to an older processor
 BLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 #: the number of threads is set in each process by its library's own means, from --threads
@@ -85,7 +92,7 @@ class Worker:
         self.name, self.settings = name, settings
         self.log = (settings.folder / f"{name}.log").open("w+", encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "contenders.worker", name, str(settings.folder), str(settings.threads)],
+            [sys.executable, "-c", _WORKER, name, str(settings.folder), str(settings.threads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, encoding="utf-8",
             env=dict(environment or settings.environment))
         try:

@@ -1,6 +1,6 @@
 """The process of one contender: started once, asked many times, idle in between.
 
-    python -m contenders.worker "JAX scan" FOLDER THREADS
+    main() with the arguments "JAX scan" FOLDER THREADS
 
 One JSON object per line each way.  It says hello with its versions, or why it is absent; then, until its input ends:
 

@@ -67,9 +67,11 @@ class Order:
         return faster if self._runs % _TRIAL else not faster
 
     def took(self, seconds: float, one: bool) -> None:
-        """So long took a run by one thread, or by all; a long one counts as twice the mean, it may be an accident."""
+        """So long took a run by one thread, or by all; a long one counts as twice the mean, it may be an accident.  A
+        clock that has not moved, or has gone back, says nothing."""
         mean = self._seconds[one]
-        self._seconds[one] = seconds if mean == math.inf else (1 - _NEW) * mean + _NEW * min(seconds, 2 * mean)
+        if seconds > 0:
+            self._seconds[one] = seconds if mean == math.inf else (1 - _NEW) * mean + _NEW * min(seconds, 2 * mean)
 
 
 def _is_worth_a_thread(call: Call) -> bool:
@@ -81,28 +83,37 @@ def _is_worth_a_thread(call: Call) -> bool:
 
 
 class Team:
-    """The caller, and threads - 1 workers, which end when the team is gone."""
+    """The caller, and threads - 1 workers, which end when the team is gone.  Where they cannot be started, the caller
+    does all by itself."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.boxes = np.zeros((threads - 1, MAILBOX), np.int64)
         self._process = 0      # in which the workers live: a fork has none
+        self._alone = 0      # the process in which none could be started
         self._under_way: Order | None = None
 
     def run(self, order: Order) -> None:
         """Back when all is done."""
         if self._under_way is not None and self._process == os.getpid():      # an exception came in between
             self._clear_up(self._under_way)
-        one, began = order.is_for_one(), time.perf_counter()
+        one, began = order.is_for_one() or not self._is_there(), time.perf_counter()
         if one:
             order.alone.run()
         else:
             self._run_together(order)
         order.took(time.perf_counter() - began, one)
 
+    def _is_there(self) -> bool:
+        """Are there workers in this process?  They are hired when they are first wanted."""
+        if self._process != os.getpid() != self._alone:
+            try:
+                self._hire()
+            except (RuntimeError, MemoryError):      # the system's limit of threads, or no memory for their stacks
+                self._alone = os.getpid()
+        return self._process == os.getpid()
+
     def _run_together(self, order: Order) -> None:
-        if self._process != os.getpid():
-            self._hire()
         self._under_way = order
         try:
             if not lead(self._address, order.rows, LOOKS, 1):
