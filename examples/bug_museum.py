@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from museum import checks, latent, network, replays, training
-from museum.exhibit import NOT_APPLICABLE, YES, Exhibit, Setting, planted
+from museum.exhibit import NOT_APPLICABLE, YES, Exhibit, Outdated, Setting, planted
 
 ROOMS = {
     "The dense layer": network.DENSE, "The likelihood": network.LIKELIHOOD,
@@ -47,9 +47,17 @@ class Result:
     exhibit: Exhibit
     found: str
     gradient: str
+    outdated: str = ""      # why it could not be planted
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """Right and wrong; of an exhibit that could not be planted, what it looked for."""
+        return [change[1:] for change in self.exhibit.changes] if self.outdated else self.exhibit.lines()
 
     @property
     def verdict(self) -> str:
+        if self.outdated:
+            return "OUTDATED"
         if not self.found:
             return "ESCAPED"
         return "caught" if (self.exhibit.seen == YES) == bool(self.gradient) else "NOT AS STATED"
@@ -64,9 +72,12 @@ def run(check: str, setting: Setting) -> str:
 def examine(exhibit: Exhibit, scale: float = 1.0) -> Result:
     """Plant the mistake, run its check and the complex step, take the mistake out again."""
     setting = replace(exhibit.setting, scale=scale)
-    with planted(exhibit):
-        found = run(exhibit.caught_by, setting)
-        gradient = found if exhibit.caught_by == "complex step" else run("complex step", setting)
+    try:
+        with planted(exhibit):
+            found = run(exhibit.caught_by, setting)
+            gradient = found if exhibit.caught_by == "complex step" else run("complex step", setting)
+    except (Outdated, NameError) as error:      # a name that only the wrong line has is called otherwise by now
+        return Result(exhibit, "", "", str(error))
     return Result(exhibit, found, gradient)
 
 
@@ -98,7 +109,7 @@ def markdown(results: list[Result]) -> Iterator[str]:
                "shipped by |\n|---|---|---|---|---|---|---|---|")
         for result in (by_name[exhibit.name] for exhibit in exhibits if exhibit.name in by_name):
             exhibit = result.exhibit
-            right, wrong = ("<br>".join(f"`{line}`" for line in lines) for lines in zip(*exhibit.lines()))
+            right, wrong = ("<br>".join(f"`{line}`" for line in lines) for lines in zip(*result.lines))
             cells = (exhibit.name, right, wrong, exhibit.seen, exhibit.caught_by, result.verdict, result.found,
                      exhibit.shipped)
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
@@ -108,7 +119,7 @@ def story(result: Result) -> Iterator[str]:
     """One exhibit at length."""
     exhibit = result.exhibit
     yield f"{exhibit.name}"
-    for (function, _, _), (right, wrong) in zip(exhibit.changes, exhibit.lines()):
+    for (function, _, _), (right, wrong) in zip(exhibit.changes, result.lines):
         yield f"  in           {function.__module__}.{function.__qualname__}"
         yield f"  should say   {right}"
         yield f"  says         {wrong}"
@@ -117,7 +128,7 @@ def story(result: Result) -> Iterator[str]:
     yield f"  found        {result.found or 'nothing'}"
     sees = result.gradient or "nothing" + " (this code has no gradient)" * (exhibit.seen == NOT_APPLICABLE)
     yield f"  a gradient check finds {sees}"
-    yield f"  verdict      {result.verdict}"
+    yield f"  verdict      {result.verdict}{result.outdated and ': ' + result.outdated}"
 
 
 def summary(results: list[Result]) -> str:
@@ -164,6 +175,9 @@ def main() -> int:
     print("\n".join(story(results[0]) if args.only else markdown(results) if args.markdown else text(results)))
     if not args.only:
         print(f"\n{summary(results)}; loss x {args.scale:g}")
+    for result in results:
+        if result.outdated and not args.only:
+            print(f"OUTDATED: {result.outdated}")
     for (check, setting), found in alarms.items():
         print(f"FALSE ALARM on the intact code: {check} ({setting.activation}, {setting.likelihood}, "
               f"{type(setting.objective).__name__}): {found}")

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 import bug_museum  # noqa: E402
 from museum import checks  # noqa: E402
-from museum.exhibit import NO, NOT_APPLICABLE, RELU, YES, planted  # noqa: E402
+from museum.exhibit import NO, NOT_APPLICABLE, RELU, YES, Outdated, planted  # noqa: E402
 
 EXHIBITS = {exhibit.name: exhibit for room in bug_museum.ROOMS.values() for exhibit in room}
 CODE = {function: function.__code__ for exhibit in EXHIBITS.values() for function, _, _ in exhibit.changes}
@@ -130,12 +130,46 @@ def test_a_mistake_lasts_as_long_as_it_is_planted():
     assert intact()
 
 
-@pytest.mark.parametrize("change", [{"should": "dmu[...] = 2 * dkl"}, {"should": "dkl"}])
-def test_an_exhibit_that_does_not_fit_the_code_is_refused(change):
-    exhibit = replace(ANY, also=((*ANY.changes[0][:1], change["should"], "x"),))
-    with pytest.raises(ValueError, match="exhibit .* gaussian_kl_backward should hold .* once"):
+@pytest.mark.parametrize("should", ["dmu[...] = 2 * dkl", "dkl", "upstream * mu * mu", "(dmu, dlogvar)", "mu.dkl"])
+def test_an_exhibit_that_does_not_fit_the_code_is_refused(should, monkeypatch, capsys):
+    """In one line that says where to mend it; in the table it is one row, and the others are shown."""
+    exhibit = replace(ANY, also=((*ANY.changes[0][:1], should, "x"),))
+    with pytest.raises(Outdated, match="exhibit .* gaussian_kl_backward should hold .* once") as caught:
         with planted(exhibit):
             pass
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(bug_museum, "ROOMS", {"KL": [exhibit, EXHIBITS["KL: the sign"]]})
+    for flags in ((), ("--markdown",), ("--only", exhibit.name)):
+        code, out = run(monkeypatch, capsys, *flags)
+        assert code == 1 and "OUTDATED" in out and str(caught.value) in out
+        assert ("1 caught" in out) == ("--only" not in flags)
+
+
+def reworded(dx, dout, x, scale):
+    """dx = dout * scale * x, which says the same."""
+    first = scale[
+        :, None]      # a comment: dout * scale * x
+    dx[...] = (
+        dout *
+        first
+        * x.T.T)
+
+
+def test_an_exhibit_finds_its_line_in_other_words():
+    """However it is broken and spaced; and a local variable may be called anything else, which the wrong line then
+    calls it, too."""
+    exhibit = replace(ANY, function=reworded, should="dout * factor * x.T.T", says="factor * dout.x * factor ** 2")
+    assert exhibit.lines() == [("dout * first * x.T.T)", "first * dout.x * first ** 2)")]      # of the lines it is in
+    exhibit = replace(exhibit, says="2 * factor * x")
+    dx = np.empty((2, 3))
+    with planted(exhibit):
+        reworded(dx, None, np.ones((2, 3)), np.array([1.0, 2]))
+    assert dx.tolist() == [[2, 2, 2], [4, 4, 4]]
+    for names in ("dout * x * x.T.T", "factor * factor * x.T.T", "dout * factor * factor.T.T"):
+        with pytest.raises(Outdated, match="0 times"):
+            replace(exhibit, should=names).lines()
+    result = bug_museum.examine(replace(ANY, should="dkl * mu", says="upstream * mu"))
+    assert result.verdict == "OUTDATED" and "'upstream' is not defined" in result.outdated
 
 
 # --- the program ---

@@ -26,7 +26,7 @@ SLIPS = {
     "D10.5": (IWAE.__call__, "-(nll + beta * reg)", "-(nll - beta * reg)"),
     "D10.6": (reference.importance_bound_forward, "m[:, 0] + np.log(total) - math.log(log_w.shape[1])",
               "np.mean(log_w, axis=1)"),
-    "D10.7": (log_likelihood, "bound + np.log(k)", "bound"),
+    "D10.7": (log_likelihood, "bound + np.log(own.shape[1])", "bound"),
     "D11.1": (ELBO.__call__, "self.beta(step) /", "1 /"),
     "D11.2": (LinearAnnealing.__call__, "min(1.0, step / self.steps)", "step / self.steps"),
     "D11.3": (CyclicalAnnealing.__call__, "position / self.ratio", "position * self.ratio"),

@@ -2,7 +2,10 @@
 check runs.  No file is touched: the source of one function is read, changed, compiled, and the function given the new
 code until the check is over.
 """
+import builtins
 import inspect
+import keyword
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,19 +94,20 @@ class Exhibit:
 
     def lines(self) -> list[tuple[str, str]]:
         """(the line as it stands in npvae, the line as it stands here), for each change."""
-        return [(line, line.replace(should, says)) for function, should, says in self.changes
-                for line in [_line(inspect.getsource(function), should)]]
+        return [(right, wrong) for function, should, says in self.changes
+                for right, wrong in [_lines(_source(function), *_exchange(self.name, function, should, says,
+                                                                          _source(function)))]]
 
 
-def _line(source: str, piece: str) -> str:
-    return next(line.strip() for line in source.splitlines() if piece in line)
+class Outdated(ValueError):
+    """npvae no longer holds what an exhibit, or the slip of a test, changes."""
 
 
 @contextmanager
 def planted(exhibit: Exhibit) -> Iterator[None]:
     """While this lasts, npvae holds the mistake; afterwards, also after an error, it does not.
 
-    Raises ValueError where a line is not what the exhibit says it should be.
+    Raises Outdated, which names both, where a function does not hold the piece of code once.
     """
     code = {function: function.__code__ for function, _, _ in exhibit.changes}
     wrong = {function: _compiled(function, exhibit) for function in code}
@@ -118,14 +122,65 @@ def planted(exhibit: Exhibit) -> Iterator[None]:
 
 def _compiled(function: Any, exhibit: Exhibit) -> Any:
     """The code of `function` with the exhibit's changes to it."""
-    source = textwrap.dedent(inspect.getsource(function))
-    source = source[source.index("def "):]      # a property's decorator stays where it is
+    source = _source(function)
     for changed, should, says in exhibit.changes:
         if changed is function:
-            if source.count(should) != 1:
-                raise ValueError(f"exhibit {exhibit.name!r}: {function.__qualname__} should hold {should!r} once, "
-                                 f"and holds it {source.count(should)} times")
-            source = source.replace(should, says)
+            start, stop, instead = _exchange(exhibit.name, function, should, says, source)
+            source = source[:start] + instead + source[stop:]
     scope = dict(function.__globals__)
     exec(compile(source, f"<{exhibit.name}>", "exec"), scope)
     return scope[function.__name__].__code__
+
+
+def _source(function: Any) -> str:
+    """Without its decorators: a property's stays where it is."""
+    source = textwrap.dedent(inspect.getsource(function))
+    return source[source.index("def "):]
+
+
+def _exchange(name: str, function: Any, should: str, says: str, source: str) -> tuple[int, int, str]:
+    """Where in the source the piece `should` starts and stops, and what to write there: `says`.
+
+    Code is compared, not text: line breaks, spaces, comments and docstrings do not count, nor what a local variable is
+    called, if it is another name throughout the piece and the name that the exhibit knows is gone.
+    """
+    code, piece = _tokens(source), [token[0] for token in _tokens(should)]
+    local = {*function.__code__.co_varnames, *function.__code__.co_cellvars}
+    known = local | {*function.__globals__, *dir(builtins), *keyword.kwlist}
+
+    def renamed(found: list[str]) -> dict[str, str] | None:
+        """The names of the piece -> those of the code; None where the two differ in more."""
+        names: dict[str, str] = {}
+        for i, (ours, theirs) in enumerate(zip(piece, found)):
+            attribute = i > 0 and piece[i - 1] == "."
+            if ours != theirs and (attribute or ours in known or not ours.isidentifier() or theirs not in local):
+                return None
+            if ours.isidentifier() and not attribute and names.setdefault(ours, theirs) != theirs:
+                return None
+        return names if len({*names.values()}) == len(names) else None
+
+    places = [(i, names) for i in range(len(code) - len(piece) + 1)
+              for names in [renamed([token[0] for token in code[i:i + len(piece)]])] if names is not None]
+    if len(places) != 1:
+        raise Outdated(f"exhibit {name!r}: {function.__qualname__} should hold {should!r} once, and holds it "
+                       f"{len(places)} times; examples/museum or the SLIPS of tests/ need the new line")
+    first, names = places[0]
+    instead = re.sub(r"(?<![\w.])[^\W\d]\w*", lambda word: names.get(word[0], word[0]), says)
+    return code[first].start(), code[first + len(piece) - 1].end(), instead
+
+
+def _tokens(source: str) -> list[re.Match[str]]:
+    """Names, numbers, strings and single signs; of a comment nothing."""
+    pattern = r'#.*|("""(?:.|\n)*?"""|"[^"\n]*"|[^\W\d]\w*|\d[\w.]*|[^\s\\])'
+    return [token for token in re.finditer(pattern, source) if token[1]]
+
+
+def _lines(source: str, start: int, stop: int, instead: str) -> tuple[str, str]:
+    """The lines in which something is exchanged, before and after."""
+    first, last = source.rfind("\n", 0, start) + 1, source.find("\n", stop)
+    right = source[first:last if last >= 0 else None]
+    return _joined(right), _joined(source[first:start] + instead + source[stop:last if last >= 0 else None])
+
+
+def _joined(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines())

@@ -86,6 +86,6 @@ TRAINING = [
             "- a.kl.sum(axis=1)",
             "+ a.kl.sum(axis=1)"),
     Exhibit("log-likelihood: blocks of draws weighted alike", NO, "exact log p(x)", IMPORTANCE, evaluate.log_likelihood,
-            "bound + np.log(k)",
+            "bound + np.log(own.shape[1])",
             "bound"),
 ]
