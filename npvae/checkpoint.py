@@ -19,6 +19,7 @@ import hashlib
 import io
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -84,12 +85,14 @@ def read(path: str | Path, names: Collection[str] | None = None,
 
 
 def _check_digest(path: str | Path, file: BinaryIO) -> None:
-    """The last bytes are the digest of those before them, and a zip ends with them."""
+    """The last bytes are the digest of those before them, and a zip ends with them.  Gigabytes that were put into it
+    are found without being read."""
     size = os.fstat(file.fileno()).st_size
     is_zip = file.read(2) == b"PK"
     if is_zip and size > _DIGITS + 22:
         file.seek(size - _DIGITS - 22)
-        is_whole = file.read(4) == b"PK\5\6"
+        mark, length, start = struct.unpack("<4s8xII2x", file.read(22))      # where members are listed
+        is_whole = mark == b"PK\5\6" and (start + length == size - _DIGITS - 22 or start == 2 ** 32 - 1)
         digest, left = hashlib.sha256(), size - _DIGITS
         file.seek(0)
         while is_whole and left:

@@ -55,20 +55,24 @@ def widths(text: str) -> tuple[int, ...]:
     try:
         return validate.widths("--hidden", [int(width) for width in text.split(",")])
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be positive integers such as 400,200, or none, got {text!r}") from None
+        raise argparse.ArgumentTypeError("must be positive integers such as 400,200, or none, got "
+                                         f"{validate.shown(text)}") from None
 
 
-def number(kind: type, least: float, strict: bool = False) -> Callable[[str], Any]:
-    """A converter of flags that refuses what `validate` refuses, in argparse's way."""
+def number(kind: type, least: float, strict: bool = False, bits: int = 53) -> Callable[[str], Any]:
+    """A converter of flags that refuses what `validate` refuses, in argparse's way, and integers of more `bits`."""
     def convert(text: str) -> Any:
         what = "an integer" if kind is int else "a number"
         try:
             value = kind(text)
-            return (validate.integer("it", value, int(least)) if kind is int
-                    else validate.real("it", value, least, strict))
+            value = (validate.integer("it", value, int(least)) if kind is int
+                     else validate.real("it", value, least, strict))
         except ValueError:
             bound = f"{'more than' if strict else 'of at least'} {least:g}"
-            raise argparse.ArgumentTypeError(f"must be {what} {bound}, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"must be {what} {bound}, got {validate.shown(text)}") from None
+        if kind is int and value >= 2 ** bits:
+            raise argparse.ArgumentTypeError(f"must be less than 2^{bits}, got {validate.shown(text)}")
+        return value
     return convert
 
 

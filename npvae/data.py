@@ -25,7 +25,7 @@ import numpy as np
 
 from .files import open_regular
 from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
-from .npy import StoredArray, open_member, open_zip, stored_array
+from .npy import StoredArray, check_expansion, open_member, open_zip, stored_array
 from .validate import shown
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
@@ -80,8 +80,8 @@ def _read_idx(path: Path, limit: int | None) -> _Idx:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] == _GZIP_MAGIC:
-                return _parse_idx(gzip.GzipFile(fileobj=file), path, size * _DEFLATE, limit)
-            return _parse_idx(file, path, size, limit)
+                return _parse_idx(gzip.GzipFile(fileobj=file), path, size, size * _DEFLATE, limit)
+            return _parse_idx(file, path, size, size, limit)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
         fail(path, f"the gzip stream is {state}; copy or download the file again", error)
@@ -91,8 +91,9 @@ def _read_idx(path: Path, limit: int | None) -> _Idx:
         fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
 
 
-def _parse_idx(stream: io.BufferedIOBase, path: Path, most: int, limit: int | None) -> _Idx:
-    """The array behind an IDX header, read chunk by chunk into its final place; `most` bytes can follow at all."""
+def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, limit: int | None) -> _Idx:
+    """The array behind an IDX header, read chunk by chunk into its final place; the file has `packed` bytes, of which
+    at most `most` can come."""
     shape, digest = _read_idx_header(stream, path), hashlib.sha256()
     digest.update(struct.pack(f">BBBB{len(shape)}I", 0, 0, 0x08, len(shape), *shape))
     promised = math.prod(shape)
@@ -101,6 +102,11 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path, most: int, limit: int | No
         fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
     if promised > most:
         fail(path, f"is cut short: {promise}, but only {most} bytes can follow")
+    if limit is None:
+        try:
+            check_expansion(promised, packed)
+        except ValueError as error:
+            fail(path, str(error))
     array = np.empty((len(range(shape[0])[:limit]), *shape[1:]), dtype=np.uint8)
     kept = array.data.cast("B")
     passing = memoryview(bytearray(min(_CHUNK, promised - len(kept))))
@@ -268,13 +274,13 @@ def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageD
     """A single array; or train and test, and labels if any."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if len(names) == 1:
-        with _member(archive, names[0]) as array:
+        with _member(archive, names[0], limit) as array:
             return _load_one(path, names[0], array, limit)
     pair = next(((key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}), None)
     if pair is None:
         fail(path, f"holds {shown(names)}; train and test, x_train and x_test, or a single array are allowed")
     train_key, test_key, *label_keys = pair
-    with _member(archive, train_key) as train, _member(archive, test_key) as test:
+    with _member(archive, train_key, limit) as train, _member(archive, test_key, limit) as test:
         kind, test_kind = _image_type(path, train_key, train), _image_type(path, test_key, test)
         if kind != test_kind:
             fail(path, f"{train_key} is {kind[1]} {kind[0]}, {test_key} {test_kind[1]} {test_kind[0]}; they must agree")
@@ -288,9 +294,9 @@ def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageD
 
 
 @contextmanager
-def _member(archive: zipfile.ZipFile, key: str) -> Iterator[StoredArray]:
+def _member(archive: zipfile.ZipFile, key: str, limit: int | None) -> Iterator[StoredArray]:
     """The array of that key, open."""
-    array = open_member(archive, key if key in archive.namelist() else f"{key}.npy")
+    array = open_member(archive, key if key in archive.namelist() else f"{key}.npy", whole=limit is None)
     with array.stream:
         yield array
 
@@ -322,7 +328,7 @@ def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, limit: int | None) -> np.ndarray:
     """Labels of `count` images, the first `limit` of them, as uint8 or int64."""
-    with _member(archive, key) as stored:
+    with _member(archive, key, limit) as stored:
         if stored.shape != (count,) or stored.dtype.kind not in "iu" or stored.dtype == np.uint64:
             fail(path, f"{key} is {stored.dtype} {stored.shape}; integers ({count},) that fit int64 are allowed")
         labels, = stored.read(range(count)[:limit])

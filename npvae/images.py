@@ -241,7 +241,9 @@ def _as_pixels(path: Path, layout: _Layout, table: np.ndarray, columns: list[int
 def _fail_at(path: Path, layout: _Layout, row: int, column: int, what: str) -> NoReturn:
     """Name a cell of the table and what it holds; the row as an editor counts."""
     number, cells = next(islice(_rows(path, layout), row, None))
-    fail(path, f"row {number}, {layout.column(column)} holds {cells[column].strip()}, which {what}")
+    cell = cells[column].strip()
+    fail(path, f"row {number}, {layout.column(column)} holds {cell if len(cell) <= 100 else cell[:97] + '...'}, which "
+               f"{what}")
 
 
 # ---- A folder of pictures
@@ -261,7 +263,7 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
     folder = Path(folder)
     names = [path.name for path in sum(_entries(folder), [])]
     parts = [part for part in ("train", "test") if part in names]
-    if parts and len(names) != 2:
+    if parts and (len(parts), len(names)) != (2, 2):
         fail(folder, f"holds {' and '.join(parts)} but not these two sub-folders alone; a split needs both and nothing "
                      "beside them")
     if parts:
@@ -349,6 +351,8 @@ def _grey(path: Path) -> np.ndarray:
                 return np.asarray(_on_white(upright).convert("L"))
     except DataError:
         raise
+    except MemoryError as error:
+        fail(path, f"cannot be read as a picture: there is no memory for it ({error})", error)
     except Image.DecompressionBombError:
         _check_pixels(path, _MOST_PIXELS, _MOST_PIXELS)
     except Exception as error:  # a damaged file raises whatever Pillow, struct or zlib raise

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 _PIECE = 2 ** 20      # bytes read at a time
 _MOST_HEADER = 10_000      # bytes, as in np.load: of more, Python's parser may run out of stack
 _MOST_DIRECTORY = 2 ** 24      # bytes of a zip's list of members, which is read whole: some 100,000 of them
+#: bytes that any zip may become
+MOST_EXPANDED = 2 ** 27
 _DEFLATE = 1032      # deflate makes nothing smaller than this part of it
 _END, _LOCATOR = b"PK\5\6", b"PK\6\7"      # of a zip's list of members; of the longer form of that
 
@@ -150,11 +152,22 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     return archive
 
 
-def open_member(archive: zipfile.ZipFile, name: str) -> StoredArray:
-    """An array of a zip, stored or deflated.  Raises ValueError, EOFError, or what zipfile raises of a damaged one."""
+def check_expansion(size: int, packed: int) -> None:
+    """Raises ValueError for a file that takes up much more memory than images can: photographs and digits become 1 to
+    30 times smaller in a zip, a thousand times what was made to fill the memory of whoever opens it."""
+    if size > MOST_EXPANDED and size > 100 * packed:
+        raise ValueError(f"its {packed:,} bytes become {size:,}, {size // max(1, packed):,} times as many: read its "
+                         "first images with --limit, or unpack it")
+
+
+def open_member(archive: zipfile.ZipFile, name: str, whole: bool = True) -> StoredArray:
+    """An array of a zip, stored or deflated, of which the `whole` is to be read.  Raises ValueError, EOFError, or what
+    zipfile raises of a damaged one."""
     member = archive.getinfo(name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy never uses")
     if member.file_size > _DEFLATE * (member.compress_size + 1):
         raise ValueError(f"{name} is not as long as it says")
+    if whole:
+        check_expansion(member.file_size, member.compress_size)
     return stored_array(archive.open(name), member.file_size)

@@ -103,7 +103,7 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
                           help="steps: a tenth after 1/2 and again after 3/4 of the run; cosine: down to 0")
     training.add_argument("--weight-decay", type=number(float, 0), default=0.0, metavar="RATE",
                           help="weights shrink by lr times this in each step, against overfitting; 0.1 is much")
-    training.add_argument("--seed", type=number(int, 0), default=0, help="of all randomness")
+    training.add_argument("--seed", type=number(int, 0, bits=128), default=0, help="of all randomness")
     training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers")
     training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
     add_threads(training)

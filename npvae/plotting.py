@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -321,7 +322,9 @@ def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarra
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
+    """The figure as the content of a PNG file.  A letter that the font lacks is an empty box there, and no warning."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
     return buffer.getvalue()

@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     command = COMMANDS[argv[0]]
     args = command.parse(command.parser(), argv[1:])
     with threadpool_limits(vars(args).get("threads", 1), user_api="blas"):
-        return command.run(args)
+        try:
+            return command.run(args)
+        except MemoryError as error:
+            if run := vars(args).get("run"):
+                raise MemoryError(f"{vars(args).get('data_dir') or run}: there is not memory enough: {error}") from None
+            raise
 
 
 # ---- The parsers
@@ -75,7 +80,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seed(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--seed", type=number(int, 0), default=0, help=what)
+    parser.add_argument("--seed", type=number(int, 0, bits=128), default=0, help=what)
 
 
 def _add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:

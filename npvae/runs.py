@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from . import cli, data, options
 from .callbacks import Callback, Checkpoint, MetricsLog, Progress
+from .checkpoint import CheckpointError
 from .cli import CHECKPOINT, CONFIG, METRICS, UsageError
 from .files import InUseError, claimed, sync_folder, write_atomically
 from .labels import Class, class_codes, find_classes
@@ -62,6 +64,13 @@ def train(args: argparse.Namespace) -> None:
     except NonFiniteError as error:
         kept = "; a checkpoint from before is kept" * (args.out / CHECKPOINT).exists()
         raise NonFiniteError(f"{error}{kept}") from None
+    except (UsageError, CheckpointError, data.DataError):
+        raise
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        source = args.out / CONFIG if args.resume else args.data_dir
+        if isinstance(error, MemoryError):
+            raise MemoryError(f"{source}: there is not memory enough to train so: {error}") from None
+        raise UsageError(f"{source}: {error}" if args.resume else str(error)) from None
 
 
 def _claim(out: Path, held: contextlib.ExitStack) -> None:
@@ -94,8 +103,11 @@ def _train(args: argparse.Namespace) -> None:
     if not args.quiet:
         callbacks.append(Progress())
     with threadpool_limits(args.threads, user_api="blas"):
-        history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
-                      args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
+        try:
+            history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
+                          args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
+        except (ValueError, TypeError) as error:
+            raise _of_file(args.data_dir, error) from None
 
         # 4. Pictures and numbers, of test images binarized as in training.
         pictures = save_pictures(vae, test_images(vae, images, args, y_test), images.test_labels,
@@ -107,9 +119,16 @@ def _train(args: argparse.Namespace) -> None:
             _print_result(args, len(x_train), history[-1], pictures, page)
 
 
+def _of_file(source: str, error: Exception) -> Exception:
+    """What `fit` says of an array, said of the file that it came from."""
+    name, _, rest = str(error).partition(" ")
+    part = {"x_train": "the training images", "x_test": "the test images"}.get(name)
+    return data.DataError(f"{source}: {part} {rest}") if part else error
+
+
 def _check_places(args: argparse.Namespace) -> None:
     """Results among the pictures of a folder would be taken for pictures the next time.  Raises UsageError."""
-    pictures, out = Path(args.data_dir).resolve(), args.out.resolve()
+    pictures, out = (Path(os.path.realpath(path)) for path in (args.data_dir, args.out))
     if pictures.is_dir() and pictures in (out, *out.parents) and not data.holds_idx(pictures):
         raise UsageError(f"--out {args.out} lies in --data-dir {args.data_dir}, among the pictures; choose a folder "
                          "outside of it")
@@ -208,6 +227,8 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
     if not path.exists():
         raise UsageError(f"{folder} holds no {CHECKPOINT}: its training has not saved a model yet")
     vae, manifest = load_with_manifest(path, args.kernels)
+    if not np.isfinite(vae.parameters.flat).all():
+        raise CheckpointError(f"{path}: holds NaN or infinity among its parameters: a model of no use")
     vae.threads = threads
     state = saved_state(path, manifest)
     if height * width != vae.input_dim:
@@ -253,5 +274,5 @@ def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labe
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
-    return data.to_float(Rows("the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
-                              labels).array)
+    return data.to_float(Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1,
+                              BINARIZE_ONCE, labels).array)

@@ -164,6 +164,9 @@ class Run:
                                                  f"{self.batches}")
 
         arrays, manifest = checkpoint.read(path, ("parameters", "m", "v"), check)
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise checkpoint.CheckpointError(f"{path}: holds NaN or infinity among its {name}: no run saves any")
         state = manifest["training"]
         self.vae.parameters.flat[...], m.flat[...], v.flat[...] = arrays["parameters"], arrays["m"], arrays["v"]
         self.epoch, self.batch, self.optimizer.t = state["epoch"], state["batch"], state["t"]

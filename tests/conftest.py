@@ -75,6 +75,7 @@ def the_process_is_left_as_it_was():
 
 def pytest_addoption(parser):
     parser.addoption("--equation", help="run only the chapter and the tests of an equation, such as D6.1")
+    parser.addoption("--size", type=int, help="how many cases a campaign of the marker slow takes")
 
 
 def pytest_collection_modifyitems(config, items):

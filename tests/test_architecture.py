@@ -64,7 +64,7 @@ ALLOWED = {
     "cli": {"checkpoint", "data", "interrupt", "terminal", "train", "validate"},
     "options": {"cli", "data", "files", "flows", "kernels", "lanes", "layers", "likelihoods", "objectives", "optim",
                 "outputs", "priors", "terminal", "validate"},
-    "runs": {"callbacks", "cli", "data", "files", "labels", "model", "options", "params", "plotting",
+    "runs": {"callbacks", "checkpoint", "cli", "data", "files", "labels", "model", "options", "params", "plotting",
              "report_page", "train", "validate"},
     "commands": {"cli", "data", "evaluate", "explorer", "files", "gradcheck", "labels", "likelihoods", "model",
                  "objectives", "options", "params", "plotting", "runs", "summary", "terminal"},

@@ -227,7 +227,7 @@ BAD = {
     "--data-dir file": "file: is no data set; .* are allowed",
     "--data-dir run": "--out run lies in --data-dir run, among the pictures; choose a folder outside",
     "--data-dir .": "--out run lies in --data-dir .,", "--data-dir half": "half: lacks train-images",
-    "--data-dir wide.npy": r"x_train must lie in \[0, 1\] for the Bernoulli likelihood",
+    "--data-dir wide.npy": r"wide.npy: the training images must lie in \[0, 1\] for",
     "--data-dir nan.npy": "nan.npy: .*NaN", "--nonsense": "unrecognized arguments: --nonsense",
     "--hid 4": "unrecognized arguments: --hid 4", "--latent": "--latent: expected one argument",
     "--out file": "--out file cannot be written", "--out file/run": "--out file/run cannot be written",

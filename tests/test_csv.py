@@ -128,6 +128,9 @@ BAD = {
     "0,5;0,3\n0,1;0,2\n": "row 2, column 1 ('0,5') holds '0,1', which is no number",
     "1;2\n0,5;3\n": "row 2, column 1 holds '0,5', which is no number",
     "1_0,2\n3,4\n": "row 1, column 1 holds '1_0'", "1 2\n3 4\n": "row 2, column 1 ('1 2') holds '3 4', which is no num",
+    "1,2\n3," + "9" * 40_000 + "\n": "row 2, column 2 holds " + "9" * 97 + "..., which is no pixel",
+    "1,2\n3," + "x" * 140_000 + "\n": "row 2 holds a cell of more than 131,072 characters, which is no number; only",
+    "x" * 140_000 + ",2\n": "row 1 holds a cell of more than 131,072 characters, which is no number; only numbers are",
     "1,2\n3,\xe9\u0661\n": "row 2, column 2 holds 'é"}
 
 

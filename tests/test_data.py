@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 
 from files import refusal, same_images, small_set, write_folder
-from npvae import data
+from npvae import data, images as others
 from npvae.data import BINARIZATIONS, DataError, binarize
 
 
@@ -345,3 +346,40 @@ def test_binarization_needs_little_memory_beside_its_result(how, rng):
     finally:
         tracemalloc.stop()
     assert peak < images.nbytes + 8 * 2**20
+
+
+# --- what is more than is needed ---
+
+def test_a_zip_that_expands_a_thousandfold(tmp_path):
+    """Two arrays of 135 MB each in a file of 264 kB: whole they are refused, with a limit their first rows are read."""
+    array = np.zeros((2 ** 17 + 4000, 1000), np.uint8)
+    np.savez_compressed(tmp_path / "x.npz", train=array, test=array)
+    refusal(data.load, tmp_path / "x.npz", name="x.npz", says="times as many: read its first images with --limit")
+    tracemalloc.start()
+    try:
+        assert data.load(tmp_path / "x.npz", limit=6).train_images.shape == (6, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 3 TiB"), OSError(24, "Too many open files"),
+                                   OSError(13, "Permission denied")])
+@pytest.mark.parametrize("source", ["x.npy", "x.npz", "x.csv", "idx", "pictures"])
+def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", ones(4, 3))
+    np.savez(tmp_path / "x.npz", ones(4, 3))
+    (tmp_path / "x.csv").write_text("1,2\n3,4\n")
+    write_folder(tmp_path / "idx", content)
+    (tmp_path / "pictures").mkdir()
+    for name in "ab":
+        Image.fromarray(ones(4, 3)).save(tmp_path / "pictures" / f"{name}.png")
+
+    def refuse(*args, **more):
+        raise error
+
+    for module in data, others:
+        monkeypatch.setattr(module, "open_regular", refuse)
+    name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
+    says = getattr(error, "strerror", None) or "there is no memory for it"
+    refusal(data.load, tmp_path / source, name=name, says=says)

@@ -243,6 +243,11 @@ def test_latent_scatter_takes_any_labels(labels, latent_dim):
     assert_nothing_cut_off(plotting.latent_scatter(mu, np.resize(labels, 90)))
 
 
+def test_a_letter_that_the_font_lacks_is_no_warning():
+    mu = np.random.default_rng(0).normal(size=(9, 2))
+    assert plotting.png(plotting.latent_scatter(mu, np.resize(["𝔘", "日本"], 9))).startswith(b"\x89PNG")
+
+
 def test_latent_scatter_draws_at_most_5000_points_of_every_label():
     labels = np.repeat(np.arange(10), 1200)  # sorted by label, as some files are
     figure = plotting.latent_scatter(np.random.default_rng(0).normal(size=(12_000, 2)), labels)
