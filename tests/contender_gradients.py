@@ -1,7 +1,7 @@
 """The gradients of another library, at weights and noise that it is given, in a process of its own: PyTorch and JAX
 change the process that imports them (rounding of subnormal numbers, threads, what a fork says).
 
-    python contender_gradients.py torch|jax FOLDER      answers N.npz by N.answer.npz, for each of the WORKS
+    python contender_gradients.py torch|jax FOLDER      answers NAME.npz by NAME.answer.npz, for each of the WORKS
 """
 import sys
 from dataclasses import replace
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from contenders import works  # noqa: E402
+from contenders import works
 
 SMALL = works.Work("small", (7, 6), 3, 20, "tanh", images=50)
 DRAWN = replace(SMALL, draws=4)

@@ -17,13 +17,12 @@ import pytest
 
 from npvae import VAE, Adam, cli, fit, train
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+import benchmark
+import contender_gradients
+from contender_gradients import BOTH, DRAWN, MADE, SMALL, WORKS
+from contenders import machine, npvae_, parts, pool, summary, works
 
-import benchmark  # noqa: E402
-import contender_gradients  # noqa: E402
-from contender_gradients import BOTH, DRAWN, MADE, SMALL, WORKS  # noqa: E402
-from contenders import machine, npvae_, parts, pool, summary, works  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 
 def needs(library):
@@ -210,7 +209,7 @@ def answers(tmp_path_factory):
             np.savez(folder / f"{name}.npz", x=x, eps=eps, **vae.parameters,
                      **{f"d {key}": value for key, value in ours.items()})
         run = subprocess.run([sys.executable, contender_gradients.__file__, library, folder], capture_output=True,
-                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                             text=True, env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'examples'}"})
         assert run.returncode == 0, run.stderr
         return folder, losses
     return asked

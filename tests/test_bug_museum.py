@@ -13,12 +13,11 @@ import pytest
 
 from npvae.gradcheck import CENTRAL_STEP, check_gradients
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+import bug_museum
+from museum import checks
+from museum.exhibit import NO, NOT_APPLICABLE, RELU, YES, Outdated, planted
 
-import bug_museum  # noqa: E402
-from museum import checks  # noqa: E402
-from museum.exhibit import NO, NOT_APPLICABLE, RELU, YES, Outdated, planted  # noqa: E402
+ROOT = Path(__file__).parents[1]
 
 EXHIBITS = {exhibit.name: exhibit for room in bug_museum.ROOMS.values() for exhibit in room}
 CODE = {function: function.__code__ for exhibit in EXHIBITS.values() for function, _, _ in exhibit.changes}

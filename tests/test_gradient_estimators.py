@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gradient_estimators
+
+from npvae import IWAE, VAE
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-import gradient_estimators  # noqa: E402
-
-from npvae import IWAE, VAE  # noqa: E402
-
 SCRIPT = ROOT / "examples" / "gradient_estimators.py"
 
 

@@ -1,8 +1,6 @@
 """The benchmark's table of kernels: each of which there are two is in it, and none whose numbers differ is timed."""
 import inspect
 import math
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +8,7 @@ import pytest
 
 from npvae.kernels import reference
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-
-from contenders import kernel_table  # noqa: E402
+from contenders import kernel_table
 
 
 def small_sizes(monkeypatch):

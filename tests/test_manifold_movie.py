@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import manifold_movie
+
+from npvae import VAE, fit
+from npvae.data import load_mnist, to_float
+from npvae.plotting import manifold_grid
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-import manifold_movie  # noqa: E402
-
-from npvae import VAE, fit  # noqa: E402
-from npvae.data import load_mnist, to_float  # noqa: E402
-from npvae.plotting import manifold_grid  # noqa: E402
-
 SCRIPT = ROOT / "examples" / "manifold_movie.py"
 SMALL = ["--limit", "200", "--epochs", "1"]
 

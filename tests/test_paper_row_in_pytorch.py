@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import paper_records
+import paper_row_in_pytorch as pytorch
+import paper_tables
+
+from npvae import ELBO, IWAE, VAE, checkpoint
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-import paper_records  # noqa: E402
-import paper_row_in_pytorch as pytorch  # noqa: E402
-import paper_tables  # noqa: E402
-
-from npvae import ELBO, IWAE, VAE, checkpoint  # noqa: E402
 
 NETWORK = {"hidden": (5, 4), "latent_dim": 3, "activation": "tanh"}
 

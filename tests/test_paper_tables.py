@@ -3,20 +3,16 @@ import json
 import math
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+import paper_records
+import paper_tables
 
-import paper_records  # noqa: E402
-import paper_tables  # noqa: E402
-
-from npvae import VAE, checkpoint, evaluate  # noqa: E402
-from npvae.data import to_float  # noqa: E402
+from npvae import VAE, checkpoint, evaluate
+from npvae.data import to_float
 
 TINY = {"hidden": (5,), "latent_dim": 3}
 ROW = replace(paper_tables.ROWS["vae-k1"], model=TINY, epochs=3, keep=(2, 3))

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import posterior_collapse
+
+from npvae import ELBO, VAE, FreeBits, fit
+from npvae.data import load_mnist, to_float
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
-
-import posterior_collapse  # noqa: E402
-
-from npvae import ELBO, VAE, FreeBits, fit  # noqa: E402
-from npvae.data import load_mnist, to_float  # noqa: E402
-
 SCRIPT = ROOT / "examples" / "posterior_collapse.py"
 X = to_float(load_mnist()[2][:300]).round()
 
