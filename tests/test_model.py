@@ -331,3 +331,16 @@ def test_no_log_likelihood_of_complex_numbers():
     vae = model(dtype="complex128", kernels="numpy")
     with pytest.raises(ValueError, match="^the model's dtype must be one of float32, float64, got 'complex128'$"):
         vae.log_likelihood(images(3), generator())
+
+
+@pytest.mark.parametrize("config", [
+    {}, {"hidden": ()}, {"prior": "mixture:4"}, {"prior": "vamp:5"}, {"prior": "hierarchical:6,2"},
+    {"posterior": "iaf:2"}, {"decoder": "made:6"}, {"decoder": "made:6+direct"}, {"classes": 3}],
+    ids=str)
+def test_every_layer_starts_with_weights_of_its_own(config):
+    """None is left at zero, none has the numbers of another."""
+    vae = VAE(**{"input_dim": 7, "hidden": (7, 7), "latent_dim": 7, **config})
+    weights = [value[value != 0] for name, value in vae.parameters.items() if name.endswith(".W")]
+    assert all(len(values) >= 3 and values.std() > 0.05 for values in weights)
+    first = [*np.concatenate([values[:3] for values in weights])]
+    assert len({*first}) == len(first)
