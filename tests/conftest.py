@@ -60,8 +60,9 @@ def _umask():
 
 
 def left_changed(before):
+    """Of each thing that is not what it was, the name, value before and value after."""
     after = process_state()
-    return [name for name, value in before.items() if value is not None and after[name] != value]
+    return {name: (value, after[name]) for name, value in before.items() if value is not None and after[name] != value}
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +70,7 @@ def the_process_is_left_as_it_was():
     """Else the outcome of a test depends on those before it.  Pictures have their style from the first on."""
     before = process_state()
     yield
-    changed = left_changed(before)
-    assert not changed, f"the test leaves changed: {', '.join(changed)}"
+    assert left_changed(before) == {}, "the test leaves the process changed"
 
 
 def pytest_addoption(parser):

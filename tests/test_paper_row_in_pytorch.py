@@ -38,7 +38,11 @@ def call(monkeypatch, tmp_path, *flags):
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch")
+    """Its compiler writes into the environment, as soon as there is an optimizer."""
+    module, before = pytest.importorskip("torch"), dict(os.environ)
+    yield module
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
