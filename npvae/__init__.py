@@ -5,6 +5,7 @@ Reading order, a few minutes each but the first:
     kernels/reference/   every formula and its derivative, in plain NumPy         <- the book
     params.py            Block: one flat vector with named views
     layers.py            Dense and MLP: one matrix product and one kernel each way;  masks.py, autoregressive ones
+    support.py           what an array of data means
     likelihoods.py       p(x|z): Bernoulli, Gaussian;  levels.py, of bytes;  outputs.py, the decoder's last step, and
                          made.py, one that looks at the pixels before
     latents.py           q(z|x) and p(z): reparameterization and KL;  flows.py and priors.py, richer ones

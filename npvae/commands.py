@@ -17,13 +17,13 @@ from .data import ImageData
 from .explorer import write_explorer
 from .files import write_atomically
 from .gradcheck import check_gradients
-from .likelihoods import fitting
 from .labels import class_codes, listed
 from .model import VAE
 from .objectives import Objective
 from .params import Array
 from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
 from .summary import Summary, summarize
+from .support import Counts, Levels, fitting, support_of
 from .terminal import plain
 
 if TYPE_CHECKING:
@@ -63,8 +63,11 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def _meaning(run: SavedRun, x: Array) -> str:
     """What the numbers are: of what kind of data they are the likelihood, if any."""
-    if hasattr(run.vae.likelihood, "levels"):
-        return f"log likelihoods of images of {run.vae.likelihood.levels} grey levels"
+    support = support_of(run.vae.likelihood)
+    if isinstance(support, Levels):
+        return f"log likelihoods of images of {support.levels} grey levels"
+    if isinstance(support, Counts):
+        return "log likelihoods of counts"
     if run.vae.likelihood.name != "bernoulli":
         return "log densities of pixels as real numbers: they may be of either sign"
     if np.isin(x, (0, 1)).all():

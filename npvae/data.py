@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import support
 from .files import open_regular
 from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
 from .npy import StoredArray, check_expansion, open_member, open_zip, stored_array
@@ -267,7 +268,8 @@ def _load_one(path: Path, key: str, array: StoredArray, limit: int | None) -> Im
     n_rows = array.shape[0]
     n = count_to_train(path, n_rows, f"{key} ")
     train, test = array.read(range(n)[:limit], range(n, n_rows)[:limit])
-    return ImageData(_as_rows(path, key, train), None, _as_rows(path, key, test), None, shape, path.stem)
+    x_train, x_test = support.together(_as_rows(path, key, train), _as_rows(path, key, test))
+    return ImageData(x_train, None, x_test, None, shape, path.stem)
 
 
 def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageData:
@@ -374,6 +376,7 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
     "none"       the grey images, unchanged
     "threshold"  white where pixel >= 128 (float: 0.5)
     "static"     one draw from rng for good, P(white) = pixel / 255 (float: pixel)
+                 (bytes of 0 and 1 alone are black and white already, and stay: see `support.py`)
     "dynamic"    the grey images, unchanged: the trainer draws anew for every batch (Burda et al. 2016)
 
     Raises ValueError for an unknown name, DataError for another dtype or, if "static", floats outside [0, 1].
@@ -384,7 +387,7 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
         raise DataError(f"images have dtype {images.dtype}; uint8 and the float types are allowed")
     if how in ("none", "dynamic"):
         return images
-    white = images.dtype.type(255 if images.dtype == np.uint8 else 1)
+    white = images.dtype.type(round(1 / support.scale_of(images)))
     if how == "static" and images.size and not (images.min() >= 0 and images.max() <= white):
         raise DataError(f"images span {images.min()} to {images.max()}; static binarization allows 0 to 1")
     out = np.empty(images.shape, images.dtype)
@@ -403,5 +406,5 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
-    """float32 images as models take them: bytes divided by 255, floats as they are."""
-    return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
+    """float32 images as models see them: bytes divided by 255, unless they hold only 0 and 1; floats as they are."""
+    return support.to_float(images)

@@ -42,13 +42,10 @@ def draw_noise(a: SimpleNamespace, rng: np.random.Generator, kernels: Any) -> No
     kernels.box_muller(a.noise, a.uniform)
 
 
-def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator,
-          labels: Array | None) -> SimpleNamespace:
+def _draw(vae: "VAE", x: Array, draws: int, rng: np.random.Generator, labels: Array) -> SimpleNamespace:
     """The buffers of one pass over x (B, D) with fresh noise, not yet run."""
     a, _ = vae.passes(len(x), draws)
-    a.x[...] = x
-    if labels is not None:
-        a.labels[...] = labels
+    a.x[...], a.labels[...] = x, labels
     draw_noise(a, rng, vae.engine.kernels)
     return a
 
@@ -60,10 +57,12 @@ def elbo(vae: "VAE", x: Array, rng: np.random.Generator, labels: Array | None = 
 
     Minus its mean over images is D + R, distortion D = mean_b nll and rate R = mean_b KL  (D11.7).
     """
+    x = vae.images(x, "x")
+    labels = vae.check_labels(labels, len(x))
     bound, rows = np.empty(len(x), vae.dtype), rows_at_once(vae, _BLOCK)
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)
-        a = _draw(vae, x[block], 1, rng, None if labels is None else labels[block])
+        a = _draw(vae, x[block], 1, rng, labels[block])
         vae.engine.forward(a, sampled=not vae.latent.analytic)
         bound[block] = -a.nll[:, 0] - a.kl.sum(axis=1) if vae.latent.analytic else -a.nll[:, 0] - a.log_ratio[:, 0]
     return bound
@@ -126,6 +125,7 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
 
     `each` is called with the images and the buffers of every pass; `progress` is given the first image of each block.
     """
+    x, labels = checked(vae, x, labels)
     rows = rows_at_once(vae, _ROWS)
     draws = min(n_samples, max(1, rows // min(_IMAGES, max(1, len(x)))))
     images = max(1, rows // draws)
@@ -136,7 +136,7 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
             block = slice(start, start + images)
             for done in range(0, n_samples, draws):
                 k = min(draws, n_samples - done)
-                a = _draw(vae, x[block], k, rng, None if labels is None else labels[block])
+                a = _draw(vae, x[block], k, rng, labels[block])
                 vae.engine.forward(a, sampled=True)
                 log_w = -(a.nll + a.log_ratio)
                 for total, first, last in zip(totals, ends, ends[1:]):
@@ -224,7 +224,8 @@ def why_not_exact(vae: "VAE") -> str:
 def checked(vae: "VAE", x: Array, labels: Array | None) -> tuple[Array, Array]:
     """x (B, D) and labels (B,).  Raises ValueError or TypeError for what does not fit the model."""
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
-    return vae.images(x, "x"), vae.check_labels(labels, len(x))
+    x = vae.images(x, "x")
+    return x, vae.check_labels(labels, len(x))
 
 
 # ---- The latent dimensions

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .support import to_float
 from .terminal import plain
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def rows_of(images: np.ndarray, columns: int, ink: bool = True) -> np.ndarray:
     """Images (N, D) as (R, columns, D), R = N / columns rounded up; places left over are white."""
     if images.ndim != 2 or not len(images):
         raise ValueError(f"images has shape {images.shape}: allowed is (N, D) with N >= 1")
-    white = 0 if ink else 1
+    images, white = to_float(images), 0 if ink else 1
     places = np.full((math.ceil(len(images) / columns) * columns, images.shape[1]), white, dtype=images.dtype)
     places[:len(images)] = images
     return places.reshape(-1, columns, images.shape[1])
@@ -98,6 +99,7 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collect
     if len(image_shape) != 2 or math.prod(image_shape) != pixels:
         raise ValueError(f"image_shape is {tuple(image_shape)}: allowed is (height, width) with a product of "
                          f"{pixels}, the pixels of an image")
+    images = to_float(images)
     if not np.isfinite(images).all():
         raise ValueError("images hold NaN or infinity: only finite pixels can be drawn")
     height, width = tile_size(image_shape, max(16, 2400 // max(rows, columns)))

@@ -55,6 +55,7 @@ def active_units_per_layer(vae: VAE, x: Array, rng: np.random.Generator, draws: 
         raise ValueError("active_units_per_layer needs a model of two layers, as hierarchical_vae makes it; for one "
                          "layer there is active_units")
     generator("rng", rng), integer("draws", draws, 1)
+    x = vae.images(x, "x")
     mu, logvar = vae.encode(x, labels)
     means = np.zeros((2, len(x), upper.noise))
     for mean in means:

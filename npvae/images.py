@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 
 from .files import open_regular
+from .support import part_of, together
 from .validate import shown
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class ImageData(NamedTuple):
     def first(self, limit: int | None) -> "ImageData":
         """The first `limit` images of each set; all without."""
         labels = (None if labels is None else labels[:limit] for labels in (self.train_labels, self.test_labels))
-        return self._replace(train_images=self.train_images[:limit], train_labels=next(labels),
-                             test_images=self.test_images[:limit], test_labels=next(labels))
+        train, test = (part_of(images, slice(limit)) for images in (self.train_images, self.test_images))
+        return self._replace(train_images=train, train_labels=next(labels), test_images=test, test_labels=next(labels))
 
 
 def fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
@@ -109,7 +110,8 @@ def load_csv(path: str | Path) -> ImageData:
     images = _as_pixels(path, layout, table, columns)
     n = count_to_train(path, len(images))
     train_labels, test_labels = (None, None) if labels is None else (labels[:n], labels[n:])
-    return ImageData(images[:n], train_labels, images[n:], test_labels, flat_shape(len(columns)), path.stem)
+    train, test = together(images[:n], images[n:])
+    return ImageData(train, train_labels, test, test_labels, flat_shape(len(columns)), path.stem)
 
 
 def _layout(path: Path) -> _Layout:
@@ -277,7 +279,8 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
     sets = [pictures[:limit] for pictures in sets]
     images, shape = _read_pictures([path for pictures in sets for path, _ in pictures], progress)
     n = len(sets[0])
-    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False).first(limit)
+    train, test = together(images[:n], images[n:])
+    return ImageData(train, labels[0], test, labels[1], shape, folder.resolve().name, ink=False).first(limit)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -98,6 +98,9 @@ class DiagonalGaussian:
     def join(self, kernels: ModuleType, d: Any) -> None:
         """To d.h, what the heads say of the encoder's output, no path is added: d.h is d.encoder[-1]."""
 
+    def check_training(self, name: str, low: float, high: float) -> None:
+        """Raises ValueError, which names the training images, for a range of theirs that the prior cannot follow."""
+
     def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         """z ~ p(z), (n, Z)."""
         return rng.standard_normal((n, vae.latent_dim))
@@ -181,6 +184,10 @@ class Composed(DiagonalGaussian):
         kernels.log_q_backward(d.logvar_kl, d.log_ratio)
         kernels.reparameterize_backward(d.mu[images], d.logvar_z, d.z0, a.logvar[images], a.eps)
         kernels.add(d.logvar[images], d.logvar_z, d.logvar_kl)
+
+    def check_training(self, name: str, low: float, high: float) -> None:
+        if hasattr(self.prior, "check_training"):
+            self.prior.check_training(name, low, high)
 
     def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         return self.prior.sample(n, rng, vae)

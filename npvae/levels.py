@@ -1,11 +1,8 @@
 """Likelihoods P(x|z) of bytes: probabilities for the 256 grey levels of a pixel.  Read after `likelihoods.py`, which
 says what a likelihood is; the formulas are in `kernels/reference/levels.py`.
 
-Images are bytes, given as x = i / 255; other numbers have probability zero, and are refused.  nll is then a cost in
+Images are bytes, or given as x = i / 255; other numbers have probability zero, and are refused.  nll is then a cost in
 nats, never negative, and comparable between these likelihoods, and with codes for images.
-
-Each class has its `levels`, and `check_mean` beside `check`: a mean image may be of any grey, and so may images that
-are yet to be binarized, whose grey is the mean of what will be drawn.
 """
 import math
 from collections.abc import Callable, Iterator
@@ -15,19 +12,11 @@ import numpy as np
 
 from .kernels.reference.levels import LEVELS, LOG_SCALE_FLOOR
 from .params import Array, Block, Shapes
+from .support import Levels
 from .validate import integer
 
 _STEPS = LEVELS - 1
-_NEAR = 1e-3      # of a level: rounding in float32 moves a byte / 255 by less
 _NUMBERS = 2 ** 20      # of a table of probabilities at a time
-
-
-def check_unit(x: Array, name: str, what: str) -> None:
-    """Raises ValueError, which says for `what`, unless every pixel lies in [0, 1]."""
-    low, high = x.min(), x.max()
-    if not (low >= 0 and high <= 1):
-        found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}; bytes are divided by 255"
-        raise ValueError(f"{name} must lie in [0, 1] for {what}, found {found}")
 
 
 def mean_within(mean: Array) -> Array:
@@ -50,28 +39,11 @@ class _Levels:
 
     name: str
     levels = LEVELS
+    support = Levels()
     shapes: Shapes = {}
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""
-
-    def check(self, x: Array, name: str) -> None:
-        """Raises ValueError unless every pixel is a whole number / (levels - 1)."""
-        self.check_mean(x, name)
-        level = (self.levels - 1) * x.astype(np.result_type(x, np.float32))
-        wrong = np.abs(level - np.rint(level)) > _NEAR
-        if wrong.any():
-            whole = "bytes / 255" if self.levels == LEVELS else f"whole numbers / {self.levels - 1}"
-            raise ValueError(f"{name} must hold {whole} for likelihood {self._family}, found {x[wrong][0]:g}; other "
-                             "numbers in [0, 1] fit likelihood continuous-bernoulli or gaussian")
-
-    def check_mean(self, x: Array, name: str) -> None:
-        """Raises ValueError unless every pixel lies in [0, 1]."""
-        check_unit(x, name, f"likelihood {self._family}")
-
-    @property
-    def _family(self) -> str:
-        return self.name.partition(":")[0]
 
 
 class DiscretizedLogistic(_Levels):
@@ -134,6 +106,7 @@ class Categorical(_Levels):
 
     def __init__(self, levels: int = LEVELS) -> None:
         self.levels = integer("levels", levels, 2)
+        self.support = Levels(self.levels)
         self.name = f"categorical:{self.levels}"
 
     def output_dim(self, input_dim: int) -> int:

@@ -1,9 +1,9 @@
 """Likelihoods p(x|z): what the decoder's output means.  Read after `layers.py`; the formulas are in
 `kernels/reference/likelihoods.py`.
 
-A likelihood says how wide the decoder's output is, what x it accepts, and binds the kernel pair that makes
-nll[b, k] = -log p(x[b] | z[b, k]) in nats and its derivative.  To add one: a pair of kernels, a class, a line in
-LIKELIHOODS.
+A likelihood says how wide the decoder's output is, what numbers it is a distribution of (`support`, see `support.py`),
+and binds the kernel pair that makes nll[b, k] = -log p(x[b] | z[b, k]) in nats and its derivative.  To add one: a pair
+of kernels, a class, a line in LIKELIHOODS.
 
 Buffers:  output, kept, doutput (B, K, output_dim);  nll (B, K);  x (B, D).  `output` is what the decoder says; in
 `kept` the forward pass may leave what the backward pass needs again.
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from .kernels import reference
-from .kernels.reference.levels import LEVELS
 from .kernels.reference.likelihoods import LOGVAR_FLOOR
-from .levels import BetaBinomial, Categorical, DiscretizedLogistic, check_unit, mean_within, solve
+from .levels import BetaBinomial, Categorical, DiscretizedLogistic, mean_within, solve
 from .params import Array, Block, Shapes
+from .support import Reals, UnitInterval
 from .validate import choice, real, shown
 
 
@@ -33,14 +33,11 @@ class Bernoulli:
 
     name = "bernoulli"
     recordable = True
+    support = UnitInterval()
     shapes: Shapes = {}
 
     def output_dim(self, input_dim: int) -> int:
         return input_dim
-
-    def check(self, x: Array, name: str) -> None:
-        """Raises ValueError unless every pixel lies in [0, 1]."""
-        check_unit(x, name, "the Bernoulli likelihood")
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""
@@ -74,6 +71,7 @@ class Gaussian:
     it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4)."""
 
     recordable = True
+    support = Reals()
 
     def __init__(self, sigma: float = 0.1, learned: bool = False) -> None:
         self.sigma = real("sigma", sigma, 0, strict=True)
@@ -82,11 +80,6 @@ class Gaussian:
 
     def output_dim(self, input_dim: int) -> int:
         return input_dim
-
-    def check(self, x: Array, name: str) -> None:
-        """Raises ValueError for NaN or infinity; any other number is a possible pixel."""
-        if not np.isfinite(x).all():
-            raise ValueError(f"{name} must hold finite numbers, found NaN or infinity")
 
     def initialize(self, params: Block) -> None:
         for name in self.shapes:
@@ -124,8 +117,8 @@ class GaussianPixel:
 
     name = "gaussian-pixel"
     recordable = True
+    support = Reals()
     shapes: Shapes = {}
-    check = Gaussian.check
 
     def output_dim(self, input_dim: int) -> int:
         return 2 * input_dim
@@ -202,14 +195,11 @@ class ContinuousBernoulli:
 
     name = "continuous-bernoulli"
     recordable = True
+    support = UnitInterval()
     shapes: Shapes = {}
 
     def output_dim(self, input_dim: int) -> int:
         return input_dim
-
-    def check(self, x: Array, name: str) -> None:
-        """Raises ValueError unless every pixel lies in [0, 1]."""
-        check_unit(x, name, f"likelihood {self.name}")
 
     def initialize(self, params: Block) -> None:
         """It has no parameters of its own."""
@@ -269,21 +259,3 @@ def find(likelihood: str | Likelihood) -> Likelihood:
         return Gaussian(float(number), learned=name == "gaussian-learned")
     except ValueError:
         raise ValueError(f"likelihood {shown(likelihood)}: sigma must be a finite number more than 0") from None
-
-
-def check_rows(likelihood: Likelihood, x: Array, name: str, binarized: bool) -> None:
-    """`likelihood.check` of a whole data set (N, D), bytes or floats, some rows at a time.  Of images that will be
-    `binarized` only the range counts: whatever their greys are, black and white fit all.  Raises ValueError."""
-    if x.dtype == np.uint8 and getattr(likelihood, "levels", LEVELS) == LEVELS:
-        return      # bytes have the levels of bytes
-    check = getattr(likelihood, "check_mean", likelihood.check) if binarized else likelihood.check
-    for start in range(0, len(x), 10000):
-        rows = x[start:start + 10000]
-        check(rows / np.float32(255) if x.dtype == np.uint8 else rows, name)
-
-
-def fitting(part: Any, x: Array) -> Array:
-    """x, any numbers in [0, 1], as a likelihood or the output of a decoder takes them: where it has levels, moved to
-    the nearest."""
-    steps = getattr(part, "levels", 1) - 1
-    return np.rint(steps * x) / steps if steps else x

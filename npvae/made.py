@@ -20,6 +20,7 @@ import numpy as np
 
 from .masks import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
 from .params import Array, Block, Take
+from .support import Levels
 
 
 class MADE:
@@ -30,7 +31,7 @@ class MADE:
     """
 
     recordable = True      # does nothing but call kernels; see `lanes.py`
-    levels = 2
+    support = Levels(2)
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str, direct: bool) -> None:
         order, degrees = input_degrees(input_dim), hidden_degrees(units, input_dim)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, evaluate, flows, likelihoods, outputs, priors
+from . import checkpoint, evaluate, flows, likelihoods, outputs, priors, support
 from .buffers import buffers
 from .kernels import load
 from .lanes import Direct, Lanes, available_cores, engine
@@ -76,6 +76,7 @@ class VAE:
         if self.dtype == "complex128" and kernels == "numba":
             raise ValueError("dtype complex128 needs kernels='numpy': the fused kernels take real numbers only")
         self.kernels = load(kernels)
+        self._kernels = kernels
 
         self.classes = integer("classes", classes, 0)
         check_memory(count_parameters(self.input_dim, self.hidden, self.latent_dim, self.decoder_hidden,
@@ -98,10 +99,25 @@ class VAE:
         for layer, rng in zip(layers, seed.spawn(len(layers))):
             layer.initialize(self.parameters, rng)
         self.likelihood.initialize(self.parameters)
+        self._forget()
+        self.threads = min(2, available_cores())
+
+    def _forget(self) -> None:
+        """No memory yet for the arrays of a pass, none recorded."""
         self._memory: dict[str, Array] = {}
         self._passes: dict[tuple[int, int], tuple[SimpleNamespace, SimpleNamespace]] = {}
+        self._engine: Direct | Lanes | None = None
         self.owner = Owner()
-        self.threads = min(2, available_cores())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy or a pickle: all but the memory of passes and what runs them; the kernels by name."""
+        return {name: value for name, value in vars(self).items()
+                if name not in ("kernels", "_memory", "_passes", "_engine", "owner")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.kernels = load(self._kernels)
+        self._forget()
 
     @property
     def threads(self) -> int:
@@ -114,7 +130,7 @@ class VAE:
         """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
         self._threads = integer("threads", threads, 1)
         self._passes.clear()      # what was recorded in them
-        self._engine: Direct | Lanes | None = None
+        self._engine = None
 
     @property
     def engine(self) -> Direct | Lanes:
@@ -199,10 +215,10 @@ class VAE:
                            labels: Array | None = None) -> tuple[float, Block]:
         """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
 
-        x (B, D);  eps (B, K, Z) standard normal noise, wider (`noise_dim`) where the prior draws as well;  step is what
-        schedules of the objective see;  labels (B,) where the model has classes.  A deterministic function of its
-        arguments and of `parameters`.  Returns the loss and `self.gradients`, which the next call overwrites: copy what
-        is to be kept.
+        x (B, D), which means what `support.py` says, here and in all methods;  eps (B, K, Z) standard normal noise,
+        wider (`noise_dim`) where the prior draws as well;  step is what schedules of the objective see;  labels (B,)
+        where the model has classes.  A deterministic function of its arguments and of `parameters`.  Returns the loss
+        and `self.gradients`, which the next call overwrites: copy what is to be kept.
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
@@ -219,7 +235,8 @@ class VAE:
     @all_blas_threads
     def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
         """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
-        x, labels = self.images(x, "x"), self.check_labels(labels, len(x))
+        x = self.images(x, "x")
+        labels = self.check_labels(labels, len(x))
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         for start in range(0, len(x), _BLOCK):
             block = slice(start, start + _BLOCK)
@@ -250,6 +267,7 @@ class VAE:
     def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
         generator("rng", rng)
+        x = self.images(x, "x")
         mu, logvar = self.encode(x, labels)
         z = self.latent.posterior_sample(mu, logvar, rng, self, x, labels)
         return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
@@ -265,17 +283,15 @@ class VAE:
     @by_one_thread
     def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
-        x = self.images(x, "x")
-        return evaluate.elbo(self, x, generator("rng", rng), self.check_labels(labels, len(x)))
+        return evaluate.elbo(self, x, generator("rng", rng), labels)
 
     @by_one_thread
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
                        labels: Array | None = None) -> Array:
         """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
         tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
-        choice("the model's dtype", self.dtype, ("float32", "float64"))
-        return evaluate.log_likelihood(self, self.images(x, "x"), generator("rng", rng),
-                                       integer("n_samples", n_samples, 1), self.check_labels(labels, len(x))).values
+        generator("rng", rng)
+        return evaluate.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
 
     @by_one_thread
     def start_at(self, mean: Array) -> None:
@@ -283,9 +299,8 @@ class VAE:
         mean = numbers_of("mean", mean)
         if mean.shape != (self.input_dim,):
             raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
-        check = getattr(self.likelihood, "check_mean", self.likelihood.check)
-        check(matrix("mean", mean[None], self.input_dim), "mean")
-        self.parameters[self.output.b][...] = self.likelihood.bias_at(mean)
+        mean, scale = support.read(mean[None], "mean", self.input_dim, self.likelihood, self.dtype, mean=True)
+        self.parameters[self.output.b][...] = self.likelihood.bias_at(support.floats(mean[0], scale))
 
     def config(self) -> dict[str, Any]:
         """What `VAE(...)` needs to build this architecture again; plain numbers and strings."""
@@ -338,11 +353,11 @@ class VAE:
         return labels.astype(np.int64)
 
     def images(self, x: Array, name: str) -> Array:
-        """x (B, D) itself.  Raises ValueError or TypeError for what this model cannot take, naming `name`."""
-        x = matrix(name, x, self.input_dim)
-        self.likelihood.check(x, name)
-        self.output.check(x, name)
-        return x
+        """x (B, D) in floats, as the model sees it.  Raises ValueError or TypeError for what it cannot take, naming
+        `name`."""
+        x, scale = support.read(x, name, self.input_dim, self.likelihood, self.dtype)
+        self.output.check(x, name, white=round(1 / scale))
+        return support.floats(x, scale, support.real(self.dtype))
 
     def _decoder_output(self, z: Array, labels: Array, rng: Any = None, drawn: bool = False) -> Array:
         """E[x|z] for z (B, Z), or if `drawn` x ~ p(x|z) (B, D); `rng` draws pixels."""

@@ -30,14 +30,16 @@ import numpy as np
 
 from .kernels.reference import importance_bound_backward, importance_bound_forward
 from .params import Array
-from .validate import choice, integer, real, shown
+from .validate import Described, choice, described, integer, real, shown
 
 Schedule = Callable[[int], float]
 Terms = tuple[Any, Any, Any]
 
 
-class LinearAnnealing:
+class LinearAnnealing(Described):
     """beta rises in a straight line from 0 at step 0 to its full value at `steps` (Bowman et al. 2016)."""
+
+    made_of = ("steps", "beta")
 
     def __init__(self, steps: int, beta: float = 1.0) -> None:
         self.steps, self.beta = integer("steps", steps, 1), real("beta", beta, 0)
@@ -47,8 +49,10 @@ class LinearAnnealing:
         return self.beta * min(1.0, step / self.steps)
 
 
-class CyclicalAnnealing:
+class CyclicalAnnealing(Described):
     """`cycles` times over: beta rises from 0 over the first `ratio` of a cycle, then stays (Fu et al. 2019, eq. 6)."""
+
+    made_of = ("total_steps", "cycles", "ratio", "beta")
 
     def __init__(self, total_steps: int, cycles: int = 4, ratio: float = 0.5, beta: float = 1.0) -> None:
         self.total_steps, self.cycles = integer("total_steps", total_steps, 1), integer("cycles", cycles, 1)
@@ -64,17 +68,25 @@ class CyclicalAnnealing:
         return self.beta * min(1.0, position / self.ratio)
 
 
-def _schedule(beta: float | Schedule) -> Schedule:
-    if callable(beta):
-        return lambda step: real("beta", beta(step), 0)
-    constant = real("beta", beta, 0)
-    return lambda step: constant
+class _Weight:
+    """beta of a step, from a number or a schedule; what a schedule says is checked."""
+
+    def __init__(self, beta: float | Schedule) -> None:
+        self.beta = beta if callable(beta) else real("beta", beta, 0)
+
+    def __call__(self, step: int) -> float:
+        return real("beta", self.beta(step), 0) if callable(self.beta) else self.beta
+
+    def __repr__(self) -> str:
+        return described(self.beta)
 
 
-class ELBO:
+class ELBO(Described):
     """loss = mean_{b,k} nll + beta mean_b KL: minus the evidence lower bound at beta = 1 (Kingma and Welling 2014), the
     beta-VAE otherwise (Higgins et al. 2017).  `sampled` takes log q - log p at the draws in place of the exact KL;
     then `gradient` may be "stl"."""
+
+    made_of = ("beta", "sampled")
 
     def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False, gradient: str = "total") -> None:
         if isinstance(sampled, str) or sampled not in (True, False):
@@ -85,7 +97,7 @@ class ELBO:
         if choice("gradient", gradient, ("total", "stl")) != "total" and not sampled:
             raise ValueError(f"gradient {gradient} leaves out a part of the sampled KL term, and this one is exact: "
                              f"ELBO(sampled=True, gradient={gradient!r}) fits")
-        self.beta = _schedule(beta)
+        self.beta = _Weight(beta)
         self.sampled: Any = bool(sampled) if gradient == "total" else gradient
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
@@ -106,14 +118,15 @@ class ELBO:
         return ELBO(sampled=bool(self.sampled))
 
 
-class FreeBits:
+class FreeBits(Described):
     """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average
     over the batch, without paying for them, and so is not switched off early (Kingma et al. 2016, equation 15)."""
 
     sampled = False
+    made_of = ("bits", "beta")
 
     def __init__(self, bits: float, beta: float | Schedule = 1.0) -> None:
-        self.bits, self.beta = real("free bits", bits, 0), _schedule(beta)
+        self.bits, self.beta = real("free bits", bits, 0), _Weight(beta)
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
         """With R_j = mean_b kl[b, j], the mean over the batch:
@@ -133,12 +146,14 @@ class FreeBits:
         return ELBO()
 
 
-class IWAE:
+class IWAE(Described):
     """loss = -mean_b log 1/K sum_k w,  log w = -nll - beta (log q - log p): the importance-weighted bound (Burda et al.
     2016).  K is the number of draws; K = 1 is the ELBO with a sampled KL term.  gradient: "total", "stl" or "dreg"."""
 
+    made_of = ("beta", "sampled")
+
     def __init__(self, beta: float | Schedule = 1.0, gradient: str = "total") -> None:
-        self.beta = _schedule(beta)
+        self.beta = _Weight(beta)
         self.sampled: Any = choice("gradient", gradient, ("total", "stl", "dreg")) == "total" or gradient
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:

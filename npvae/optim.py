@@ -9,13 +9,15 @@ from typing import Any
 
 from .kernels import reference
 from .params import Block
-from .validate import integer, real
+from .validate import Described, integer, real
 
 Schedule = Callable[[int], float]
 
 
-class ConstantLR:
+class ConstantLR(Described):
     """lr."""
+
+    made_of = ("lr",)
 
     def __init__(self, lr: float) -> None:
         self.lr = real("lr", lr, 0, strict=True)
@@ -24,8 +26,10 @@ class ConstantLR:
         return self.lr
 
 
-class StepLR:
+class StepLR(Described):
     """lr * factor^n, n the number of `milestones` (steps, ascending) that have been reached."""
+
+    made_of = ("lr", "milestones", "factor")
 
     def __init__(self, lr: float, milestones: Sequence[int], factor: float = 0.1) -> None:
         self.lr, self.factor = real("lr", lr, 0, strict=True), real("factor", factor, 0, strict=True)
@@ -38,8 +42,10 @@ class StepLR:
         return self.lr * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
-class CosineLR:
+class CosineLR(Described):
     """lr * (1 + cos(pi step / total_steps)) / 2: from lr down to 0 (Loshchilov and Hutter 2017, without restarts)."""
+
+    made_of = ("lr", "total_steps")
 
     def __init__(self, lr: float, total_steps: int) -> None:
         self.lr, self.total_steps = real("lr", lr, 0, strict=True), integer("total_steps", total_steps, 1)
@@ -49,7 +55,7 @@ class CosineLR:
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
 
-class Adam:
+class Adam(Described):
     """Adam (Kingma and Ba 2015, Algorithm 1), and with weight decay AdamW (Loshchilov and Hutter 2019, Algorithm 2).
 
     Parameters
@@ -67,6 +73,8 @@ class Adam:
 
     Raises ValueError or TypeError for numbers out of range.
     """
+
+    made_of = ("lr", "beta1", "beta2", "eps", "max_norm", "weight_decay")
 
     def __init__(self, lr: float | Schedule = 1e-3, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
                  max_norm: float | None = None, weight_decay: float = 0.0) -> None:

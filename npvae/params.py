@@ -18,18 +18,28 @@ Take = Callable[..., Array]      # take(name, *shape): the first numbers of the 
 class Block(Mapping[str, Array]):
     """A read-only mapping of names to arrays that all lie in `flat`, in the order of `shapes`.
 
-    The mapping cannot be changed, the arrays can: writing into `block["mu.W"]` writes into `block.flat`.
+    The mapping cannot be changed, the arrays can: writing into `block["mu.W"]` writes into `block.flat`, also in a copy
+    or a pickle of the block.
     """
 
     def __init__(self, shapes: Shapes, dtype: DTypeLike) -> None:
-        self.shapes = dict(shapes)
-        self.flat: Array = np.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype)
+        self._over(shapes, np.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype))
+
+    def _over(self, shapes: Shapes, flat: Array) -> None:
+        self.shapes, self.flat = dict(shapes), flat
         self._views: dict[str, Array] = {}
         start = 0
         for name, shape in shapes.items():
             stop = start + math.prod(shape)
-            self._views[name] = self.flat[start:stop].reshape(shape)
+            self._views[name] = flat[start:stop].reshape(shape)
             start = stop
+
+    def __getstate__(self) -> tuple[Shapes, Array]:
+        """Without the views: NumPy copies and pickles each as an array of its own."""
+        return self.shapes, self.flat
+
+    def __setstate__(self, state: tuple[Shapes, Array]) -> None:
+        self._over(*state)
 
     def __getitem__(self, name: str) -> Array:
         return self._views[name]

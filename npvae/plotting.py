@@ -3,8 +3,8 @@
 Reading order: last. Each public function makes one matplotlib Figure, and its docstring says what to look for
 in it; save_pictures makes the whole set; charts.py has the curves, figures.py does the drawing. matplotlib is imported
 inside functions only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
-Images are rows of D pixels in [0, 1] (others are clipped), drawn as ink on white paper, 0 white and 1 black, as
-suits MNIST; with ink=False they are light, as in photographs, 0 black and 1 white.
+Images are rows of D pixels in [0, 1] (others are clipped) or bytes (`support.py`), drawn as ink on white paper, 0 white
+and 1 black, as suits MNIST; with ink=False they are light, as in photographs, 0 black and 1 white.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .evaluate import information_per_dimension
 from .files import write_atomically
 from .figures import rows_of, spread, text_of, tile_figure
 from .labels import Class, class_codes
+from .support import support_of, to_float
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +81,7 @@ def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple
     """
     if len(images) != len(names):
         raise ValueError(f"images has shape {images.shape}, for {len(names)} names: one is needed for each row")
-    shown, n = spread(len(names), 30), images.shape[1]
+    images, shown, n = to_float(images), spread(len(names), 30), images.shape[1]
     lines = math.ceil(n / max(10, math.ceil(math.sqrt(len(shown) * n))))
     rows = np.stack([rows_of(images[i], math.ceil(n / lines), ink) for i in shown], axis=1)
     return tile_figure(rows.reshape(-1, *rows.shape[2:]), image_shape, "Draws from the prior, one z down each column",
@@ -104,7 +105,7 @@ def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[in
     """
     if inputs.shape != decoded.shape:
         raise ValueError(f"decoded has shape {decoded.shape}, inputs {inputs.shape}: the two must be equal")
-    shown = spread(len(inputs), 50)
+    inputs, decoded, shown = to_float(inputs), to_float(decoded), spread(len(inputs), 50)
     return _in_pairs(inputs[shown], decoded[shown], image_shape, "Pseudo-inputs, and what they stand for",
                      ["learned", "decoded"], ink)
 
@@ -159,7 +160,7 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
         raise ValueError(f"kl_per_dimension has shape {kl.shape}: allowed is ({vae.latent_dim},)")
     if rows < 1 or columns < 1:
         raise ValueError(f"rows is {rows} and columns {columns}: both must be at least 1")
-    x, labels = image.reshape(1, -1), None if label is None else np.array([label])
+    x, labels = _seen(vae, image).reshape(1, -1), None if label is None else np.array([label])
     mu = np.array(_centre(vae, x, vae.encode(x, **_given(labels))[0], labels)[0])
     values, (centre, sigma) = np.linspace(-3, 3, columns), _prior_scale(vae)
     order = np.argsort(-kl, kind="stable")[:rows]
@@ -185,7 +186,7 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
     pixels would give; shapes of its own on the way show that the code holds more than pixels. Of a conditional
     VAE, labels (P, 2) are the images', and each step is decoded with that of the nearer one.
     """
-    pairs = np.asarray(pairs_of_images)
+    pairs = _seen(vae, pairs_of_images)
     if pairs.ndim != 3 or pairs.shape[1] != 2 or not len(pairs) or steps < 2:
         raise ValueError(f"pairs_of_images has shape {pairs.shape} and steps is {steps}: allowed are "
                          "(P, 2, D) with P >= 1, and at least 2 steps")
@@ -229,6 +230,7 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
         raise ValueError(f"labels has {len(labels)} entries, x_test {len(x_test)} rows: "
                          "the two must be equal")
     codes, encoded = class_codes(labels, classes, "the test set"), spread(len(x_test), 10_000)
+    x_test = _seen(vae, x_test)
     mu, nats, has_kl = _encode(vae, x_test, encoded, codes)
     figures = _of_images(vae, x_test, codes, nats, image_shape, rng, ink)
     if classes:
@@ -282,6 +284,11 @@ def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int]
     rows = np.stack(pairs, axis=1).reshape(2 * len(pairs[0]), columns, -1)
     return tile_figure(rows, image_shape, title, row_labels=row_labels * len(pairs[0]),
                        row_breaks=range(2, len(rows), 2), ink=ink)
+
+
+def _seen(vae: Autoencoder, images: np.ndarray) -> np.ndarray:
+    """Images of any shape as the model sees them, whatever part of them is drawn."""
+    return to_float(np.asarray(images), support_of(getattr(vae, "likelihood", None)))
 
 
 def _given(labels: np.ndarray | None, n: int | None = None) -> dict[str, Any]:

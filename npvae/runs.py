@@ -274,5 +274,5 @@ def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labe
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
-    return data.to_float(Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1,
-                              BINARIZE_ONCE, labels).array)
+    return Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
+                labels).floats()

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from .gradcheck import Loss, Report, check_gradients, check_pair
 from .layers import ACTIVATIONS
-from .likelihoods import LIKELIHOODS, fitting
+from .likelihoods import LIKELIHOODS
 from .model import VAE
+from .support import fitting
 
 try:
     from hypothesis import HealthCheck, settings

@@ -19,15 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, data, evaluate
+from . import checkpoint, data, evaluate, support
 from .callbacks import Callback
-from .likelihoods import check_rows
 from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
-from .turns import by_one_thread
-from .validate import choice, integer, matrix, real, shown
+from .validate import boolean, choice, described, integer, real, shown
 
 _SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
 _BLOCK = 500      # decoder rows (test images times draws) at a time
@@ -45,23 +43,15 @@ def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
 
 
 class Rows:
-    """A data set (N, D), never copied: batches are gathered by index.  Bytes become x / 255, floats stay.  Raises
-    ValueError or TypeError for a wrong shape, type, or pixels that the model cannot take."""
+    """A data set (N, D), not copied where that can be helped: batches are gathered by index, as scale * row.  Raises
+    ValueError or TypeError for a wrong shape, type, or pixels that the model cannot take (`support.py`)."""
 
     def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
                  labels: Array | None = None) -> None:
         choice("binarize", binarize, data.BINARIZATIONS)
-        x = matrix(name, x, vae.input_dim)
-        if x.dtype != np.uint8 and x.dtype.kind != "f":
-            raise TypeError(f"{name} must be uint8 (0 to 255) or float, got {x.dtype}")
-        check_rows(vae.likelihood, x, name, binarized=binarize != "none")
-        if x.dtype != np.uint8:
-            if binarize == "dynamic" and not (x.min() >= 0 and x.max() <= 1):
-                raise ValueError(f"{name} must lie in [0, 1] to be binarized, found {x.min():g} to {x.max():g}")
-            if x.dtype not in (np.float32, np.float64):      # float16, byte-swapped and the like have no fused kernel
-                x = x.astype(vae.dtype)
-        self.scale = 1 / 255 if x.dtype == np.uint8 else 1.0
+        self.dtype, self.of_bytes = vae.dtype, getattr(x, "dtype", None) == np.uint8
         self.dynamic = binarize == "dynamic"
+        x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, binarized=binarize != "none")
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
         if not self.dynamic:
             vae.output.check(self.array, name, white=round(1 / self.scale))
@@ -71,6 +61,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.array)
+
+    def floats(self) -> Array:
+        """All rows (N, D), as the model sees them."""
+        return support.floats(self.array, self.scale, self.dtype)
 
     def checksums(self) -> dict[str, int]:
         """Of what a resumed run must find again."""
@@ -103,6 +97,7 @@ class Run:
     test: Rows
     settings: dict[str, Any]      # all that a resumed run must share
     epochs: int
+    first_epoch: int = 0      # epochs that other calls of `fit` have done, and that `history` does not tell of
     epoch: int = 0      # epochs completed
     batch: int = 0      # batches done in the epoch under way
     history: list[Metrics] = field(default_factory=list)
@@ -133,8 +128,9 @@ class Run:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise NonFiniteError(f"step {self.step}: {_first_nonfinite(self.vae) or name} holds NaN or infinity")
-        state = {"epoch": self.epoch, "batch": self.batch, "t": self.optimizer.t, "history": self.history,
-                 "sums": self.sums, "noise": self.noise.bit_generator.state, "draws": self.draws.bit_generator.state}
+        state = {"first_epoch": self.first_epoch, "epoch": self.epoch, "batch": self.batch, "t": self.optimizer.t,
+                 "history": self.history, "sums": self.sums, "noise": self.noise.bit_generator.state,
+                 "draws": self.draws.bit_generator.state}
         checkpoint.write(path, arrays, {"vae": self.vae.config(), **self.vae.parameters.layout(),
                                         "settings": self.settings, "training": state})
 
@@ -146,7 +142,8 @@ class Run:
         def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
             state = saved_state(path, manifest)
             ours = {**self.vae.config(), **self.settings}
-            theirs = {"shuffle": True, **manifest["vae"], **manifest["settings"]}      # older ones do not say it
+            older = {"shuffle": True, **{name: ours[name] for name in ("objective", "optimizer")}}      # do not say it
+            theirs = {**older, **manifest["vae"], **manifest["settings"]}
             differing = [f"{name} is {ours.get(name)!r} here and {shown(theirs.get(name))} there"
                          for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
             if differing:
@@ -169,29 +166,43 @@ class Run:
                 raise checkpoint.CheckpointError(f"{path}: holds NaN or infinity among its {name}: no run saves any")
         state = manifest["training"]
         self.vae.parameters.flat[...], m.flat[...], v.flat[...] = arrays["parameters"], arrays["m"], arrays["v"]
+        self.first_epoch = state.get("first_epoch", 0)
         self.epoch, self.batch, self.optimizer.t = state["epoch"], state["batch"], state["t"]
         self.history, self.sums = state["history"], state["sums"]
         self.noise.bit_generator.state, self.draws.bit_generator.state = state["noise"], state["draws"]
 
 
-@by_one_thread
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
         optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
         seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
-        labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True) -> list[Metrics]:
+        labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True,
+        first_epoch: int = 0) -> list[Metrics]:
     """Train `vae` in place; one dict of metrics per epoch is returned.
 
     Parameters
     ----------
-    x_train, x_test : images (N, D), uint8 (0 to 255) or float;  x_train comes in a new order each epoch if `shuffle`
+    x_train, x_test : data (N, D), which mean what `npvae.support` says: uint8 is 0 to 255, unless it holds 0 and 1
+        alone;  x_train comes in a new order each epoch if `shuffle`
+    epochs : in all, those before `first_epoch` and those of the run to `resume` among them
     optimizer : Adam; None makes one with its defaults
     objective : called on each batch; see `npvae.objectives`
     n_samples : K, draws of z per image
     binarize : "none" (pixels as they are), "threshold", "static" (one draw), "dynamic" (a draw at every visit; the test
         set is drawn once)
     callbacks : see `npvae.callbacks`
-    resume : a checkpoint of the same run to go on from
+    resume : a checkpoint of the same run to go on from; what differs is refused: data, model, settings, and objective,
+        optimizer and their schedules as far as they say what they were made of (a function does not)
     labels_train, labels_test : integers (N,), for a model with classes
+    first_epoch : so many epochs were trained before, by other calls
+
+    A second call begins anew with epoch 0: with the same seed its order, noise and binarization are those of the first
+    call bit for bit, and schedules of beta start again; but the parameters go on, and so does an optimizer that is
+    given again, its schedule among them.  `first_epoch` goes on with all of it: k epochs, and then
+
+        fit(..., epochs=k + m, optimizer=optimizer, first_epoch=k)
+
+    with the same optimizer and everything else as before are k + m epochs in one call, bit for bit.  Metrics, steps and
+    checkpoints are numbered on; the history that is returned begins with epoch k + 1.
 
     Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
     alone; 0 where the clock stands still), learning_rate, beta, train_loss (the objective), train_nll, train_kl,
@@ -200,35 +211,67 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     Raises ValueError or TypeError before training for arguments that do not fit, CheckpointError for `resume`,
     NonFiniteError at the step where NaN or infinity appears, KeyboardInterrupt after the step that Ctrl-C ended.
     """
-    optimizer = Adam() if optimizer is None else optimizer
-    _check_objects(optimizer, objective, callbacks)
+    _check_parts(vae, optimizer, objective, callbacks)
     epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
     batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
+    first_epoch, shuffle = integer("first_epoch", first_epoch, 0), boolean("shuffle", shuffle)
+    _check_way(resume, first_epoch, epochs, optimizer)
+    optimizer = Adam() if optimizer is None else optimizer
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     vae.check_objective(objective)
     train = Rows("x_train", x_train, vae, binarize, seed, BINARIZE_ONCE, labels_train)
     once = "static" if binarize == "dynamic" else binarize
     test = Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
+    _check_together(train, test)
+    vae.latent.check_training("x_train", train.scale * train.array.min(), train.scale * train.array.max())
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
-                "images": len(train), "shuffle": bool(shuffle), **train.checksums()}
-    run = Run(vae, optimizer, objective, train, test, settings, epochs)
-    run.begin_epoch()
-    run.optimizer.prepare(vae.parameters)
-    if resume is not None:
-        run.restore(resume)
-    _train(run, callbacks)
+                "images": len(train), "shuffle": shuffle, "objective": described(objective),
+                "optimizer": described(optimizer), **train.checksums()}
+    with vae.owner:
+        run = Run(vae, optimizer, objective, train, test, settings, epochs, first_epoch, first_epoch)
+        run.begin_epoch()
+        run.optimizer.prepare(vae.parameters)
+        if resume is not None:
+            run.restore(resume)
+        _train(run, callbacks)
     return run.history
 
 
-def _check_objects(optimizer: Any, objective: Any, callbacks: Sequence[Any]) -> None:
+def _check_parts(vae: Any, optimizer: Any, objective: Any, callbacks: Any) -> None:
     """Refuse a class in place of an object, and whatever else cannot play its part.  Raises TypeError."""
-    for name, value, method, example in (("optimizer", optimizer, "prepare", "Adam()"),
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise TypeError(f"callbacks must be a list of objects such as EarlyStopping(), got {shown(callbacks)}")
+    for name, value, method, example in (("vae", vae, "forward_backward", "VAE()"),
+                                         ("optimizer", Adam() if optimizer is None else optimizer, "prepare", "Adam()"),
                                          ("objective", objective, "sampled", "ELBO()"),
                                          *(("callbacks", one, "on_start", "EarlyStopping()") for one in callbacks)):
         if isinstance(value, type) or not hasattr(value, method):
             raise TypeError(f"{name} needs objects such as {example}, got {shown(value)}")
+
+
+def _check_way(resume: Any, first_epoch: int, epochs: int, optimizer: Any) -> None:
+    """How to begin: anew, from a checkpoint, or after other calls.  Raises TypeError or ValueError."""
+    if resume is not None and not isinstance(resume, (str, Path)):
+        raise TypeError(f"resume must be the path of a checkpoint, got {shown(resume)}")
+    if not first_epoch:
+        return
+    if resume is not None:
+        raise ValueError(f"first_epoch {first_epoch} and resume exclude each other: a checkpoint knows its epoch")
+    if first_epoch >= epochs:
+        raise ValueError(f"epochs counts those before first_epoch, and must be more than {first_epoch}, got {epochs}")
+    if optimizer is None:
+        raise ValueError(f"optimizer must be given with first_epoch {first_epoch}: the one of the epochs before, or a "
+                         "new one")
+
+
+def _check_together(train: Rows, test: Rows) -> None:
+    """Bytes and black and white beside each other: one of them is not what it seems.  Raises ValueError."""
+    if train.of_bytes and test.of_bytes and train.scale != test.scale and train.array.any() and test.array.any():
+        white, other = ("x_train", "x_test") if train.scale == 1 else ("x_test", "x_train")
+        raise ValueError(f"{white} holds only 0 and 1, {other} other bytes, and black and white is not 0 and 1 of 255: "
+                         "give one of the two as floats")
 
 
 def _train(run: Run, callbacks: Sequence[Callback]) -> None:
@@ -378,9 +421,9 @@ def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
         for counts, name, least in ((state, "epoch", 0), (state, "batch", 0), (state, "t", 0), (settings, "images", 1)):
             if integer(name, counts[name], least) >= 2 ** 63:
                 raise ValueError(f"{name} must be below 2^63, got {counts[name]}")
-        history = state["history"]
-        if not isinstance(history, list) or len(history) != state["epoch"]:
-            raise ValueError(f"history must be the metrics of {state['epoch']} epochs, got {shown(history)}")
+        history, count = state["history"], state["epoch"] - integer("first_epoch", state.get("first_epoch", 0), 0)
+        if not isinstance(history, list) or len(history) != count:
+            raise ValueError(f"history must be the metrics of {count} epochs, got {shown(history)}")
         for metrics in history:
             for name in _READ_BACK:
                 real(name, metrics[name], -math.inf)

@@ -36,6 +36,13 @@ def real(name: str, value: Any, least: float, strict: bool = False) -> float:
     return float(value)
 
 
+def boolean(name: str, value: Any) -> bool:
+    """`value`, if it is True or False.  Raises TypeError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
+    return bool(value)
+
+
 def widths(name: str, value: Any) -> tuple[int, ...]:
     """Layer widths: a sequence of positive integers, possibly empty.  Raises TypeError or ValueError."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
@@ -59,7 +66,9 @@ def generator(name: str, value: Any) -> np.random.Generator:
 
 
 def numbers_of(name: str, value: Any) -> NDArray[Any]:
-    """`value` as an array.  Raises ValueError for a nested list that is none."""
+    """`value` as an array.  Raises ValueError for a nested list that is none, and for masked entries."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} must not be masked: what stands behind a mask would count as data")
     try:
         return np.asarray(value)
     except ValueError:
@@ -85,3 +94,21 @@ def noise(name: str, value: Any, rows: int, columns: int) -> NDArray[Any]:
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise ValueError(f"{name} must hold finite real numbers")
     return array
+
+
+class Described:
+    """What says as which call it was made: repr(ELBO(0.5)) is "ELBO(beta=0.5, sampled=False)".  `made_of` names the
+    attributes."""
+
+    made_of: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        made_of = ", ".join(f"{name}={described(getattr(self, name))}" for name in self.made_of)
+        return f"{type(self).__name__}({made_of})"
+
+
+def described(part: Any) -> str:
+    """A part of a run in words that are the same in every process: as it writes itself, or, where that is an address in
+    memory, as of a function, by the name of its class."""
+    text = " ".join(repr(part).split())
+    return type(part).__name__ if " at 0x" in text else text

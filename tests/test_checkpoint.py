@@ -17,7 +17,8 @@ from hypothesis import given, settings, strategies as st
 
 from npvae import IWAE, VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
 from npvae import checkpoint
-from npvae.likelihoods import LIKELIHOODS, fitting
+from npvae.likelihoods import LIKELIHOODS
+from npvae.support import fitting
 
 RNG = np.random.default_rng(5)
 X, X_TEST = RNG.random((9, 6)), RNG.random((4, 6))
@@ -279,6 +280,7 @@ GONE = object()
 WRONG = [GONE, "x", None, [], {}, [[]], -1, 0.5, 10 ** 90, True]
 #: what a run that has ended an epoch does without, or has a default for; True is 1, and so may be right
 NO_USE = {("shapes",), ("format",), ("version",), ("settings", "shuffle"), ("settings", "n_samples"),
+          ("settings", "objective"), ("settings", "optimizer"), ("training", "first_epoch"),
           *(("training", "sums", name) for name in ("images", "loss", "nll", "kl", "seconds"))}
 
 

@@ -186,7 +186,7 @@ BAD = {
     "explore run --data-dir file": "file: is no data set", "evaluate run --data-dir empty": "empty: holds nothing",
     "evaluate run --data-dir letters.csv": "letters.csv: row 2, column 3 holds 'x', which is no number",
     "evaluate run --data-dir unequal": r"unequal/b.png: is 3 x 4 pixels, unequal/a.png 4 x 3; all pictures",
-    "evaluate run --data-dir negative.npy": r"negative.npy: the test set must lie in \[0, 1\] for the Ber",
+    "evaluate run --data-dir negative.npy": r"negative.npy: the test set must lie in \[0, 1\] for like",
     "train --data-dir unequal --out new": "unequal/b.png: is 3 x 4 pixels, unequal/a.png 4 x 3",
     "train --data-dir letters.csv --out new": "letters.csv: row 2, column 3 holds 'x'",
     "evaluate run --samples 0": "--samples: must be an integer of at least 1, got '0'",

@@ -12,7 +12,7 @@ from npvae import ELBO, IWAE, VAE, Adam, Checkpoint, CheckpointError, FreeBits, 
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import fused, reference
 from npvae.lanes import Direct, Lanes
-from npvae.likelihoods import fitting
+from npvae.support import fitting
 from strategies import seeds, sizes, spread
 from test_gradients import twins
 from workers import small_work_is_shared  # noqa: F401 (a fixture)

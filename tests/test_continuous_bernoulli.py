@@ -130,7 +130,7 @@ POINTS = np.array([-800.0, -3.0, -1e-14, 0.0, 1e-6, 0.7, 40.0])
 def check_draws(draw):
     """F(x) of a draw x is uniform on [0, 1], where F is the distribution function; and x averages to the mean."""
     x = draw(reference, np.tile(POINTS, (20000, 1)), Block({}, "float64"), np.random.default_rng(6))
-    LIKELIHOOD.check(x, "x")
+    LIKELIHOOD.support.check(x, "x")
     close_to(x, np.array([exact(float(logit))[1] for logit in POINTS]), "mean")
     t = np.maximum(np.abs(POINTS), 1e-9)
     y = np.where(POINTS > 0, 1 - x, x)      # of logit -t
@@ -188,8 +188,8 @@ def test_the_mean_image_is_found():
     assert np.allclose(found, np.clip(mean, 1e-3, 0.999), rtol=1e-13)
 
 
-@pytest.mark.parametrize("x, says", [(1.5, "values from 0 to 1.5; bytes are divided by 255"), (np.nan, "NaN"),
+@pytest.mark.parametrize("x, says", [(1.5, "values from 0 to 1.5: divide by 255"), (np.nan, "NaN"),
                                      (-0.1, "values from -0.1 to 0")])
 def test_pixels_beyond_0_and_1_are_refused(x, says):
     with pytest.raises(ValueError, match=f"for likelihood continuous-bernoulli, found {says}"):
-        LIKELIHOOD.check(np.array([[0.0, x]]), "x")
+        LIKELIHOOD.support.check(np.array([[0.0, x]]), "x", "likelihood continuous-bernoulli")

@@ -10,7 +10,7 @@ from hypothesis import given
 from npvae import ELBO, IWAE, VAE, Adam, FreeBits, evaluate, fit
 from npvae.flows import InverseAutoregressive, NoFlow, Planar, find
 from npvae.lanes import Direct
-from npvae.likelihoods import fitting
+from npvae.support import fitting
 from npvae.plotting import interpolation, traversals
 from npvae.testing import assert_gradients
 from strategies import seeds

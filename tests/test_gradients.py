@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from npvae import ELBO, IWAE, VAE, CyclicalAnnealing, FreeBits, LinearAnnealing
 from npvae.gradcheck import CENTRAL_STEP, compare, numerical_gradient
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import fitting
+from npvae.support import fitting
 from strategies import LIKELIHOODS, seeds, sizes
 
 OBJECTIVES = {

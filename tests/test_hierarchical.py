@@ -12,7 +12,7 @@ from npvae import ELBO, IWAE, VAE
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import reference
 from npvae.lanes import Direct, Lanes
-from npvae.likelihoods import fitting
+from npvae.support import fitting
 from two_layers import B, D, Y, Z, batch, exact_log_p, hierarchy, linear, set_posteriors
 
 NAMES = pytest.mark.parametrize("kernels", ["numpy", "numba"])

@@ -248,7 +248,7 @@ def check_draws(kernels, likelihood, draw):
     mean, variance = mean_and_variance(likelihood, output)
     assert np.allclose(likelihood.mean(kernels, output[None]), mean, rtol=1e-12)
     x = draw(kernels, np.tile(output, (50000, 1)), params, np.random.default_rng(4))
-    likelihood.check(x, "x")
+    likelihood.support.check(x, "x")
     close_to(x, mean, "mean")
     close_to((x - mean) ** 2, variance, "variance")
     close_to((x - mean)[:, :-1] * (x - mean)[:, 1:], np.zeros(3), "pixels are independent: covariance")

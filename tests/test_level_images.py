@@ -11,8 +11,9 @@ from npvae.commands import _meaning
 from npvae.evaluate import rows_at_once
 from npvae.kernels import reference
 from npvae.lanes import Lanes
-from npvae.likelihoods import find, fitting
+from npvae.likelihoods import find
 from npvae.params import Block
+from npvae.support import fitting
 from test_levels import ALL, BYTES, NAMES, levels_of
 
 
@@ -31,10 +32,10 @@ def test_what_is_no_level_is_refused_in_one_line_that_says_what_fits(name):
         with pytest.raises(ValueError, match=f"must hold {fits} for likelihood {family}, found 0.3; other numbers in "
                                              r"\[0, 1\] fit likelihood continuous-bernoulli or gaussian$"):
             call()
-    for bad, found in ((np.array([[0.0, 255.0]]), "values from 0 to 255; bytes are divided by 255"),
+    for bad, found in ((np.array([[0.0, 255.0]]), "values from 0 to 255: divide by 255 what runs from 0 to 255"),
                        (np.array([[0, np.nan]]), "NaN"), (-BYTES, "values from -1 to ")):
         with pytest.raises(ValueError, match=rf"^x must lie in \[0, 1\] for likelihood {family}, found {found}"):
-            likelihood.check(bad, "x")
+            likelihood.support.check(bad, "x", f"likelihood {family}")
 
 
 @NAMES
@@ -45,12 +46,12 @@ def test_levels_are_taken_as_rounding_leaves_them(name, dtype):
     x = levels_of(likelihood).astype(dtype)
     if dtype == "float16" and likelihood.levels == 256:
         with pytest.raises(ValueError, match="must hold"):
-            likelihood.check(x, "x")
+            likelihood.support.check(x, "x")
     else:
-        likelihood.check(x, "x")
-        likelihood.check(x + np.array(4e-7, dtype) * (0.5 - x), "x")
-    likelihood.check(np.array([[0, 1]], np.uint8), "x")
-    likelihood.check(np.array([[True]]), "x")
+        likelihood.support.check(x, "x")
+        likelihood.support.check(x + np.array(4e-7, dtype) * (0.5 - x), "x")
+    likelihood.support.check(np.array([[0, 1]], np.uint8), "x")
+    likelihood.support.check(np.array([[True]]), "x")
 
 
 @NAMES

@@ -12,8 +12,9 @@ from hypothesis import given
 from npvae import levels
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.levels import LOG_SCALE_FLOOR, SHIFT, STIRLING
-from npvae.likelihoods import LIKELIHOODS, find, fitting
+from npvae.likelihoods import LIKELIHOODS, find
 from npvae.params import Block
+from npvae.support import fitting
 from strategies import seeds
 from test_continuous_bernoulli import bernoulli_numbers
 from test_identities import close_to, nll_of
@@ -213,7 +214,7 @@ def check_draws(name, draw, size=30000):
     block = size // 50
     rng = np.random.default_rng(4)
     x = np.concatenate([draw(likelihood, np.tile(output, (block, 1)), rng) for _ in range(50)])
-    likelihood.check(x, "x")
+    likelihood.support.check(x, "x")
     level = np.rint((likelihood.levels - 1) * x).astype(int)
     for d, one in enumerate(each):
         p = probabilities(reference, likelihood, one)
@@ -285,7 +286,7 @@ def test_draws_have_the_type_of_the_output_and_are_levels(name, dtype):
     output = np.random.default_rng(0).normal(0, 30, (7, likelihood.output_dim(3))).astype(dtype)
     x = likelihood.draw(reference, output, Block({}, dtype), np.random.default_rng(0))
     assert x.dtype == dtype and x.shape == likelihood.mean(reference, output).shape == (7, 3)
-    likelihood.check(x.real, "x")
+    likelihood.support.check(x.real, "x")
 
 
 @pytest.mark.parametrize("log_alpha, log_beta, expected", [

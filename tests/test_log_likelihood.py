@@ -22,15 +22,22 @@ MODULES = pytest.mark.parametrize("module", [reference, fused], ids=["reference"
 class Weights:
     """What `log_likelihood` asks of a model, with log w that no network made: (images, L)."""
 
-    classes = 0
+    dtype = "float64"
     output = SimpleNamespace(b="b", shapes={"b": (3,)})
 
     def __init__(self, log_w, module):
         self.log_w, self.kernels, self.engine, self.done = log_w, module, self, {}
 
+    def images(self, x, name):
+        return x
+
+    def check_labels(self, labels, n):
+        return np.zeros(n, int)
+
     def passes(self, batch, draws):
-        return SimpleNamespace(x=np.empty((batch, 1)), uniform=np.empty(2, np.float32), noise=np.empty(2),
-                               nll=np.empty((batch, draws)), log_ratio=np.empty((batch, draws))), None
+        return SimpleNamespace(x=np.empty((batch, 1)), labels=np.empty(batch), uniform=np.empty(2, np.float32),
+                               noise=np.empty(2), nll=np.empty((batch, draws)),
+                               log_ratio=np.empty((batch, draws))), None
 
     def running(self):
         return np.errstate()

@@ -9,8 +9,9 @@ import pytest
 from npvae import ELBO, IWAE, VAE, Bernoulli, Gaussian, GaussianPixel
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS, fitting
+from npvae.likelihoods import LIKELIHOODS
 from npvae.params import Block
+from npvae.support import fitting
 
 LIKELIHOOD = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 TYPES = pytest.mark.parametrize("dtype, kernels", [
@@ -253,14 +254,16 @@ def test_sigma_of_a_gaussian_is_checked():
 
 
 X, EPS = images(), np.ones((4, 2, Z))
-WIDTH, UNIT = f"x must have shape (rows, {D}) with at least one row, got", "x must lie in [0, 1] for the Bernoulli"
+WIDTH = f"x must have shape (rows, {D}) with at least one row, got"
+UNIT = "x must lie in [0, 1] for likelihood bernoulli"
 BAD_X = [
     (X[0], f"{WIDTH} (7,)"), (X[:, :5], f"{WIDTH} (4, 5)"), (X[None], f"{WIDTH} (1, 4, 7)"), (X[:0], f"{WIDTH} (0, 7)"),
     (X * 1.0j, "x must hold real numbers, got an array of complex128"), (X.astype(str), "x must hold real numbers"),
     ([[0.5] * D, [0.5]], "x must be an array of numbers, got rows of different lengths"),
-    (None, "x must hold real numbers"), (X + 1, f"{UNIT} likelihood, found values from"), (X - 0.1, UNIT),
-    (np.where(X > 0.5, np.nan, X), f"{UNIT} likelihood, found NaN"), (np.where(X > 0.5, np.inf, X), UNIT),
-    ((255 * X).astype(np.uint8), "bytes are divided by 255")]
+    (None, "x must hold real numbers"), (X + 1, f"{UNIT}, found values from"), (X - 0.1, UNIT),
+    (np.where(X > 0.5, np.nan, X), f"{UNIT}, found NaN"), (np.where(X > 0.5, np.inf, X), UNIT),
+    (np.floor(255 * X), "divide by 255 what runs from 0 to 255, or give it as uint8"),
+    ((255 * X).astype(np.int64), "x holds int64 from 0 to 254: pixels from 0 to 255 are given as uint8, other numbers")]
 SHAPE = f"eps must have shape (B, K, Z) = (4, K, {Z}) with K at least 1, got"
 BAD_EPS = [
     (EPS[:, 0], f"{SHAPE} (4, 3)"), (EPS[:, :0], f"{SHAPE} (4, 0, 3)"), (EPS[:2], f"{SHAPE} (2, 2, 3)"),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npvae import ELBO, IWAE, VAE
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import fitting
+from npvae.support import fitting
 from strategies import LIKELIHOODS, seeds
 
 NAMES = pytest.mark.parametrize("kernels", ["numpy", "numba"])
