@@ -331,6 +331,19 @@ def test_information_lies_between_what_is_known_and_the_kl():
     np.testing.assert_allclose(kl_per_dimension(normal, many), expected, atol=0.01)
 
 
+def test_information_of_spreads_that_differ():
+    """Three images with means 0, 1, 5 and variances 1, 4, 1/4 in one dimension: v = 14/3 + 7/4, mean logvar 0; and a
+    unit counts as active by its variance over images, more than 0.01."""
+    vae = VAE(3, (), 2, dtype="float64", likelihood="gaussian", kernels="numpy")
+    vae.parameters.flat[...] = 0
+    vae.parameters["mu.W"][:, 0], vae.parameters["logvar.W"][:, 0] = [0, 1, 5], np.log([1, 4, 1 / 4])
+    np.testing.assert_allclose(information_per_dimension(vae, np.eye(3)), [math.log(14 / 3 + 7 / 4) / 2, 0], rtol=1e-14)
+    vae.parameters["mu.W"][:, 1] = [0, 0.2, 0.2]      # a variance of 0.0089
+    assert active_units(vae, np.eye(3)) == 1
+    vae.parameters["mu.W"][:, 1] = [0, 0.22, 0.22]      # of 0.0108
+    assert active_units(vae, np.eye(3)) == 2
+
+
 @pytest.mark.parametrize("config, got", [({"prior": "mixture:4"}, "prior mixture:4 with posterior gaussian"),
                                          ({"posterior": "iaf:2"}, "prior normal with posterior iaf:2"),
                                          ({"prior": "vamp:3"}, "prior vamp:3 with"), ({"prior": "hierarchical:2"}, "")])

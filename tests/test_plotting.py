@@ -296,6 +296,61 @@ def test_scatter_gets_the_label_of_each_mean_and_at_most_10_000(tmp_path, monkey
     np.testing.assert_allclose(mu, x[labels] @ vae.weights, rtol=1e-4, atol=1e-5)
 
 
+class Told:
+    """A conditional VAE that shows what it was told.  Pixels and codes: number of the image, its label as the image has
+    it, the label given to `encode`; and, of pixels, the label given to `decode`."""
+
+    latent_dim = 3
+
+    def encode(self, x, labels):
+        mu = np.column_stack([x[:, 0], x[:, 1], labels]).astype(float)
+        return mu, np.full_like(mu, -1 - x[:, :1])
+
+    def decode(self, z, labels):
+        return np.column_stack([z, labels])
+
+    def reconstruct(self, x, rng, labels):
+        return self.decode(self.encode(x, labels)[0], labels)
+
+    def sample(self, n, rng, mean=True, labels=None):
+        return self.decode(rng.normal(size=(n, 3)), labels)
+
+
+def test_every_tile_is_made_of_the_image_and_the_label_that_belong_to_it(tmp_path, monkeypatch):
+    shown, draw = {}, plotting.tile_figure
+    monkeypatch.setattr(plotting, "tile_figure",
+                        lambda images, shape, title, **more: shown.update({title: (images, more)})
+                        or draw(images, shape, title, **more))
+    x, labels = np.zeros((30, 4)), np.random.default_rng(1).integers(1, 4, 30)      # classes 0, 1, 2
+    x[:, 0], x[:, 1] = np.arange(30), labels - 1
+    plotting.save_pictures(Told(), x, labels, (2, 2), [], tmp_path, np.random.default_rng(0), classes=[1, 2, 3])
+
+    def of(images, numbers):
+        """Are these what `Told` makes of the images of these numbers?"""
+        return np.array_equal(images, np.column_stack([numbers, *3 * [(labels - 1)[numbers]]]))
+
+    tiles, _ = shown["Test images and their reconstructions"]
+    numbers = figures.spread(30, 20)
+    assert np.array_equal(tiles[::2].reshape(20, 4), x[numbers]) and of(tiles[1::2].reshape(20, 4), numbers)
+    tiles, _ = shown["From one test image to another"]
+    assert len({tuple(row) for row in tiles[:, [0, -1], 0].tolist()}) == len(tiles) == 6
+    assert sum(start[1] != end[1] for start, *_, end in tiles) > 2      # pairs of two classes
+    for start, *steps, end in tiles:
+        first, last = int(start[0]), int(end[0])
+        assert np.array_equal([start, end], x[[first, last]]) and of([steps[0], steps[-1]], np.array([first, last]))
+        assert [step[3] for step in steps] == 5 * [labels[first] - 1] + 5 * [labels[last] - 1]
+    tiles, more = shown["One latent coordinate varied at a time"]
+    for row, name in zip(tiles, more["row_labels"], strict=True):
+        others = [j for j in range(4) if name[:4] != f"z[{j}]"]
+        assert len(others) == 3 and (row[:, others] == np.array([0, *3 * [labels[0] - 1]])[others]).all()
+    tiles, _ = shown["Decoded draws from the prior"]
+    assert np.bincount(tiles[..., 3].ravel().astype(int)).tolist() == [34, 33, 33]
+    assert (np.diff(tiles[..., 3].ravel()) >= 0).all()      # class by class
+    tiles, more = shown["Draws from the prior, one z down each column"]
+    assert more["row_labels"] == ["1", "2", "3"] and (tiles[..., 3].T == [0, 1, 2]).all()
+    assert (tiles[..., :3] == tiles[:1, :, :3]).all() and np.unique(tiles[0, :, 0]).size == 10
+
+
 def test_kl_is_the_mean_over_all_blocks():
     vae, x = LinearVAE(4, 3), images(2300, 4)
     mu, kl, _ = plotting._encode(vae, x, np.arange(2300))
