@@ -53,10 +53,14 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
     if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
         return Direct(vae)
     from .kernels.fused.compile import is_cold
-    from .kernels.fused.recording import can_replay
+    from .kernels.fused.trial import can_call, can_replay
     if threads > 1 and is_cold():
         _compile_the_rest(vae)
-    return Lanes(vae, threads) if can_replay(vae.dtype) else Direct(vae)
+    if can_replay(vae.dtype, threads > 1):
+        return Lanes(vae, threads)
+    if not can_call(vae.dtype):
+        vae.kernels = reference
+    return Direct(vae)
 
 
 def _compile_the_rest(vae: "VAE") -> None:

@@ -23,8 +23,11 @@ _FUSED = {
     "kernels.fused.masks": {"kernels.fused.arrays", "kernels.fused.compile"},
     "kernels.fused.recording": {"kernels.fused.arrays", "kernels.fused.dense", "kernels.fused.masks",
                                 "kernels.fused.native"},
-    "kernels.fused.team": {"kernels.fused.arrays", "kernels.fused.native", "kernels.fused.recording"}}
-_ENGINE = {"kernels.fused.child", "kernels.fused.native", "kernels.fused.recording", "kernels.fused.team"}
+    "kernels.fused.team": {"kernels.fused.arrays", "kernels.fused.native", "kernels.fused.recording"},
+    "kernels.fused.trial": {"kernels.fused.child", "kernels.fused.compile", "kernels.fused.dense",
+                            "kernels.fused.native", "kernels.fused.recording"}}
+_ENGINE = {"kernels.fused.child", "kernels.fused.native", "kernels.fused.recording", "kernels.fused.team",
+           "kernels.fused.trial"}
 ALLOWED = {
     **_REFERENCE, "kernels.reference": set(_REFERENCE), **_FUSED, "kernels.fused": set(_FUSED) - _ENGINE,
     "kernels": {"kernels.reference", "kernels.fused"},
@@ -75,6 +78,7 @@ ALLOWED = {
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"},
                "kernels.fused.native": {"llvmlite", "numba"}, "kernels.fused.recording": {"numba", "threadpoolctl"},
+               "kernels.fused.trial": {"llvmlite", "numba"},
                "turns": {"threadpoolctl"}, "runs": {"threadpoolctl"}, "program": {"threadpoolctl"},
                "callbacks": {"tqdm"}, "cli": {"tqdm"}, "images": {"PIL"},
                "testing": {"hypothesis"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, Gaussian, StepLR, fit
-from npvae.kernels.fused import recording
+from npvae.kernels.fused import trial
 from npvae.lanes import Direct, Lanes
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import find
@@ -249,7 +249,7 @@ def test_training_with_one_and_two_threads(run, tmp_path):
     for first, second in ((1, 2), (2, 1)):
         train(again, first, *RUNS[run], epochs=1)
         assert train(again, second, *RUNS[run], resume=again, seed=7) == one
-    with mock.patch.object(recording, "can_replay", lambda dtype: False):
+    with mock.patch.object(trial, "can_replay", lambda dtype, shared: False):
         plain = train(path, 1, *RUNS[run])
     for ours, theirs in zip(one[1], plain[1]):
         assert ours == pytest.approx(theirs, rel=1e-4)
@@ -260,7 +260,7 @@ def test_other_data_of_the_same_size():
     images as a batch has, of other rows than those: each call gathers from the data that it is given."""
     histories = []
     for works in (True, False):
-        with mock.patch.object(recording, "can_replay", lambda dtype: works):
+        with mock.patch.object(trial, "can_replay", lambda dtype, shared: works):
             vae = model(2)
             assert type(vae.engine) is (Lanes if works else Direct)
             histories.append([fit(vae, x, x[:24:-1][:25], 2, 25, Adam(lr), binarize=binarize)[-1]["test_loss"]
@@ -341,7 +341,7 @@ def test_only_what_says_so_itself_is_recorded(likelihood, engine):
 @pytest.mark.parametrize("kernels, dtype, works", [
     ("numpy", "float64", True), ("numpy", "complex128", True), ("numba", "float64", False)])
 def test_what_cannot_be_replayed_is_run_directly(kernels, dtype, works, monkeypatch):
-    monkeypatch.setattr(recording, "can_replay", lambda dtype: works)
+    monkeypatch.setattr(trial, "can_replay", lambda dtype, shared: works)
     exact, vae = model(kernels="numpy"), model(2, kernels=kernels, dtype=dtype)
     assert type(vae.engine) is Direct
     call = *batch(vae, 20, 2, 5), IWAE()

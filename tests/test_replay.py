@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae.kernels import fused, reference
-from npvae.kernels.fused import recording, team
-from npvae.kernels.fused.recording import Program, Recorder, can_replay
+from npvae.kernels.fused import team
+from npvae.kernels.fused.recording import Program, Recorder
 from strategies import seeds
 from test_kernels import PAIRS, draw_inputs, shape_of
 from workers import small_work_is_shared  # noqa: F401 (a fixture)
@@ -171,14 +171,3 @@ def test_calls_are_made_in_order_and_keep_their_arrays():
         program.scalars[:, 0] = factor
         program.run()
         assert (x == 3 * factor).all()
-
-
-@pytest.mark.parametrize("name, value", [("product_address", lambda kind: 0), ("replay", lambda table, calls: None)])
-def test_whether_replaying_works_is_tried_out(name, value, monkeypatch):
-    tried = can_replay.__wrapped__      # anew
-    assert tried("float32") and tried("float64") and not tried("complex128")
-    with monkeypatch.context() as patch:
-        patch.setattr(platform, "system", lambda: "Windows")
-        assert not tried("float64")
-    monkeypatch.setattr(recording, name, value)
-    assert not tried("float32") and not tried("float64")

@@ -30,8 +30,8 @@ KERNELS = ("numba", "numpy")
 def load(name: str) -> ModuleType:
     """The kernel module of that name: "numpy" (the reference) or "numba" (the fused twin).
 
-    Where numba is missing, fails to load, refuses the installed NumPy or is switched off (NUMBA_DISABLE_JIT), "numba"
-    warns once and gives the reference.
+    Where numba is missing, fails to load, refuses the installed NumPy, has changed or is switched off
+    (NUMBA_DISABLE_JIT), "numba" warns once and gives the reference.
 
     Raises ValueError for any other name.
     """
@@ -47,7 +47,7 @@ def load(name: str) -> ModuleType:
 def _fused_if_possible() -> ModuleType:
     try:
         from . import fused
-    except ImportError as error:
+    except Exception as error:      # of an import, or of a name that Numba has no more
         from . import reference
         warnings.warn(f"numba cannot be used ({error}); the NumPy kernels take over, several times slower",
                       RuntimeWarning, stacklevel=3)

@@ -23,6 +23,7 @@ import os
 import pickle
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ import numpy as np
 
 try:
     import numba
-    from numba.core import caching, compiler, runtime, serialize
+    from numba.core import cpu
 except Exception as error:      # beside ImportError: OSError of a broken llvmlite, AttributeError of a foreign NumPy
     raise ImportError(f"import numba: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-if numba.config.DISABLE_JIT:      # exp and log1p (`elementary.py`) exist as compiled code only
+if getattr(numba.config, "DISABLE_JIT", 0):      # exp and log1p (`elementary.py`) exist as compiled code only
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
+_OPTIONS = getattr(cpu, "CPUTargetOptions", None)
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
@@ -46,8 +48,8 @@ def jit(kernel: Callable[..., None]) -> Any:
 
     `kernel.native` is the same without the part that Python calls, which takes a quarter of the time to compile.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, "no_cfunc_wrapper": True}
-    compiled, native = numba.njit(kernel, **options), numba.njit(kernel, no_cpython_wrapper=True, **options)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, **_known("no_cfunc_wrapper")}
+    compiled, native = numba.njit(kernel, **options), numba.njit(kernel, **_known("no_cpython_wrapper"), **options)
     compiled._cache, native._cache = _Disk(kernel), _Disk(kernel, "native")      # where `cache=True` puts Numba's own
     compiled.native = native
     return compiled
@@ -68,30 +70,61 @@ def inlined(function: Callable[..., Any]) -> Any:
 
     LLVM leaves a long one as a call, which stops vectorisation, unless it is told.
     """
-    return numba.njit(function, no_cfunc_wrapper=True, no_cpython_wrapper=True, forceinline=True, **STRICT)
+    return numba.njit(function, **_known("no_cfunc_wrapper", "no_cpython_wrapper", "forceinline"), **STRICT)
 
 
-class _Disk(caching.NullCache):
-    """What Numba asks before it compiles a kernel, and tells afterwards."""
+_warned: list[str] = []
+
+
+def warn_once(text: str) -> None:
+    """Of all that is missing in this Numba, the first is told."""
+    if not _warned:
+        _warned.append(text)
+        warnings.warn(f"numba {numba.__version__} is not as npvae knows it; {text}", RuntimeWarning, stacklevel=2)
+
+
+def _known(*options: str) -> dict[str, bool]:
+    """Of these options, which only save time, those that this Numba has: it refuses others."""
+    return {name: True for name in options if hasattr(_OPTIONS, name)}
+
+
+class _Disk:
+    """What Numba asks before it compiles a kernel, and tells afterwards.  Whatever it has changed in that, a
+    kernel that cannot be loaded is compiled, and one that cannot be kept is compiled again in the next process."""
+
+    cache_path = None
 
     def __init__(self, kernel: Callable[..., None], variant: str = "") -> None:
         self._kernel, self._variant = kernel, variant
 
-    def load_overload(self, types: Any, context: Any) -> Any:
+    def load_overload(self, types: Any, context: Any = None, *more: Any) -> Any:
         """The compiled kernel for arguments of these types; None makes Numba compile it."""
-        runtime.rtsys.initialize(context)      # all that loading needs; what compiling needs as well takes 0.2 s more
         for folder in _folders():
             with contextlib.suppress(Exception):      # whatever a missing, damaged or foreign file may raise
+                from numba.core import compiler, runtime
+                runtime.rtsys.initialize(context)      # all that loading needs; compiling needs 0.2 s more
                 content = _read(folder / self._name(types, context))
                 return compiler.CompileResult._rebuild(context, *pickle.loads(content))
         return None
 
-    def save_overload(self, types: Any, compiled: Any) -> None:
+    def save_overload(self, types: Any, compiled: Any = None, *more: Any) -> None:
         """Write it into the first folder that takes it."""
-        for folder in _folders() if not compiled.library.has_dynamic_globals else []:
+        try:
+            from numba.core import serialize
+            if compiled.library.has_dynamic_globals:
+                return
+            name, content = self._name(types, compiled.target_context), serialize.dumps(compiled._reduce())
+        except Exception as error:
+            warn_once(f"compiled kernels cannot be kept: each start compiles them ({type(error).__name__}: {error})")
+            return
+        for folder in _folders():
             with contextlib.suppress(Exception):      # read-only, full, gone
-                content = serialize.dumps(compiled._reduce())
-                return _write(folder / self._name(types, compiled.target_context), content)
+                return _write(folder / name, content)
+
+    def enable(self) -> None:
+        """Of Numba's protocol; there is nothing to do."""
+
+    disable = flush = enable
 
     def _name(self, types: Any, context: Any) -> str:
         """The kernel's name, and a hash of what its machine code depends on besides the sources of all kernels."""
@@ -113,7 +146,8 @@ def _folders() -> list[Path]:
     if not os.path.isabs(cache):
         cache = os.path.join(home, ".cache") if os.path.isabs(home) and os.path.isdir(home) else ""
     ours = [Path(__file__).parent / "__pycache__", *([Path(cache, "npvae")] if cache else [])]
-    bases = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else ours
+    chosen = getattr(numba.config, "CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR"))
+    bases = [Path(chosen)] if chosen else ours
     return [base / f"numba-{_SOURCES}" for base in bases] if _SOURCES else []
 
 

@@ -9,7 +9,6 @@ must do nothing but call kernels: anything computed beside them would not be com
 """
 import ctypes
 import functools
-import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,17 +119,3 @@ def product_address(kind: str) -> int:
                 if hasattr(functions, name.format(letter)):
                     return ctypes.cast(getattr(functions, name.format(letter)), ctypes.c_void_p).value or 0
     return 0
-
-
-@functools.cache
-def can_replay(dtype: str) -> bool:
-    """Does replaying work here?  Tried out on a product and a kernel of the given type, against NumPy."""
-    if platform.system() == "Windows" or platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
-        return False
-    if dtype not in ("float32", "float64") or not product_address(np.dtype(dtype).char):
-        return False
-    from .dense import identity_forward
-    a, b = np.arange(12, dtype=dtype).reshape(4, 3), np.arange(20, dtype=dtype).reshape(5, 4)
-    product, out, bias = np.zeros((3, 5), dtype), np.zeros((3, 5), dtype), np.arange(5, dtype=dtype)
-    Program([(matmul, (product, a.T, b.T)), (identity_forward, (out, product, bias))]).run()
-    return np.array_equal(out, a.T @ b.T + bias)

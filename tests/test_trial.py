@@ -1,0 +1,120 @@
+"""What Numba and llvmlite do not document may change: kernels are then called one by one, or NumPy's take over."""
+import json
+import os
+import platform
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npvae.kernels.fused import child, compile as compiling, recording, trial
+from private_names import PLACES
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
+@pytest.mark.parametrize("places", [
+    PLACES[:4], pytest.param(PLACES, marks=pytest.mark.slow, id="all")])
+def test_a_private_name_that_is_missing_or_changed(places):
+    """The model trains, right, with one warning at most."""
+    run = subprocess.run([sys.executable, Path(__file__).with_name("private_names.py"), *places],
+                         capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(found) == 3 * len(places)
+    for place, way, how, messages, number in found:
+        assert number == len(messages) == (how != "Lanes"), (place, way, how, messages)
+    assert {how for _, _, how, *_ in found} == {"Lanes", "Direct", "NumPy"}
+
+
+def test_machine_code_that_cannot_be_kept(told, tmp_path, monkeypatch):
+    """Each new process compiles, and says so."""
+    from numba.core.compiler import CompileResult
+
+    def double(out, x):
+        out[0] = x[0] + x[0]
+
+    monkeypatch.setattr(compiling, "_folders", lambda: [tmp_path])
+    monkeypatch.delattr(CompileResult, "_reduce")
+    out = np.zeros(1)
+    compiling.jit(double)(out, np.ones(1))
+    assert out == 2 and not any(tmp_path.iterdir())
+    assert told[0].startswith("compiled kernels cannot be kept: each start compiles them (AttributeError: ")
+
+
+def test_it_works_here_and_says_nothing():
+    anew = trial.can_replay.__wrapped__
+    assert all(anew(dtype, shared) for dtype in ("float32", "float64") for shared in (True, False))
+    assert not anew("complex128")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    messages = []
+    monkeypatch.setattr(compiling, "warn_once", messages.append)
+    return messages
+
+
+def test_where_nothing_is_expected_nothing_is_told(told, monkeypatch):
+    monkeypatch.setattr(recording, "product_address", lambda kind: 0)
+    assert not trial.can_replay.__wrapped__("float32")
+    monkeypatch.undo()
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert not trial.can_replay.__wrapped__("float32") and not told
+
+
+@pytest.mark.parametrize("fields, convention", [
+    (("meminfo", "parent", "itemsize", "nitems", "data", "shape", "strides"), None), (None, "another")])
+def test_another_layout_is_seen_before_anything_is_called(fields, convention, told, monkeypatch):
+    from numba.core import datamodel
+    from numba.core.callconv import CPUCallConv
+    monkeypatch.setattr(trial, "replays", lambda dtype, shared: pytest.fail("called"))
+    if fields:
+        manager = types.SimpleNamespace(lookup=lambda array: types.SimpleNamespace(_fields=fields))
+        monkeypatch.setattr(datamodel, "default_manager", manager)
+    else:
+        real = CPUCallConv.get_function_type
+        monkeypatch.setattr(CPUCallConv, "get_function_type",
+                            lambda self, returned, given: real(self, returned, given[::-1]))
+    assert not trial.can_replay.__wrapped__("float64") and len(told) == 1
+
+
+def test_a_program_that_computes_something_else_is_not_used(told, monkeypatch):
+    monkeypatch.setattr(recording, "replay", lambda table, calls: None)
+    assert not trial.can_replay.__wrapped__("float32") and not trial.can_replay.__wrapped__("float64")
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("code, kept, works", [
+    ("", b"works", True), ("import ctypes; ctypes.string_at(0)", b"fails", False), ("sys.exit(3)", b"fails", False),
+    ("raise ImportError", None, False), ("import os; os.kill(os.getpid(), 9)", None, False)])
+def test_unknown_versions_are_tried_in_another_process_once(code, kept, works, tmp_path, monkeypatch):
+    """A crash there is none here; what says nothing is not kept."""
+    started, start = [], child.start
+    monkeypatch.setattr(compiling, "_folders", lambda: [tmp_path / "cache"])
+    monkeypatch.setattr(trial, "TESTED", ())
+    monkeypatch.setattr(child, "start", lambda real: started.append(real) or start(code))
+    for _ in range(2):
+        assert trial._is_trusted() == works
+    assert len(started) == (1 if kept else 2)
+    assert [compiling._read(file) for file in (tmp_path / "cache").glob("*")] == ([kept] if kept else [])
+    monkeypatch.setattr(np, "__version__", "99")
+    trial._is_trusted()
+    assert len(started) == (2 if kept else 3)
+
+
+def test_the_real_trial_in_another_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert trial._try_elsewhere() == 0
+
+
+def test_a_process_that_cannot_be_started_is_no_answer(told, tmp_path, monkeypatch):
+    def start(code):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(compiling, "_folders", lambda: [tmp_path])
+    monkeypatch.setattr(trial, "TESTED", ())
+    monkeypatch.setattr(child, "start", start)
+    assert not trial.can_replay.__wrapped__("float32") and len(told) == 1 and not any(tmp_path.iterdir())
