@@ -12,7 +12,8 @@ Of others, such as counts, every number is what it is, and uint8 too.  What the 
 
 What bytes mean is decided once for each array that is handed over, never for a part of it: a block of its rows, a batch
 or the first images means what the whole means.  So a single picture that is nearly black, its bytes 0 and 1 alone, is
-taken for black and white.  Where that is not meant, divide: x / 255 are floats, and mean what they are.
+taken for black and white.  Where that is not meant, divide: x / 255 are floats, and mean what they are.  (The program
+hands over what it has read of a file: with --limit, so many images.)
 """
 from typing import Any
 

@@ -270,8 +270,8 @@ def _check_together(train: Rows, test: Rows) -> None:
     """Bytes and black and white beside each other: one of them is not what it seems.  Raises ValueError."""
     if train.of_bytes and test.of_bytes and train.scale != test.scale and train.array.any() and test.array.any():
         white, other = ("x_train", "x_test") if train.scale == 1 else ("x_test", "x_train")
-        raise ValueError(f"{white} holds only 0 and 1, {other} other bytes, and black and white is not 0 and 1 of 255: "
-                         "give one of the two as floats")
+        raise ValueError(f"{white} must not hold only 0 and 1 where {other} holds other bytes: black and white is not "
+                         "0 and 1 of 255; give one of the two as floats")
 
 
 def _train(run: Run, callbacks: Sequence[Callback]) -> None:

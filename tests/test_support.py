@@ -177,7 +177,7 @@ def test_nearly_black_images_are_black_and_white_unless_divided():
 
 def test_training_and_test_images_mean_the_same():
     for train, test, white in ((BYTES, DARK[:3], "x_test"), (DARK[:3], BYTES, "x_train")):
-        with pytest.raises(ValueError, match=f"^{white} holds only 0 and 1, x_.* other bytes, .* the two as floats$"):
+        with pytest.raises(ValueError, match=f"^{white} must not hold only 0 and 1 where x_.*; give one of the"):
             fit(model(), train, test, 1, 3)
     black = np.zeros((3, 4), np.uint8)
     for train, test in ((BYTES, black), (DARK[:3], black), (black, DARK[:3]), (BYTES, DARK > 0), (BYTES, DARK / 255)):
