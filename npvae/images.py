@@ -52,6 +52,8 @@ class ImageData(NamedTuple):
 
     def first(self, limit: int | None) -> "ImageData":
         """The first `limit` images of each set; all without."""
+        if limit is None:
+            return self
         labels = (None if labels is None else labels[:limit] for labels in (self.train_labels, self.test_labels))
         train, test = (part_of(images, slice(limit)) for images in (self.train_images, self.test_images))
         return self._replace(train_images=train, train_labels=next(labels), test_images=test, test_labels=next(labels))

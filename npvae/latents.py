@@ -98,8 +98,8 @@ class DiagonalGaussian:
     def join(self, kernels: ModuleType, d: Any) -> None:
         """To d.h, what the heads say of the encoder's output, no path is added: d.h is d.encoder[-1]."""
 
-    def check_training(self, name: str, low: float, high: float) -> None:
-        """Raises ValueError, which names the training images, for a range of theirs that the prior cannot follow."""
+    def check_training(self, name: str, x: Array, scale: float) -> None:
+        """Raises ValueError, which names the training images scale * x, for those that the prior cannot follow."""
 
     def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         """z ~ p(z), (n, Z)."""
@@ -185,9 +185,9 @@ class Composed(DiagonalGaussian):
         kernels.reparameterize_backward(d.mu[images], d.logvar_z, d.z0, a.logvar[images], a.eps)
         kernels.add(d.logvar[images], d.logvar_z, d.logvar_kl)
 
-    def check_training(self, name: str, low: float, high: float) -> None:
+    def check_training(self, name: str, x: Array, scale: float) -> None:
         if hasattr(self.prior, "check_training"):
-            self.prior.check_training(name, low, high)
+            self.prior.check_training(name, x, scale)
 
     def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         return self.prior.sample(n, rng, vae)

@@ -160,8 +160,9 @@ class Vamp:
         kernels.mixture_backward(d.z_p, d.mu[below], d.logvar[below], d.prior_logits, d.log_p, a.prior_weights,
                                  a.prior_precision, a.z, a.mu[below], a.prior_logits)
 
-    def check_training(self, name: str, low: float, high: float) -> None:
-        """Raises ValueError for training images outside [0, 1]: no u is like them."""
+    def check_training(self, name: str, x: Array, scale: float) -> None:
+        """Raises ValueError for training images scale * x outside [0, 1]: no u is like them."""
+        low, high = scale * x.min(), scale * x.max()
         if low < 0 or high > 1:
             raise ValueError(f"{name} must lie in [0, 1] for prior {self.name}, whose pseudo-inputs do, found values "
                              f"from {low:g} to {high:g}: prior mixture:{self.components} fits")

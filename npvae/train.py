@@ -223,7 +223,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     once = "static" if binarize == "dynamic" else binarize
     test = Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
     _check_together(train, test)
-    vae.latent.check_training("x_train", train.scale * train.array.min(), train.scale * train.array.max())
+    vae.latent.check_training("x_train", train.array, train.scale)
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
     settings = {"batch_size": batch_size, "n_samples": n_samples, "binarize": binarize, "seed": seed,
