@@ -13,8 +13,9 @@ Reading order, a few minutes each but the first:
     objectives.py        ELBO, beta, annealing, free bits, IWAE; its gradient, or STL or DReG
     model.py             VAE: forward, and backward as its mirror image;  buffers.py lists its arrays
     optim.py             Adam and learning-rate schedules
-    gradcheck.py         is a gradient right?  for any project; report.py names the likely slip,
-                         rules.py holds what a layer must keep besides
+    gradcheck.py         is a gradient right?  for any project;  derivatives.py, the numbers it is held against,
+                         report.py, diagnosis.py, the likely slip, rules.py, what a layer must keep besides,
+                         bridge.py, a PyTorch or JAX function
     testing.py           Hypothesis strategies and assert_gradients, for a layer of your own
     train.py             fit: batches, epochs, exact resume
     evaluate.py          what a trained model is worth;  summary.py, all of that at once

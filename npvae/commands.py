@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _ENTRIES = 5000      # a network of more parameters is checked along random directions, not entry by entry
 _DIRECTIONS = 32
+_BESIDES = 9      # losses a tensor, or so, to hold the complex step against central differences
 #: the network that gradcheck takes where no run and no flag says another: every gradient entry by entry in a second
 SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
          "prior": "normal", "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 2, "beta": 1.0,
@@ -107,7 +108,8 @@ def gradcheck(args: argparse.Namespace) -> int:
             analytic.parameters[name][...] = value
         return analytic.loss_and_gradients(x, eps, objective, step, labels)[0]
 
-    with cli.progress(None, "losses", size if few else _DIRECTIONS * len(vae.parameters)) as bar:
+    losses = size if few else _DIRECTIONS * len(vae.parameters)
+    with cli.progress(None, "losses", losses + _BESIDES * len(vae.parameters)) as bar:
         report = check_gradients(moved_loss, gradients, vae.parameters, "complex" if few else "directional",
                                  counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
     network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))

@@ -214,6 +214,9 @@ def assert_gradients(function: Callable[..., Any], derivative: Any, at: Mapping[
         assert_gradients(loss, gradients, parameters)       name -> array, held against the loss: `check_gradients`
         assert_gradients(forward, backward, inputs)         a layer: `check_pair`, with the rules for a backward pass
 
+    What is undecided fails, too: an entry at a kink (a tie of a maximum, a ReLU at 0) has no derivative to be held
+    against.  Draw inputs with `away_from`.  A gradient that is zero but for rounding passes (see `gradcheck`).
+
     vacuous : the tensors that the function may not depend on.  Any other whose numeric gradient is zero throughout
         fails, since nothing of it was tested.
     method, tolerance, counts, constants : as those two functions take them

@@ -156,12 +156,7 @@ def test_what_the_loss_itself_shows():
         report = compare({"w": right}, {"w": at(1, lambda g: bad)(right)})
         assert report.worst.diagnosis == "the loss itself is NaN or infinite near these parameters"
     report = compare({"w": right}, {"w": 0 * right})
-    assert report.worst.diagnosis.startswith("not zero, and the loss does not depend on this tensor (or the complex ")
-
-    def loss(p):      # here the step is lost, and the hint helps
-        return np.abs(p["w"]).sum()
-    assert "method='central'" in str(check_gradients(loss, {"w": np.ones(3)}, {"w": right}))
-    assert check_gradients(loss, {"w": np.ones(3)}, {"w": right}, "central").ok
+    assert report.worst.diagnosis == "not zero, and the loss does not depend on this tensor"
 
 
 def test_a_report_cannot_be_changed():

@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from npvae import gradcheck, rules
+from npvae import derivatives, gradcheck, rules
+from npvae.derivatives import Point, Probe
 from npvae.gradcheck import CENTRAL_STEP, check_gradients, check_pair, compare, numerical_gradient
 
 equation = pytest.mark.equation
@@ -13,21 +14,22 @@ EPS = np.finfo(float).eps
 
 #: for each equation: the function, a piece of its line, and what a slip makes of it (see `test_derivations.py`)
 SLIPS = {
-    "D9.1": (gradcheck._slope, "(upper - lower) / width", "(upper - middle) / width"),
-    "D9.2": (gradcheck._by_entry, "CENTRAL_STEP * max(1.0,", "CENTRAL_STEP * min(1.0,"),
-    "D9.3": (gradcheck._slope, "kept + 1j * COMPLEX_STEP", "kept - 1j * COMPLEX_STEP"),
-    "D9.4": (gradcheck._check_directions, "np.sum(gradients[name] * signs)", "np.sum(gradients[name])"),
-    "D9.5": (gradcheck._compare, "difference / np.maximum(np.abs(numeric), floor)",
-             "difference / np.maximum(np.abs(numeric), 1.0)"),
-    "D9.6": (gradcheck._slope, "upper - 2 * middle + lower", "upper - middle + lower"),
+    "D9.1": (Point.central_slope, "(upper - lower) / width", "(upper - middle) / width"),
+    "D9.2": (derivatives.entries, "CENTRAL_STEP * max(1.0,", "CENTRAL_STEP * min(1.0,"),
+    "D9.3": (Point.complex_slope, "kept + 1j * self.complex_step", "kept - 1j * self.complex_step"),
+    "D9.4": (gradcheck._along_directions, "np.sum(gradients[name] * probe.direction)", "np.sum(gradients[name])"),
+    "D9.5": (gradcheck._compare, "difference / size)", "difference / np.maximum(np.abs(numeric), 1.0))"),
+    "D9.6": (Point.central_slope, "upper - 2 * middle + lower", "upper - middle + lower"),
     "D9.7": (gradcheck.check_pair, "np.sum(upstream * forward(", "np.sum(forward("),
-    "D9.8": (rules._broken_linearity, "2 * gradients[name] - apart[name]", "gradients[name] - apart[name]")}
+    "D9.8": (rules._broken_linearity, "2 * gradients[name] - apart[name]", "gradients[name] - apart[name]"),
+    "D9.9": (derivatives._extrapolate, "/ (_FACTOR ** 2 - 1)", "/ (_FACTOR ** 2 + 3)"),
+    "D9.10": (derivatives.cancelling, "bound = rounding / h", "bound = rounding")}
 
 
 def slope_and_jump(function, at, size):
     """The central difference of a function of one number with a step of `size`, and the jump between its sides."""
-    work = {"x": np.array([at])}
-    return gradcheck._slope(lambda p: function(p["x"][0]), work, work["x"], (0,), 1.0, size, function(at), "central")
+    slope, jump = Point(lambda p: function(p["x"][0]), {"x": np.array([at])}).central_slope("x", Probe(0, 1.0, size))
+    return slope, abs(jump)
 
 
 @equation("D9.1")
@@ -83,11 +85,10 @@ def test_derivatives_along_signs():
     def loss(p):
         return np.sum(p["w"] ** power)
     gradient = power * theta ** (power - 1)
-    work = {"w": theta.astype(complex)}
-    squares = []
+    point, squares = Point(loss, {"w": theta}), []
     for signs in product([-1.0, 1.0], repeat=6):
         v = np.array(signs).reshape(2, 3)
-        slope, _ = gradcheck._slope(loss, work, work["w"], ..., v, 0.0, 0.0, "directional")
+        slope = point.complex_slope("w", Probe(..., v, 0.0))
         assert math.isclose(slope, math.fsum((gradient * v).flat), rel_tol=1e-13, abs_tol=1e-13)
         squares.append(slope ** 2)
     assert math.isclose(math.fsum(squares) / 64, math.fsum((gradient ** 2).flat), rel_tol=1e-13)
@@ -174,3 +175,35 @@ def test_backward_is_linear():
         assert violations(wrong) == (nonlinear,)
     zero = "backward of a zero upstream gradient is not zero"
     assert violations(lambda dout, x: {"x": dout @ weights.T + 1e-3}) == (zero,)
+
+
+@equation("D9.9")
+def test_two_steps_extrapolate_and_the_complex_step_is_held_against_them():
+    """The error of a slope with steps 8 h and h is -64 h^4 f^(5) / 120; of a jump a kink stays, and no curve."""
+    def extrapolated(function, at, size):
+        first, second = (slope_and_jump(function, at, h) for h in (size, size / 8))
+        return derivatives._extrapolate(derivatives._Rung(*first), *second)
+    for function, truth, fifth in ((math.exp, math.exp(0.7), math.exp(0.7)), (math.sin, math.cos(0.7), math.cos(0.7))):
+        rung = extrapolated(function, 0.7, 0.1)
+        assert math.isclose(rung.limit - truth, -(0.1 ** 4) * fifth / 64 / 120, rel_tol=0.01)
+        assert abs(rung.kink) < 0.1 ** 3 / 8
+    for function in (lambda x: abs(x) + x * x, lambda x: max(2 * x, 0.0) - x ** 3):
+        assert math.isclose(extrapolated(function, 0.0, 1e-3).kink, 2, rel_tol=1e-9)
+    x = {"x": np.array([0.4, -1.3, 2.0])}
+    for lossy, right in ((np.abs, np.sign(x["x"])), (lambda x: np.linalg.norm(x), x["x"] / np.linalg.norm(x["x"])),
+                         (lambda x: (x.real ** 2) / 2 + x, x["x"] + 1)):
+        for part in (1.0, 1e-7):      # of the whole loss
+            report = check_gradients(lambda p: np.sum(part * lossy(p["x"])) + np.sum(p["x"] ** 2),
+                                     {"x": part * right + 2 * x["x"]}, x)
+            assert report.ok and "not analytic in x" in report.worst.note and report.worst.tolerance == 1e-7, report
+
+
+@equation("D9.10")
+def test_what_terms_that_cancel_leave():
+    """sum(x - mean x) does not move; its gradient is n times (1/n - 1/n), so eps in size, at any scale and any x."""
+    for scale in (1e-6, 1.0, 1e6):
+        for size in (1e-3, 1.0, 1e3):
+            x = size * np.random.default_rng(0).standard_normal(7)
+            bound = derivatives.cancelling(Point(lambda p: scale * np.sum(p["x"] - p["x"].mean()), {"x": x}), "x")
+            assert EPS / 4 <= bound / scale <= 100 * EPS
+    assert derivatives.cancelling(Point(lambda p: p["y"][0] ** 2, {"x": np.ones(2), "y": np.ones(1)}), "x") == 0

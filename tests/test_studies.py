@@ -3,7 +3,7 @@ what it found."""
 import numpy as np
 import pytest
 
-from npvae import ELBO, VAE, Adam, CosineLR, gradcheck, load_mnist
+from npvae import ELBO, VAE, Adam, CosineLR, derivatives, load_mnist
 from npvae.gradcheck import CENTRAL_STEP, check_gradients
 from npvae.layers import ACTIVATIONS
 from strategies import LIKELIHOODS
@@ -48,7 +48,7 @@ def test_random_architectures_by_central_differences(monkeypatch):
         if max(errors, default=0.0) > 1e-7:
             again += 1
             with monkeypatch.context() as patch:
-                patch.setattr(gradcheck, "CENTRAL_STEP", CENTRAL_STEP / 2)
+                patch.setattr(derivatives, "CENTRAL_STEP", CENTRAL_STEP / 2)
                 errors = central_errors(config)
         worst, judged = max([worst, *errors]), judged + len(errors)
     print(f"\ncentral differences: 500 models, worst entry of {judged} tensors {worst:.1e}; {again} models measured "
