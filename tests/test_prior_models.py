@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, priors
+from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, plotting, priors
+from npvae.figures import tile_figure
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import reference
 from npvae.plotting import manifold, manifold_grid, traversals
@@ -199,14 +200,18 @@ def test_where_priors_start():
 
 @pytest.mark.parametrize("prior", ["normal", "mixture:2"])
 def test_pictures_of_the_latent_space_reach_as_far_as_the_prior(prior, monkeypatch):
-    """Traversals and the plane: -3 to 3, in sigmas of the prior about its mean."""
-    vae, asked = VAE(6, (5,), 2, prior=prior, kernels="numpy", dtype="float64"), []
+    """Traversals and the plane: -3 to 3, in sigmas of the prior about its mean.  Of a traversal that tile is framed
+    which is nearest to the image's own mu: near 0, in the middle of N(0, I), and beyond either end of the mixture."""
+    vae, asked, framed, draw = VAE(6, (5,), 2, prior=prior, kernels="numpy", dtype="float64"), [], [], tile_figure
+    monkeypatch.setattr(plotting, "tile_figure", lambda *images, frames=(), **more: framed.append(frames)
+                        or draw(*images, frames=frames, **more))
     mean, sigma = np.array([[0, 0], [1, 1]]) if prior == "normal" else np.array([[10, -20], [3, 2]])
     if prior != "normal":
         vae.parameters["prior.mean"][...] = mean
         vae.parameters["prior.logvar"][...] = 2 * np.log(sigma)
     monkeypatch.setattr(vae, "decode", lambda z, right=vae.decode: asked.append(np.array(z)) or right(z))
     traversals(vae, np.full(6, 0.5), np.array([1.0, 2.0]), (2, 3), columns=5)
+    assert framed == [[(0, 2), (1, 2)] if prior == "normal" else [(0, 4), (1, 0)]]
     manifold(vae, (2, 3), size=4)
     (along, plane), slack = asked, 0.0 if prior == "normal" else 0.1
     for j, row in zip((1, 0), along.reshape(2, 5, 2)):

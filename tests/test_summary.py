@@ -167,6 +167,8 @@ def test_how_low_log_p_is_stands_beside_it():
     vae.parameters["logvar.b"][...] -= 12
     found = summarize(vae, x, np.random.default_rng(0), 60)
     assert not found.reliable and found.plain()["log_p_reliable"] is False
+    ess = found.log_p.ess
+    assert found.plain()["effective_samples"] == {"median": np.median(ess), "least": ess.min()} and np.ptp(ess) > 0.1
     assert f"low by at least {-found.log_p.sampling_bias:.2f}: too few effective samples" in str(found)
     one = summarize(vae, x, np.random.default_rng(0), 1)
     assert not one.reliable and one.plain()["log_p_bias"] is None and "low by" not in str(one)
