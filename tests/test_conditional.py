@@ -182,6 +182,20 @@ def test_wrong_labels_change_the_loss():
     assert vae.loss_and_gradients(images, noise, labels=swapped)[0] == pytest.approx(loss, rel=1e-14)
 
 
+@pytest.mark.parametrize("posterior", ["gaussian", "iaf:2"])
+def test_labels_stay_with_their_images_in_every_block(posterior):
+    """Of more images than are encoded and decoded at a time: as of a few, one part after the other."""
+    vae, rng = model(posterior=posterior), np.random.default_rng(0)
+    x, z, labels = rng.random((1100, D)), rng.standard_normal((1100, Z)), rng.integers(L, size=1100)
+    calls = [(lambda x, labels: np.hstack(vae.encode(x, labels)), x), (vae.decode, z)]
+    if posterior != "gaussian":
+        calls += [(lambda x, labels: vae.latent.centre(x[:, :Z], vae, x, labels), x)]
+    for call, array in calls:
+        parts = [call(array[i:i + 110], labels[i:i + 110]) for i in range(0, 1100, 110)]
+        assert np.allclose(call(array, labels), np.concatenate(parts), rtol=1e-12, atol=1e-14)
+        assert not np.allclose(call(array, np.roll(labels, 1)), np.concatenate(parts))
+
+
 # ---- On two cores
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
