@@ -133,6 +133,14 @@ def test_shapes_and_types(likelihood, dtype, kernels):
         assert vae.log_likelihood(x, rng, n_samples=3).shape == (4,)
 
 
+def test_a_smaller_batch_gets_views_of_the_memory_of_the_largest():
+    """Also one that was made before it."""
+    vae = VAE(5, (4,), 2, kernels="numpy")
+    first = vae.passes(3, 1)[0].x
+    largest = vae.passes(9, 2)[0].x
+    assert np.shares_memory(vae.passes(3, 1)[0].x, largest) and not np.shares_memory(first, largest)
+
+
 @LIKELIHOOD
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_many_rows_are_rows_one_by_one(likelihood, kernels):
@@ -347,3 +355,10 @@ def test_every_layer_starts_with_weights_of_its_own(config):
     assert all(len(values) >= 3 and values.std() > 0.05 for values in weights)
     first = [*np.concatenate([values[:3] for values in weights])]
     assert len({*first}) == len(first)
+
+
+def test_how_wide_a_layer_is_changes_nothing_about_the_start_of_the_others():
+    """Each gets a stream of its own."""
+    narrow, wide = (VAE(D, (4,), 2, kernels="numpy", seed=3).parameters for D in (5, 9))
+    for name in narrow:
+        assert np.array_equal(narrow[name], wide[name]) == (name not in ("encoder.0.W", "output.W", "output.b")), name

@@ -2,6 +2,7 @@
 import io
 import json
 import math
+import re
 import tracemalloc
 from types import SimpleNamespace
 
@@ -339,6 +340,53 @@ def test_progress():
     for line in lines:
         assert line in terminal.getvalue()
     assert "\r" in terminal.getvalue() and "img/s" in terminal.getvalue() and "0.00/22.0" in terminal.getvalue()
+
+
+def test_the_bar_counts_images_and_says_what_the_run_says(monkeypatch, tmp_path):
+    """11 images an epoch in batches of 4, 4 and 3, all of which it has counted at the end; a resumed run, too."""
+    bars, sums = [], []
+
+    class Bar:
+        def __init__(self, total, initial, **more):
+            self.total, self.n, self.said, self.lines = total, initial, [], []
+            bars.append(self)
+
+        def update(self, n):
+            self.n += n
+            return True
+
+        def set_description(self, text, refresh):
+            self.said.append(text)
+
+        def set_postfix_str(self, text, refresh):
+            self.said[-1] += " " + text
+
+        def write(self, text, file):
+            self.lines.append(text)
+
+        def close(self):
+            pass
+
+    class Sums(Callback):
+        def on_step(self, run):
+            loss, nll, kl = (run.sums[name] / run.sums["images"] for name in ("loss", "nll", "kl"))
+            sums.append(f"epoch {run.epoch + 1}/{run.epochs} loss {loss:.2f} (nll {nll:.2f}, kl {kl:.2f})")
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    path = tmp_path / "c.npz"
+    history = fit(small(), X, X_TEST, 2, 4, callbacks=[Sums(), Progress(Screen(True)), Checkpoint(path)])
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), X, X_TEST, 2, 4,
+            callbacks=[At(2, lambda run: setattr(run, "interrupted", True)), Checkpoint(path)])
+    straight, said = bars.pop(), list(sums)
+    sums.clear()
+    fit(small(), X, X_TEST, 2, 4, callbacks=[Sums(), Progress(Screen(True))], resume=path)
+    assert (straight.n, straight.total, straight.said) == (22, 22, said)
+    assert (bars[0].n, bars[0].total, bars[0].said) == (22, 22, sums) and said[2:] == sums
+    for line, metrics in zip(straight.lines, history, strict=True):
+        assert re.findall(r"[a-z]+ +-?[0-9.]+", line)[:5] == [
+            f"epoch {metrics['epoch']:3d}", f"train {metrics['train_loss']:7.2f}", f"test {metrics['test_loss']:7.2f}",
+            f"nll {metrics['test_nll']:6.2f}", f"kl {metrics['test_kl']:5.2f}"]
 
 
 # ---- Arguments
