@@ -23,7 +23,7 @@ SLIPS = {
     "D9.7": (gradcheck.check_pair, "np.sum(upstream * forward(", "np.sum(forward("),
     "D9.8": (rules._broken_linearity, "2 * gradients[name] - apart[name]", "gradients[name] - apart[name]"),
     "D9.9": (derivatives._extrapolate, "/ (_FACTOR ** 2 - 1)", "/ (_FACTOR ** 2 + 3)"),
-    "D9.10": (derivatives.cancelling, "bound = rounding / h", "bound = rounding")}
+    "D9.10": (derivatives.cancelling, "max(bounds) if used else 0.0", "max(bounds)")}
 
 
 def slope_and_jump(function, at, size):
