@@ -156,7 +156,10 @@ def test_what_is_transparent_lies_on_white(mode, tmp_path):
 def test_16_bits_are_not_cut_off(suffix, tmp_path):
     """Pillow's convert("L") makes 255 of everything above it."""
     image = np.array([[0, 257, 300, 65535], [128, 129, 32896, 386]], np.uint16)
-    Image.fromarray(image).save(tmp_path / f"x.{suffix}")
+    if suffix == "pgm":      # which Pillow has not always written
+        (tmp_path / "x.pgm").write_bytes(b"P5 4 2 65535\n" + image.astype(">u2").tobytes())
+    else:
+        Image.fromarray(image).save(tmp_path / f"x.{suffix}")
     assert one(tmp_path / f"x.{suffix}").tolist() == [[0, 1, 1, 255], [0, 1, 128, 2]]
 
 
