@@ -35,10 +35,10 @@ ROLES = {
     "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss"}
 #: Of all others every argument has rows; so many are written, where they are more than one.
 _WRITTEN = {
-    "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2, "categorical_nll_forward": 2,
+    "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2, "categorical_nll_forward": 3,
     "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
     "gaussian_log_density_backward": 3, "planar_direction_forward": 2, "planar_direction_backward": 2,
-    "planar_forward": 3, "planar_backward": 5, "gate_forward": 3, "gate_backward": 2}
+    "planar_forward": 3, "planar_backward": 5, "gate_forward": 2, "gate_backward": 2}
 _WHOLE = ("sum_first",)      # not cut: its rows are no images
 
 

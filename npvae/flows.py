@@ -143,7 +143,7 @@ class Planar(_Steps):
     def add_buffers(self, a: Any, d: Any, take: Take) -> None:
         super().add_buffers(a, d, take)
         B, K, Z = a.eps.shape
-        a.tanh = take("flow tanh", self.steps, B, K)
+        a.plane = take("flow pre", self.steps, B, K)
         for one, mark in ((a, ""), (d, "d")):
             one.u_hat = take(f"{mark}flow u_hat", self.steps, B, Z)
             one.stretch = take(f"{mark}flow stretch", self.steps, B)
@@ -152,12 +152,12 @@ class Planar(_Steps):
     def step(self, kernels: ModuleType, a: Any, t: int, params: Block) -> None:
         u, w, bias = self._parts(a.told[:, t])
         kernels.planar_direction_forward(a.u_hat[t], a.stretch[t], u, w)
-        kernels.planar_forward(a.z_at[t + 1], a.log_det_at[t], a.tanh[t], a.z_at[t], a.u_hat[t], a.stretch[t], w, bias)
+        kernels.planar_forward(a.z_at[t + 1], a.log_det_at[t], a.plane[t], a.z_at[t], a.u_hat[t], a.stretch[t], w, bias)
 
     def step_back(self, kernels: ModuleType, d: Any, a: Any, t: int, grads: Block, params: Block) -> None:
         (u, w, _), (du, dw, dbias) = self._parts(a.told[:, t]), self._parts(d.told[:, t])
         kernels.planar_backward(d.z_at[t], d.u_hat[t], d.stretch[t], d.w_plane, dbias, d.z_at[t + 1], d.log_det,
-                                a.tanh[t], a.z_at[t], a.u_hat[t], a.stretch[t], w)
+                                a.plane[t], a.z_at[t], a.u_hat[t], a.stretch[t], w)
         kernels.planar_direction_backward(du, d.w_direction, d.u_hat[t], d.stretch[t], u, w)
         kernels.add(dw, d.w_direction, d.w_plane)      # w says where to push and from which plane
 
@@ -199,7 +199,7 @@ class InverseAutoregressive(_Steps):
             one.net = take(f"{mark}flow net", T, B, K, 2 * Z)
             one.units = take(f"{mark}flow hidden", T, B, K, H)
             one.units_pre, one.net_pre = take("flow hidden pre", B, K, H), take("flow net pre", B * K, 2 * Z)
-        a.s, a.units_told = take("flow s", T, B, K, Z), take("flow hidden pre and told", B, K, H)
+        a.units_told = take("flow hidden pre and told", B, K, H)
         d.z_gate, d.z_net = take("dflow z by gate", B, K, Z), take("dflow z by net", B, K, Z)
 
     def step(self, kernels: ModuleType, a: Any, t: int, params: Block) -> None:
@@ -208,11 +208,11 @@ class InverseAutoregressive(_Steps):
         kernels.add_to_draws_forward(a.units_told, a.units_pre, a.told[:, t])
         kernels.tanh_forward(_rows(a.units[t]), _rows(a.units_told), params[hidden.b])
         gate.forward(kernels, _rows(a.net[t]), a.net_pre, _rows(a.units[t]), params)
-        kernels.gate_forward(a.z_at[t + 1], a.log_det_at[t], a.s[t], a.z_at[t], a.net[t])
+        kernels.gate_forward(a.z_at[t + 1], a.log_det_at[t], a.z_at[t], a.net[t])
 
     def step_back(self, kernels: ModuleType, d: Any, a: Any, t: int, grads: Block, params: Block) -> None:
         hidden, gate = self.layers[t]
-        kernels.gate_backward(d.z_gate, d.net[t], d.z_at[t + 1], d.log_det, a.s[t], a.z_at[t], a.net[t])
+        kernels.gate_backward(d.z_gate, d.net[t], d.z_at[t + 1], d.log_det, a.z_at[t], a.net[t])
         gate.backward(kernels, _rows(d.units[t]), d.net_pre, grads, _rows(d.net[t]), _rows(a.net[t]),
                       _rows(a.units[t]), params)
         hidden.backward(kernels, _rows(d.z_net), _rows(d.units_pre), grads, _rows(d.units[t]), _rows(a.units[t]),

@@ -111,8 +111,8 @@ class Direct:
         """At the end of a training: let go of its data.  Here nothing is kept."""
 
     def all_finite(self) -> bool:
-        """Are the gradients of the last backward pass, and the parameters?"""
-        return math.isfinite(self.vae.gradients.norm()) and math.isfinite(self.vae.parameters.norm())
+        """Are the gradients of the last backward pass, the parameters, and the sums of their squares?"""
+        return all(math.isfinite(np.dot(block.flat, block.flat)) for block in (self.vae.gradients, self.vae.parameters))
 
 
 class Lanes:
@@ -211,7 +211,7 @@ class Lanes:
         self.kernels.forget()
 
     def all_finite(self) -> bool:
-        """Were the gradients of the last backward pass, and the parameters?"""
+        """As `Direct` has it."""
         return math.isfinite(self.squares.sum())
 
 

@@ -121,16 +121,16 @@ class Categorical(_Levels):
         ends = np.arange(self.levels) == np.array([[0], [steps]])
         return np.log(uniform / self.levels + (1 - uniform) * ((1 - white) * ends[0] + white * ends[1])).ravel()
 
-    def _log_sum(self, nll: Array, kept: Array, x: Array) -> Array:
-        """(B, K, D), the first numbers of `kept`: the others are left untouched, and so cost no memory."""
-        return kept.reshape(-1)[:nll.size * x.shape[1]].reshape(*nll.shape, x.shape[1])
+    def _top_and_total(self, nll: Array, kept: Array, x: Array) -> Array:
+        """Two arrays (B, K, D), the first numbers of `kept`: the others are left untouched, and so cost no memory."""
+        return kept.reshape(-1)[:2 * nll.size * x.shape[1]].reshape(2, *nll.shape, x.shape[1])
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
-        kernels.categorical_nll_forward(nll, self._log_sum(nll, kept, x), output, x)
+        kernels.categorical_nll_forward(nll, *self._top_and_total(nll, kept, x), output, x)
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
-        kernels.categorical_nll_backward(doutput, dnll, self._log_sum(dnll, kept, x), output, x)
+        kernels.categorical_nll_backward(doutput, dnll, *self._top_and_total(dnll, kept, x), output, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, levels D):  sum_i p_i i / (levels - 1)."""
@@ -188,8 +188,11 @@ class BetaBinomial(_Levels):
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ P(x|z) (rows, D).  Beyond exp(700) and exp(-700), near the ends of double precision, nothing changes."""
-        alpha, beta = np.split(np.exp(np.clip(output.real.astype(float), -700, 700)), 2, axis=1)
+        """x ~ P(x|z) (rows, D).  Where the larger of alpha and beta is beyond exp(700) or exp(-700), near the ends of
+        double precision, both are brought back by the same factor: what they are to each other counts."""
+        logs = np.stack(np.split(output.real.astype(float), 2, axis=1))
+        larger = logs.max(axis=0)
+        alpha, beta = np.exp(np.maximum(logs - larger + np.clip(larger, -700, 700), -740))
         return (rng.binomial(_STEPS, rng.beta(alpha, beta)) / _STEPS).astype(output.dtype)
 
 

@@ -24,7 +24,7 @@ from .kernels.reference.likelihoods import LOGVAR_FLOOR
 from .levels import BetaBinomial, Categorical, DiscretizedLogistic, mean_within, solve
 from .params import Array, Block, Shapes
 from .support import Reals, UnitInterval
-from .validate import choice, real, shown
+from .validate import NonFiniteError, choice, real, shown
 
 
 class Bernoulli:
@@ -49,11 +49,11 @@ class Bernoulli:
         return np.log(p / (1 - p))
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
-        kernels.bernoulli_nll_forward(nll, kept, output, x)      # keeps the means
+        kernels.bernoulli_nll_forward(nll, kept, output, x)
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
-        kernels.bernoulli_nll_backward(doutput, dnll, kept, x)
+        kernels.bernoulli_nll_backward(doutput, dnll, kept, output, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, D)."""
@@ -68,13 +68,18 @@ class Bernoulli:
 
 class Gaussian:
     """Independent Gaussian pixels with one sigma: fixed, or learned with the other parameters (then `sigma` is where
-    it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4)."""
+    it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4).
+
+    Raises ValueError unless sigma lies between 1e-30 and 1e30: beyond, 1 / sigma is no number in float32.
+    """
 
     recordable = True
     support = Reals()
 
     def __init__(self, sigma: float = 0.1, learned: bool = False) -> None:
         self.sigma = real("sigma", sigma, 0, strict=True)
+        if not 1e-30 <= self.sigma <= 1e30:
+            raise ValueError(f"sigma must lie between 1e-30 and 1e30, got {self.sigma}")
         self.name = ("gaussian-learned" if learned else "gaussian") + f":{self.sigma!r}"
         self.shapes: Shapes = {"likelihood.logvar": (1,)} if learned else {}
 
@@ -157,6 +162,9 @@ class GaussianOptimal(Gaussian):
     parameters and is saved with them, but no gradient moves it.  `fit_sigma` sets it, in the same closed form, to what
     is best for training images; `npvae.fit` calls that after each epoch, and a loop of your own has to.  (A running
     mean over batches would need a time span: over a hundred batches it is ten nats behind where training is fast.)
+
+    Where the decoder's output equals every pixel no sigma is best: nll falls without bound as sigma goes to 0, and
+    `of_batch` and `fit_sigma` raise NonFiniteError.
     """
 
     _IMAGES = 10_000      # so many tell sigma well enough: to some 0.003 nats on MNIST
@@ -166,8 +174,12 @@ class GaussianOptimal(Gaussian):
         self.name = "gaussian-optimal"
 
     def of_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
-        """nll (B, K) as `forward` leaves it, but with the sigma that is best for all of x (B, D) together."""
-        kernels.gaussian_optimal_nll_forward(nll, kept.reshape(-1)[:1], output, x)
+        """nll (B, K) as `forward` leaves it, but with the sigma that is best for all of x (B, D) together.  Raises
+        NonFiniteError."""
+        logvar = kept.reshape(-1)[:1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kernels.gaussian_optimal_nll_forward(nll, logvar, output, x)
+        self._check(logvar[0])
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
@@ -176,9 +188,18 @@ class GaussianOptimal(Gaussian):
         kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.reshape(-1)[:1], output, x)
 
     def fit_sigma(self, vae: Any, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
-        """Set the model's sigma to what is best for images x (B, D), one z ~ q(z|x) each."""
+        """Set the model's sigma to what is best for images x (B, D), one z ~ q(z|x) each.  Raises NonFiniteError."""
         residual = x - vae.reconstruct(x, rng, labels)
-        vae.parameters["likelihood.logvar"][...] = math.log(np.mean(residual * residual, dtype=float))
+        with np.errstate(divide="ignore"):
+            logvar = np.log(np.mean(residual * residual, dtype=float))
+        self._check(logvar)
+        vae.parameters["likelihood.logvar"][...] = logvar
+
+    @staticmethod
+    def _check(logvar: Any) -> None:
+        if logvar.real == -math.inf:
+            raise NonFiniteError("likelihood gaussian-optimal: the decoder's output equals x in every pixel, so "
+                                 "the best sigma is 0 and the loss minus infinity; gaussian:0.1 has one that is fixed")
 
     def after_epoch(self, vae: Any, rows: Any, rng: np.random.Generator) -> None:
         """`fit_sigma` on training data (`train.Rows`), or on 10,000 images evenly spread over them."""
@@ -209,17 +230,17 @@ class ContinuousBernoulli:
         return solve(lambda logits: self.mean(reference, logits[None])[0], mean_within(mean), -2000, 2000)
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
-        kernels.continuous_bernoulli_nll_forward(nll, kept, output, x)      # keeps the means
+        kernels.continuous_bernoulli_nll_forward(nll, kept, output, x)
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
-        kernels.continuous_bernoulli_nll_backward(doutput, dnll, kept, x)
+        kernels.continuous_bernoulli_nll_backward(doutput, dnll, kept, output, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
-        """E[x|z] (rows, D) from the decoder's output (rows, D): what the nll leaves beside itself."""
-        nll, mean = np.empty((len(output), 1), output.dtype), np.empty((len(output), 1, output.shape[1]), output.dtype)
-        kernels.continuous_bernoulli_nll_forward(nll, mean, output[:, None], np.zeros_like(output))
-        return mean[:, 0]
+        """E[x|z] (rows, D) from the decoder's output (rows, D), by what the nll leaves beside itself."""
+        nll, tail = np.empty((len(output), 1), output.dtype), np.empty((len(output), 1, output.shape[1]), output.dtype)
+        kernels.continuous_bernoulli_nll_forward(nll, tail, output[:, None], np.zeros_like(output))
+        return np.where(output.real < 0, tail[:, 0], 1 - tail[:, 0])
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ p(x|z) (rows, D), by the inverse of  F(x) = (exp(l x) - 1) / (exp(l) - 1):
@@ -256,6 +277,10 @@ def find(likelihood: str | Likelihood) -> Likelihood:
     if not colon or name not in ("gaussian", "gaussian-learned"):
         return LIKELIHOODS[choice("likelihood", likelihood, LIKELIHOODS)]()
     try:
-        return Gaussian(float(number), learned=name == "gaussian-learned")
+        sigma = float(number)
     except ValueError:
-        raise ValueError(f"likelihood {shown(likelihood)}: sigma must be a finite number more than 0") from None
+        sigma = math.nan
+    try:
+        return Gaussian(sigma, learned=name == "gaussian-learned")
+    except ValueError as error:
+        raise ValueError(f"likelihood {shown(likelihood)}: {error}") from None

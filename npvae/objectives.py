@@ -138,7 +138,7 @@ class FreeBits(Described):
         dnll = 1 / (batch * draws)
         beta = self.beta(step)
         mean = reg.sum(axis=0) / batch
-        paid = mean.real > self.bits
+        paid = ~(mean.real <= self.bits)      # so that NaN is paid for
         loss = dnll * nll.sum() + beta * np.where(paid, mean, self.bits).sum()
         return loss, dnll, np.where(paid, beta / batch, 0)
 

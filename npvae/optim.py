@@ -7,6 +7,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .kernels import reference
 from .params import Block
 from .validate import Described, integer, real
@@ -91,11 +93,14 @@ class Adam(Described):
         self.v: Block | None = None
 
     def prepare(self, parameters: Block) -> tuple[Block, Block]:
-        """The moments, made on first use.  Raises ValueError where they belong to other parameters."""
+        """The moments, made on first use.  Raises ValueError where they belong to other parameters, or where eps is
+        less than any normal number of their type."""
         if self.m is None or self.v is None:
             self.m, self.v = parameters.zeros_like(), parameters.zeros_like()
         if self.m.shapes != parameters.shapes or self.m.flat.dtype != parameters.flat.dtype:
             raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
+        if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # 0 there, and Adam's step for g = 0 is 0/0
+            raise ValueError(f"eps must be at least {least:.2g} for {parameters.flat.dtype}, got {self.eps}")
         return self.m, self.v
 
     def step(self, parameters: Block, gradients: Block, kernels: Any = reference) -> None:
@@ -108,8 +113,8 @@ class Adam(Described):
         m, v = self.prepare(parameters)
         lr, scale = self.lr(self.t), 1.0
         if self.max_norm is not None:
-            norm = gradients.norm()
-            scale = self.max_norm / norm if norm > self.max_norm else 1.0
+            largest, ratio = gradients.norm_in_parts()      # whose product may be too large for any type
+            scale = self.max_norm / largest / ratio if largest * ratio > self.max_norm else 1.0
         self.t += 1
         for name, value in parameters.items() if self.weight_decay else ():
             if name.endswith(".W"):

@@ -60,4 +60,19 @@ class Block(Mapping[str, Array]):
 
     def norm(self) -> float:
         """sqrt(sum of squares) over all tensors; NaN or infinite as soon as one entry is."""
-        return math.sqrt(np.dot(self.flat, self.flat))
+        largest, ratio = self.norm_in_parts()
+        return largest * ratio
+
+    def norm_in_parts(self) -> tuple[float, float]:
+        """s and r with norm = s r: 1 and the norm itself, or, where squares overflow or vanish, the largest entry and
+        sqrt(sum of (entry / largest)^2)."""
+        limits = np.finfo(self.flat.dtype)
+        with np.errstate(over="ignore"):
+            squares = float(np.dot(self.flat, self.flat))
+        if float(limits.tiny / limits.eps) < squares < math.inf:
+            return 1.0, math.sqrt(squares)
+        largest = float(np.max(np.abs(self.flat), initial=0))
+        if not 0 < largest < math.inf:
+            return 1.0, largest
+        scaled = self.flat / largest
+        return largest, math.sqrt(np.dot(scaled, scaled))

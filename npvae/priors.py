@@ -74,7 +74,7 @@ class Mixture:
         """What the kernels keep of each draw and of each component."""
         (B, K, Z), C = a.z.shape, self.components
         a.prior_weights = take("prior weights", B, K, C)
-        a.prior_precision, a.prior_peak = take("prior precision", C, Z), take("prior peak", C)
+        a.prior_inverse, a.prior_peak = take("prior inverse", C, Z), take("prior peak", C)
 
     def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
         """Before the encoder: it asks for no rows there."""
@@ -83,12 +83,12 @@ class Mixture:
         """After the encoder's backward pass: it asked for no rows."""
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
-        kernels.mixture_forward(a.log_p, a.prior_weights, a.prior_precision, a.prior_peak, a.z, params[self.mean],
+        kernels.mixture_forward(a.log_p, a.prior_weights, a.prior_inverse, a.prior_peak, a.z, params[self.mean],
                                 params[self.logvar], params[self.logits])
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
         kernels.mixture_backward(d.z_p, grads[self.mean], grads[self.logvar], grads[self.logits], d.log_p,
-                                 a.prior_weights, a.prior_precision, a.z, params[self.mean], params[self.logits])
+                                 a.prior_weights, a.prior_inverse, a.z, params[self.mean], params[self.logits])
 
     def sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         """z (n, Z): a component by its weight, then a draw from it."""
@@ -124,7 +124,7 @@ class Vamp:
         """Those of the kernels; equal weights pi and no bias, which stay 0; and the gradient of u."""
         (B, K, Z), D, C = a.z.shape, a.x.shape[1], self.components
         a.prior_weights = take("prior weights", B, K, C)
-        a.prior_precision, a.prior_peak = take("prior precision", C, Z), take("prior peak", C)
+        a.prior_inverse, a.prior_peak = take("prior inverse", C, Z), take("prior peak", C)
         a.prior_logits, d.prior_logits = take("prior logits", C), take("dprior logits", C)
         a.prior_bias, d.prior_bias = take("prior bias", D), take("dprior bias", D)
         d.u = take("du", C, D)
@@ -152,13 +152,13 @@ class Vamp:
 
     def forward(self, kernels: ModuleType, a: Any, params: Block) -> None:
         below = slice(len(a.x), None)
-        kernels.mixture_forward(a.log_p, a.prior_weights, a.prior_precision, a.prior_peak, a.z, a.mu[below],
+        kernels.mixture_forward(a.log_p, a.prior_weights, a.prior_inverse, a.prior_peak, a.z, a.mu[below],
                                 a.logvar[below], a.prior_logits)
 
     def backward(self, kernels: ModuleType, d: Any, a: Any, grads: Block, params: Block) -> None:
         below = slice(len(a.x), None)
         kernels.mixture_backward(d.z_p, d.mu[below], d.logvar[below], d.prior_logits, d.log_p, a.prior_weights,
-                                 a.prior_precision, a.z, a.mu[below], a.prior_logits)
+                                 a.prior_inverse, a.z, a.mu[below], a.prior_logits)
 
     def check_training(self, name: str, x: Array, scale: float) -> None:
         """Raises ValueError for training images scale * x outside [0, 1]: no u is like them."""

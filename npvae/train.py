@@ -25,16 +25,12 @@ from .model import VAE
 from .objectives import ELBO, Objective
 from .optim import Adam
 from .params import Array
-from .validate import boolean, choice, described, integer, real, shown
+from .validate import NonFiniteError, boolean, choice, described, integer, real, shown
 
 _SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
 _BLOCK = 500      # decoder rows (test images times draws) at a time
 
 Metrics = dict[str, float]
-
-
-class NonFiniteError(ArithmeticError):
-    """NaN or infinity appeared in training; the message names the step and the tensor."""
 
 
 def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
@@ -280,7 +276,7 @@ def _train(run: Run, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             callback.on_start(run)
         try:
-            with np.errstate(over="ignore", invalid="ignore"):      # every step is checked for NaN and infinity
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # every step is checked
                 while run.epoch < run.epochs and not run.stop:
                     _train_epoch(run, callbacks)
         finally:
@@ -324,9 +320,14 @@ def train_step(run: Run, index: Array) -> None:
     a, d = vae.passes(len(index), draws)
     run.train.gather(a, index, vae.engine.kernels, run.draws)
     evaluate.draw_noise(a, run.noise, vae.engine.kernels)
-    loss = vae.forward_backward(a, d, run.objective, run.step)
+    try:
+        loss = vae.forward_backward(a, d, run.objective, run.step)
+    except NonFiniteError as error:      # of a likelihood, which does not know the step
+        raise NonFiniteError(f"step {run.step}: {error}") from None
     if not (math.isfinite(loss) and vae.engine.all_finite()):
-        raise _nonfinite_error(run, loss, _first_nonfinite(vae, a))
+        tensor = _first_nonfinite(vae, a)
+        if tensor or not math.isfinite(loss) or run.optimizer.max_norm is None:      # clipping makes squares small
+            raise _nonfinite_error(run, loss, tensor)
     run.optimizer.step(vae.parameters, vae.gradients, vae.engine.kernels)
     run.batch += 1
     for name, value in (("images", len(index)), ("loss", loss * len(index)), ("nll", a.nll.sum() / draws),
@@ -367,8 +368,10 @@ def _blocks(rows: int, size: int) -> Iterator[Array]:
 
 
 def _nonfinite_error(run: Run, loss: float, tensor: str | None, where: str = "") -> NonFiniteError:
-    tensor = tensor or ("the norm of gradient or parameters" if math.isfinite(loss) else "the loss")
-    return NonFiniteError(f"step {run.step}: {where}{tensor} holds NaN or infinity; the loss is {loss}")
+    if tensor is None and math.isfinite(loss):
+        return NonFiniteError(f"step {run.step}: {where}the squares of gradient or parameters are too large for "
+                              f"{run.vae.dtype}; the loss is {loss}; Adam(max_norm=...) scales gradients down")
+    return NonFiniteError(f"step {run.step}: {where}{tensor or 'the loss'} holds NaN or infinity; the loss is {loss}")
 
 
 def _first_nonfinite(vae: VAE, a: SimpleNamespace | None = None) -> str | None:

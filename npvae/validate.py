@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class NonFiniteError(ArithmeticError):
+    """NaN or infinity appeared in training; the message names the step and the tensor."""
+
+
 def shown(value: Any) -> str:
     """`value` as it is written, on one line and cut short: an array would take many."""
     text = " ".join(repr(value).split())

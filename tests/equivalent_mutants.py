@@ -34,12 +34,6 @@ _GROUPS = {
         "kernels.reference.dense.softplus_forward: comparison: negative = a.real < 0 -> negative = a.real <= 0",
         "kernels.reference.dense.softplus_forward: constant: negative = a.real < 0 -> negative = a.real < 1",
         "kernels.reference.dense.softplus_forward: constant: negative = a.real < 0 -> negative = a.real < -1",
-        "kernels.reference.likelihoods.bernoulli_nll_forward: comparison: negative = logits.real < 0 -> "
-        "negative = logits.real <= 0",
-        "kernels.reference.likelihoods.bernoulli_nll_forward: constant: negative = logits.real < 0 -> "
-        "negative = logits.real < 1",
-        "kernels.reference.likelihoods.bernoulli_nll_forward: constant: negative = logits.real < 0 -> "
-        "negative = logits.real < -1",
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: comparison: negative = t.real < 0 -> "
         "negative = t.real <= 0",
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: constant: negative = t.real < 0 -> "
@@ -53,10 +47,12 @@ _GROUPS = {
         "kernels.reference.likelihoods.gaussian_pixel_nll_backward: constant: negative = t.real < 0 -> "
         "negative = t.real < -1"],
     "The residual is only squared.": [
-        "kernels.reference.likelihoods.gaussian_nll_forward: arithmetic: residual = x[:, None, :] - mean -> "
-        "residual = mean - x[:, None, :]",
-        "kernels.reference.likelihoods.gaussian_nll_forward: sign: residual = x[:, None, :] - mean -> "
-        "residual = -(x[:, None, :] - mean)",
+        "kernels.reference.likelihoods.gaussian_nll_forward: arithmetic: r = (x[:, None, :] - mean) * "
+        "np.exp(-0.5 * logvar) -> "
+        "r = (mean - x[:, None, :]) * np.exp(-0.5 * logvar)",
+        "kernels.reference.likelihoods.gaussian_nll_forward: sign: r = (x[:, None, :] - mean) * "
+        "np.exp(-0.5 * logvar) -> "
+        "r = -((x[:, None, :] - mean) * np.exp(-0.5 * logvar))",
         "kernels.reference.likelihoods.gaussian_pixel_nll_forward: arithmetic: residual = x[:, None, :] - "
         "output[..., :pixels] -> "
         "residual = output[..., :pixels] - x[:, None, :]",
@@ -124,8 +120,7 @@ _GROUPS = {
         "optim.Adam.prepare: name: self.m.flat.dtype != parameters.flat.dtype -> "
         "self.v.flat.dtype != parameters.flat.dtype"],
     "At norm = max_norm the factor is 1 either way.": [
-        "optim.Adam.step: comparison: self.max_norm / norm if norm > self.max_norm else 1.0 -> "
-        "self.max_norm / norm if norm >= self.max_norm else 1.0"],
+        "optim.Adam.step: comparison: largest * ratio > self.max_norm -> largest * ratio >= self.max_norm"],
     "How many rows pass at a time changes the rounding of a product at most.": [
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 501",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 499",

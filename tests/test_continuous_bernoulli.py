@@ -35,9 +35,9 @@ def bernoulli_numbers(n):
 def value_and_mean(kernels, logits, x, dtype="float64"):
     """nll and mean of one pixel for each logit."""
     logits = np.asarray(logits, dtype)[:, None, None]
-    nll, mean = np.full(logits.shape[:2], 777, dtype), np.full_like(logits, 777)
-    kernels.continuous_bernoulli_nll_forward(nll, mean, logits, np.full((len(logits), 1), x, dtype))
-    return nll[:, 0], mean[:, 0, 0]
+    nll, tail = np.full(logits.shape[:2], 777, dtype), np.full_like(logits, 777)
+    kernels.continuous_bernoulli_nll_forward(nll, tail, logits, np.full((len(logits), 1), x, dtype))
+    return nll[:, 0], np.where(logits < 0, tail, 1 - tail)[:, 0, 0]
 
 
 def exact(logit):
@@ -89,12 +89,12 @@ def test_it_is_the_bernoulli_with_the_constant_of_the_paper(kernels, logit, x):
     """log C = log [ 2 artanh(1 - 2 lambda) / (1 - 2 lambda) ], log 2 at lambda = 1/2; artanh(1 - 2 lambda) is
     -logit / 2."""
     logits, pixel = np.full((1, 1, 1), logit), np.full((1, 1), x)
-    entropy, mean = np.empty((1, 1)), np.empty((1, 1, 1))
-    kernels.bernoulli_nll_forward(entropy, mean, logits, pixel)
+    entropy, tail = np.empty((1, 1)), np.empty((1, 1, 1))
+    kernels.bernoulli_nll_forward(entropy, tail, logits, pixel)
     nll, _ = value_and_mean(kernels, [logit], x)
     log_c = math.log(logit / math.tanh(logit / 2)) if abs(logit) > 1e-300 else math.log(2)
     assert nll[0] == pytest.approx(entropy[0, 0] - log_c, abs=1e-13)
-    away = mean[0, 0, 0] - 0.5
+    away = tail[0, 0, 0] - 0.5
     if 1e-4 < abs(away) < 0.49:
         assert log_c == pytest.approx(math.log(2 * math.atanh(-2 * away) / (-2 * away)), rel=1e-10)
 

@@ -19,7 +19,7 @@ SLIPS = {
     "D8.2": (reference.adam_update, "(1 - beta2) * g * g", "(1 + beta2) * g * g"),
     "D8.3": (reference.adam_update, "lr / (1 - beta1 ** step)", "lr / (1 - beta1)"),
     "D8.4": (reference.adam_update, "np.sqrt(v) / root + eps", "(np.sqrt(v) + eps) / root"),
-    "D8.5": (Adam.step, "self.max_norm / norm if", "norm / self.max_norm if"),
+    "D8.5": (Adam.step, "self.max_norm / largest / ratio if", "ratio / self.max_norm if"),
     "D8.6": (CosineLR.__call__, "1 + math.cos", "1 - math.cos"),
     "D8.7": (StepLR.__call__, "step >= milestone", "step > milestone"),
     "D8.8": (Adam.step, "1 - lr * self.weight_decay", "1 - self.weight_decay")}

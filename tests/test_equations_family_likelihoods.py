@@ -17,15 +17,15 @@ CATEGORICAL, BETA_BINOMIAL = reference.categorical_nll_forward, reference.beta_b
 
 #: for each equation: the function, a piece of its line, and what a slip makes of it (see `test_derivations.py`)
 SLIPS = {
-    "D12.1": (CONTINUOUS, "np.log((1 - e) / t)", "np.log((1 + e) / t)"),
-    "D12.2": (reference.continuous_bernoulli_nll_backward, "(mean - x[:, None, :])", "(x[:, None, :] - mean)"),
-    "D12.3": (CONTINUOUS, "slope = slope + c * power", "slope = slope - c * power"),
+    "D12.1": (CONTINUOUS, "np.log((1 - e) / far)", "np.log((1 + e) / far)"),
+    "D12.2": (reference.continuous_bernoulli_nll_backward, "= dnll[:, :, None]", "= -dnll[:, :, None]"),
+    "D12.3": (CONTINUOUS, "slope = slope - c * power", "slope = slope + c * power"),
     "D12.4": (LOGISTIC, "below + above - inside", "below + above + inside"),
     "D12.5": (reference.discretized_logistic_nll_backward, "inside - upper", "-inside - upper"),
-    "D12.6": (CATEGORICAL, "np.sum(log_sum - taken", "np.sum(log_sum + taken"),
-    "D12.7": (reference.categorical_nll_backward, " - taken)).reshape", " + taken)).reshape"),
-    "D12.8": (BETA_BINOMIAL, "LEVELS - 1) - _log_rising(alpha", "LEVELS - 1) + _log_rising(alpha"),
-    "D12.9": (reference.beta_binomial_nll_backward, "alpha * (both", "(both"),
+    "D12.6": (CATEGORICAL, "(m - taken + np", "(m - taken - np"),
+    "D12.7": (reference.categorical_nll_backward, "np.where(taken, -others", "np.where(taken, others"),
+    "D12.8": (BETA_BINOMIAL, "(r_s - r_a - r_b)", "(r_s + r_a - r_b)"),
+    "D12.9": (reference.beta_binomial_nll_backward, "_sigmoid(share) * both", "both"),
     "D12.10": (reference.gaussian_optimal_nll_backward, "(dnll[:, :, None] + c)", "dnll[:, :, None]")}
 
 rng = np.random.default_rng(3)
@@ -65,9 +65,10 @@ def one_pixel(output, count):
 # --- the continuous Bernoulli ---
 
 def continuous(kernels, logits, x):
-    """nll and mean of one pixel, for each of its values x (N,)."""
-    mean = np.empty((len(x), 1, 1))
-    return nll_of(kernels, "continuous_bernoulli", one_pixel([logits], len(x)), x[:, None].copy(), mean)[:, 0], mean
+    """nll (N,) and mean of one pixel, for each of its values x (N,)."""
+    tail = np.empty((len(x), 1, 1))
+    nll = nll_of(kernels, "continuous_bernoulli", one_pixel([logits], len(x)), x[:, None].copy(), tail)[:, 0]
+    return nll, tail[0, 0, 0] if logits < 0 else 1 - tail[0, 0, 0]
 
 
 @equation("D12.1")
@@ -89,11 +90,11 @@ def test_the_mean_of_a_grey_pixel_is_what_the_gradient_holds_against_it():
     for kernels in KERNELS:
         for logit in (-20.0, -3.0, 0.4, 1e-9, 5.0):
             nll, mean = continuous(kernels, logit, NODES)
-            close(mean[0, 0, 0], WEIGHTS @ (NODES * np.exp(-nll)))
-        means, dlogits = np.empty_like(LOGITS), np.empty_like(LOGITS)
-        nll_of(kernels, "continuous_bernoulli", LOGITS, X, means)
-        kernels.continuous_bernoulli_nll_backward(dlogits, UPSTREAM, means, X)
-        close(dlogits, by_output("continuous_bernoulli", LOGITS, X, means))
+            close(mean, WEIGHTS @ (NODES * np.exp(-nll)))
+        tails, dlogits = np.empty_like(LOGITS), np.empty_like(LOGITS)
+        nll_of(kernels, "continuous_bernoulli", LOGITS, X, tails)
+        kernels.continuous_bernoulli_nll_backward(dlogits, UPSTREAM, tails, LOGITS, X)
+        close(dlogits, by_output("continuous_bernoulli", LOGITS, X, tails))
 
 
 @equation("D12.3")
@@ -106,7 +107,7 @@ def test_the_series_around_one_half_in_220_digits():
                 cumulant, slope = ((size.exp() - 1) / size).ln(), 1 / (1 - (-size).exp()) - 1 / size
             nll, mean = continuous(kernels, logit, np.zeros(1))
             np.testing.assert_allclose(nll[0], float(cumulant), rtol=3e-16)
-            np.testing.assert_allclose(mean[0, 0, 0], float(slope), rtol=3e-16)
+            np.testing.assert_allclose(mean, float(slope), rtol=3e-16)
 
 
 # --- 256 levels ---
@@ -134,9 +135,9 @@ def test_discretized_logistic_by_location_and_scale():
 
 
 def categorical(kernels, logits, x):
-    """nll (B, K) and log_sum (B, K, D)."""
-    log_sum = np.empty((*logits.shape[:2], x.shape[1]))
-    return nll_of(kernels, "categorical", logits, x, log_sum), log_sum
+    """nll (B, K), and top and total (2, B, K, D)."""
+    kept = np.empty((2, *logits.shape[:2], x.shape[1]))
+    return nll_of(kernels, "categorical", logits, x, *kept), kept
 
 
 @equation("D12.6")
@@ -154,9 +155,9 @@ def test_exp_of_minus_nll_is_the_chance_of_every_image_of_levels():
 def test_categorical_by_logits():
     logits, x = 3 * rng.standard_normal((2, 3, 15)), np.array([[0, 0.5, 1], [0.25, 0.25, 0.75]])      # D 3, L 5
     for kernels in KERNELS:
-        dlogits, (_, log_sum) = np.empty_like(logits), categorical(kernels, logits, x)
-        kernels.categorical_nll_backward(dlogits, UPSTREAM, log_sum, logits, x)
-        close(dlogits, by_output("categorical", logits, x, log_sum))
+        dlogits, (_, kept) = np.empty_like(logits), categorical(kernels, logits, x)
+        kernels.categorical_nll_backward(dlogits, UPSTREAM, *kept, logits, x)
+        close(dlogits, by_output("categorical", logits, x, *kept))
 
 
 @equation("D12.8")

@@ -41,12 +41,12 @@ def log_normal(z, mu, logvar):
 
 
 def mixture(kernels, z=Z, mean=MEAN, logvar=LOGVAR, logits=LOGITS):
-    """log_p (B, K), responsibilities (B, K, C), 1 / s^2 (C, Z)."""
+    """log_p (B, K), responsibilities (B, K, C), 1 / s (C, Z)."""
     dtype = np.result_type(z, mean, logvar, logits)
     log_p, weights = np.empty(z.shape[:2], dtype), np.empty((*z.shape[:2], len(mean)), dtype)
-    precision, peak = np.empty(mean.shape, dtype), np.empty(len(mean), dtype)
-    kernels.mixture_forward(log_p, weights, precision, peak, z, mean, logvar, logits)
-    return log_p, weights, precision
+    inverse, peak = np.empty(mean.shape, dtype), np.empty(len(mean), dtype)
+    kernels.mixture_forward(log_p, weights, inverse, peak, z, mean, logvar, logits)
+    return log_p, weights, inverse
 
 
 def joint(z):
@@ -131,8 +131,8 @@ def test_responsibilities_by_the_rule_of_bayes_and_as_the_share_in_the_gradient(
 def gradients(kernels):
     """dz, dmean, dlogvar, dlogits."""
     found = [np.empty_like(value) for value in (Z, MEAN, LOGVAR, LOGITS)]
-    _, weights, precision = mixture(kernels)
-    kernels.mixture_backward(*found, DLOG_P, weights, precision, Z, MEAN, LOGITS)
+    _, weights, inverse = mixture(kernels)
+    kernels.mixture_backward(*found, DLOG_P, weights, inverse, Z, MEAN, LOGITS)
     return found
 
 

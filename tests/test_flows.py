@@ -86,7 +86,8 @@ def test_log_dets_add_up_over_the_steps(posterior, seed):
             J = J[::(-1) ** t, ::(-1) ** t]
             assert not np.triu(J, 1).any(), "exactly: no dimension sees one that comes after it"
             assert np.tril(J, -1).any(axis=1)[1:].all() or flow.width < 4, "and each sees those before it"
-            assert np.allclose(np.diag(J), a.s[t, 0, 0, ::(-1) ** t].real, rtol=1e-13, atol=0)
+            s = 1 / (1 + np.exp(-a.net[t, 0, 0, 4:].real))
+            assert np.allclose(np.diag(J), s[::(-1) ** t], rtol=1e-13, atol=0)
 
 
 # --- invertibility ---
@@ -99,7 +100,7 @@ def test_a_planar_step_never_turns_back(kernels, seed, size, scale):
     rng = np.random.default_rng(seed)
     (u, w), bias, z0 = scale * rng.standard_normal((2, 4, size)), rng.standard_normal(4), rng.normal(0, 2, (4, 6, size))
     u_hat, stretch, z = np.empty((4, size)), np.empty(4), np.empty((4, 6, size))
-    log_det, tanh = np.empty((4, 6)), np.empty((4, 6))
+    log_det, pre = np.empty((4, 6)), np.empty((4, 6))
     kernels.planar_direction_forward(u_hat, stretch, u, w)
     along, length = (w * u).sum(axis=1), (w * w).sum(axis=1)
     assert np.allclose(stretch, np.logaddexp(0, along), rtol=1e-13, atol=0) and (stretch > 0).all()
@@ -107,7 +108,7 @@ def test_a_planar_step_never_turns_back(kernels, seed, size, scale):
     assert (np.abs((w * u_hat).sum(axis=1) + 1 - stretch) <= 1e-13 * size_of_terms).all()
     across = u_hat - u - ((u_hat - u) * w).sum(axis=1, keepdims=True) / length[:, None] * w
     assert (np.abs(across).max(axis=1) <= 1e-13 * (np.abs(u_hat) + np.abs(u)).max(axis=1)).all()
-    kernels.planar_forward(z, log_det, tanh, z0, u_hat, stretch, w, bias)
+    kernels.planar_forward(z, log_det, pre, z0, u_hat, stretch, w, bias)
     target = (w[:, None] * z).sum(axis=2)      # y + (stretch - 1) tanh(y + bias), y = w.z0, which grows with y
     low, high = target - np.abs(stretch - 1)[:, None] - 1, target + np.abs(stretch - 1)[:, None] + 1
     for _ in range(200):
@@ -130,8 +131,8 @@ def test_planar_steps_of_extreme_parameters(kernels, dtype):
     exact = np.logaddexp(0, along.astype(float))
     assert np.allclose(stretch, exact, rtol=digits, atol=0) and (u_hat[:, 1] == 1).all()
     assert np.allclose(u_hat[:, 0], exact - 1, rtol=digits, atol=digits * 1)
-    z, log_det, tanh = np.empty_like(z0), np.empty((7, 1), dtype), np.empty((7, 1), dtype)
-    kernels.planar_forward(z, log_det, tanh, z0, u_hat, stretch, w, np.zeros(7, dtype))
+    z, log_det, pre = np.empty_like(z0), np.empty((7, 1), dtype), np.empty((7, 1), dtype)
+    kernels.planar_forward(z, log_det, pre, z0, u_hat, stretch, w, np.zeros(7, dtype))
     assert np.allclose(log_det[:, 0], np.log(exact), rtol=digits, atol=digits)      # at tanh' = 1
 
 
@@ -155,7 +156,7 @@ def test_an_autoregressive_flow_can_be_inverted(seed):
         for j in range(Z)[::(-1) ** t]:
             a.z_at[t][...] = found
             flow.step(vae.kernels, a, t, vae.parameters)
-            s, m = a.s[t, :, :, j], a.net[t, :, :, j]
+            s, m = 1 / (1 + np.exp(-a.net[t, :, :, Z + j])), a.net[t, :, :, j]
             found[:, :, j] = (z[:, :, j] - (1 - s) * m) / s
         z = found
     assert np.abs(z - z0).max() <= 1e-10 * np.exp(-a.log_det_at.sum(axis=0)).max()

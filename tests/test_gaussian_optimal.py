@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npvae import ELBO, IWAE, VAE, Callback, Checkpoint, FreeBits, GaussianOptimal, fit
+from npvae import ELBO, IWAE, VAE, Callback, Checkpoint, FreeBits, GaussianOptimal, NonFiniteError, fit
 from npvae.kernels import fused, reference
 from npvae.lanes import Direct
 from npvae.train import _SIGMA, stream
@@ -182,3 +182,19 @@ def test_new_images_have_the_model_s_sigma():
     vae.parameters["likelihood.logvar"][...] = 2 * math.log(0.3)
     means, drawn = (vae.sample(4000, np.random.default_rng(1), mean=mean) for mean in (True, False))
     assert (drawn - means).std() == pytest.approx(0.3, rel=5 / math.sqrt(2 * drawn.size))
+
+
+@NAMES
+def test_without_any_residual_there_is_no_best_sigma(kernels):
+    """Black images and a decoder that says black: nll has no least value.  Nothing is changed before that is said."""
+    vae = VAE(D, (6,), Z, likelihood="gaussian-optimal", kernels=kernels)
+    vae.parameters["output.W"][...] = vae.parameters["output.b"][...] = 0
+    black, before = np.zeros((8, D), np.uint8), vae.parameters.flat.copy()
+    says = "likelihood gaussian-optimal: the decoder's output equals x in every pixel, so the best sigma is 0"
+    with pytest.raises(NonFiniteError, match=f"^{says}"):
+        vae.loss_and_gradients(black / np.float32(255), np.zeros((8, 1, Z)))
+    with pytest.raises(NonFiniteError, match=f"^{says}"):
+        vae.likelihood.fit_sigma(vae, black / np.float32(255), np.random.default_rng(0))
+    with pytest.raises(NonFiniteError, match=f"^step 0: {says}"):
+        fit(vae, black, black, 1, 4)
+    assert np.array_equal(vae.parameters.flat, before)

@@ -92,12 +92,13 @@ def test_conjugate_in_conjugate_out(name, seed):
 @pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
 def test_bernoulli_at_chosen_logits(module, x):
     logits, x = POINTS[:, :, None], np.full((len(POINTS), 1), x)
-    nll, mean, dlogits = np.full((len(POINTS), 1), 777.0), -POINTS[:, :, None], np.full(logits.shape, 777.0)
-    module.bernoulli_nll_forward(nll, mean, logits, x)
-    expected, p = np.vectorize(softplus)(POINTS) - x * POINTS, np.exp(-np.vectorize(softplus)(-POINTS))
-    assert np.allclose(nll, expected, rtol=1e-14, atol=1e-14) and np.allclose(mean[:, 0], p, rtol=1e-14, atol=1e-300)
-    module.bernoulli_nll_backward(dlogits, np.full(nll.shape, 3.0), mean, x)
-    assert np.allclose(dlogits[:, 0], 3 * (p - x), rtol=1e-13, atol=1e-300)
+    nll, tail, dlogits = np.full((len(POINTS), 1), 777.0), -POINTS[:, :, None], np.full(logits.shape, 777.0)
+    module.bernoulli_nll_forward(nll, tail, logits, x)
+    p, q = (np.exp(-np.vectorize(softplus)(sign * POINTS)) for sign in (-1, 1))      # of white and of black
+    expected = (1 - x) * np.vectorize(softplus)(POINTS) + x * np.vectorize(softplus)(-POINTS)
+    assert np.allclose(nll, expected, rtol=1e-14, atol=0) and np.allclose(tail[:, 0], np.minimum(p, q), 1e-14, 1e-300)
+    module.bernoulli_nll_backward(dlogits, np.full(nll.shape, 3.0), tail, logits, x)
+    assert np.allclose(dlogits[:, 0], 3 * (p * (1 - x) - q * x), rtol=1e-13, atol=1e-300)
 
 
 @MODULES

@@ -208,3 +208,9 @@ def test_bad_arguments_are_named(make, error, says):
     with pytest.raises(error) as caught:
         make()
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_free_bits_hide_no_nan():
+    """NaN is not more than `bits`: it would have cost nothing."""
+    loss, _, dkl = FreeBits(0.5)(np.ones((2, 1)), np.array([[1.0, np.nan], [1.0, 0.0]]), 0)
+    assert np.isnan(loss) and dkl.all()

@@ -179,3 +179,31 @@ def test_annealing_stays_between_zero_and_beta(total, cycles, ratio, step):
     for schedule in (CyclicalAnnealing(total, cycles, ratio, 0.7), LinearAnnealing(total, 0.7)):
         assert 0 <= schedule(step) <= 0.7
         assert schedule(0) == 0 and schedule(total) == 0.7
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+@pytest.mark.parametrize("dtype, size", [("float32", 1e20), ("float32", 1e-30), ("float64", 1e160), ("float64", 1e308),
+                                         ("float64", 1e-200)])
+def test_clipping_where_squares_overflow_or_vanish(dtype, size, kernels):
+    """A gradient 3, -4 of any size is clipped to the same, and the first step goes by lr; the norm is its own."""
+    shapes = {"W": (2,), "b": (3,)}
+    parameters, gradients = Block(shapes, dtype), Block(shapes, dtype)
+    gradients["W"][...] = np.array([3, -4]) * (size / 5)
+    largest, ratio = gradients.norm_in_parts()
+    assert largest / size * ratio == pytest.approx(1, rel=1e-6) and gradients.norm() == pytest.approx(size, rel=1e-6)
+    optimizer = Adam(0.5, max_norm=0.1 * min(size, 1))
+    optimizer.step(parameters, gradients, load(kernels))
+    moments = 0.1 * optimizer.max_norm * np.array([0.6, -0.8])
+    assert np.allclose(optimizer.m["W"], moments, rtol=1e-5, atol=0) and not optimizer.m["b"].any()
+    if size > 1:
+        assert np.allclose(parameters["W"], [-0.5, 0.5], rtol=1e-5)
+    for bad in (np.inf, np.nan):
+        gradients["b"][1] = bad
+        assert not np.isfinite(gradients.norm())
+
+
+def test_an_eps_that_vanishes_in_the_parameters_type_is_refused():
+    """It would make 0/0 of a gradient that is 0."""
+    with pytest.raises(ValueError, match="^eps must be at least 1.2e-38 for float32, got 1e-300"):
+        Adam(eps=1e-300).prepare(Block({"W": (2,)}, "float32"))
+    Adam(eps=1e-300).prepare(Block({"W": (2,)}, "float64"))

@@ -484,3 +484,29 @@ def test_a_step_allocates_nothing(objective, draws, binarize, most, threads):
         finally:
             tracemalloc.stop()
     assert peak < most * 1024
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_a_kl_that_its_type_cannot_hold_stops_the_run(kernels):
+    """exp(100) is no number of single precision: the loss must not be some large one."""
+    vae = small(kernels=kernels, dtype="float32")
+    vae.parameters["logvar.b"][...] = 100
+    with pytest.raises(NonFiniteError, match="^step 0: "):
+        fit(vae, X, X_TEST, 1, 4)
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "numba"])
+def test_a_gradient_whose_square_overflows_stops_the_run_unless_it_is_clipped(kernels):
+    """A loss scaled by 1e25 has the same clipped gradient; without clipping Adam's v would be infinite for ever."""
+    class Steep(ELBO):
+        def __call__(self, nll, reg, step):
+            return tuple(1e25 * value for value in super().__call__(nll, reg, step))
+
+    found = []
+    for objective in (ELBO(), Steep()):
+        vae = small(kernels=kernels, dtype="float32")
+        fit(vae, X, X_TEST, 1, 4, Adam(1e-3, max_norm=1e-3), objective)
+        found.append(vae.parameters.flat.copy())
+    assert np.allclose(*found, rtol=1e-4, atol=1e-6)
+    with pytest.raises(NonFiniteError, match="^step 0: the squares of .* are too large for float32"):
+        fit(small(kernels=kernels, dtype="float32"), X, X_TEST, 1, 4, objective=Steep())

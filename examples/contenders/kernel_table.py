@@ -40,13 +40,13 @@ SHAPES: dict[str, dict[str, str]] = {
     "append_labels": {"out": "BA", "x": "BD", "labels": "B"},
     **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), _ACTIVATION),
     "mask": {"out": "DH", "W": "DH", "mask": "DH", "a": "DB", "b": "BH"},      # a = x^T and b = dpre, of mask_backward
-    "bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
+    "bernoulli_nll": {"nll": "BK", "tail": "BKD", "logits": "BKD", "x": "BD"},
     "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},
     "gaussian_pixel_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
     "gaussian_optimal_nll": {"nll": "BK", "logvar": "1", "mean": "BKD", "x": "BD"},
-    "continuous_bernoulli_nll": {"nll": "BK", "mean": "BKD", "logits": "BKD", "x": "BD"},
+    "continuous_bernoulli_nll": {"nll": "BK", "tail": "BKD", "logits": "BKD", "x": "BD"},
     "discretized_logistic_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
-    "categorical_nll": {"nll": "BK", "log_sum": "BKD", "logits": "BKL", "x": "BD"},
+    "categorical_nll": {"nll": "BK", "top": "BKD", "total": "BKD", "logits": "BKL", "x": "BD"},
     "beta_binomial_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
     "reparameterize": {"z": "BKZ", "mu": "BZ", "logvar": "BZ", "eps": "BKZ"},
     "gaussian_kl": {"kl": "BZ", "mu": "BZ", "logvar": "BZ"},
@@ -54,12 +54,12 @@ SHAPES: dict[str, dict[str, str]] = {
     "log_q": {"log_q": "BK", "logvar": "BZ", "eps": "BKZ"},
     "standard_normal": {"log_p": "BK", "z": "BKZ"},
     "gaussian_log_density": {"log_p": "B", "z": "BZ", "mu": "BZ", "logvar": "BZ"},
-    "mixture": {"log_p": "BK", "weights": "BKC", "precision": "CZ", "peak": "C", "z": "BKZ", "mean": "CZ",
+    "mixture": {"log_p": "BK", "weights": "BKC", "inverse": "CZ", "peak": "C", "z": "BKZ", "mean": "CZ",
                 "logvar": "CZ", "logits": "C"},
     "planar_direction": {"u_hat": "BZ", "stretch": "B", "u": "BZ", "w": "BZ"},
-    "planar": {"z": "BKZ", "log_det": "BK", "tanh": "BK", "z0": "BKZ", "u_hat": "BZ", "stretch": "B", "w": "BZ",
+    "planar": {"z": "BKZ", "log_det": "BK", "pre": "BK", "z0": "BKZ", "u_hat": "BZ", "stretch": "B", "w": "BZ",
                "bias": "B"},
-    "gate": {"z": "BKZ", "log_det": "BK", "s": "BKZ", "z0": "BKZ", "net": "BK2"},
+    "gate": {"z": "BKZ", "log_det": "BK", "z0": "BKZ", "net": "BK2"},
     "importance_bound": {"bound": "B", "weights": "BK", "log_w": "BK"},
     "path_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
     "path_q": {"log_q": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
@@ -69,8 +69,8 @@ SHAPES: dict[str, dict[str, str]] = {
     "gather_binarized": {"x": "BD", "rows": "ND", "index": "B", "noise": "BD"},
     "box_muller": {"eps": "E", "uniform": "E"}}
 #: where the forward kernel writes more than one array
-_OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 2,
-            "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 3, "importance_bound": 2}
+_OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 3,
+            "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 2, "importance_bound": 2}
 _IN_PLACE = {"adam_update": ("theta", "m", "v")}
 _SCALARS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "scale": 1 / 255, "step": 7}
 
@@ -93,7 +93,7 @@ def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> 
         return rng.integers(0, 10, shape)
     if argument == "mask":
         return rng.random(shape) < 0.5
-    if argument in ("x", "noise", "uniform", "v", "weights", "stretch", "dnll", "dlog_ratio"):
+    if argument in ("x", "noise", "uniform", "v", "weights", "stretch", "total", "dnll", "dlog_ratio"):
         return rng.random(shape, dtype=np.float32)
     return np.float32(0.5) * rng.standard_normal(shape, dtype=np.float32)
 

@@ -1,7 +1,7 @@
 """Bias and activation, fused: one pass that adds the bias, applies f and writes; one that makes dpre and db."""
 from ..reference.dense import LEAKY_SLOPE
 from .compile import jit
-from .elementary import exp, expm1, log1p_unit
+from .elementary import exp_unit, expm1, log1p_unit
 
 
 @jit
@@ -105,7 +105,7 @@ def sigmoid_forward(out, pre, b):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             a = pre[i, j] + b[j]
-            e = exp(a if a < zero else -a)
+            e = exp_unit(a if a < zero else -a)
             out[i, j] = (e if a < zero else one) / (one + e)
 
 
@@ -125,7 +125,7 @@ def softplus_forward(out, pre, b):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             a = pre[i, j] + b[j]
-            out[i, j] = (zero if a < zero else a) + log1p_unit(exp(a if a < zero else -a))
+            out[i, j] = (zero if a < zero else a) + log1p_unit(exp_unit(a if a < zero else -a))
 
 
 @jit

@@ -1,16 +1,23 @@
 """exp, expm1, log and log1p as arithmetic that LLVM can vectorise.
 
-    exp(x), expm1(x)     any x; beyond the largest argument they saturate instead of overflowing
+    exp(x), expm1(x)     any x
+    excess(x)            exp(x) - 1 - x, any x
+    exp_unit(x)          exp(x), x <= 0
     log1p_unit(e)        0 <= e <= 1
     log(x)               x > 0, normal
+    difference(a, b)     a - b, taken first
+    scaled(x, factor)    x * factor, taken first
     log_unit(x)          0 < x <= 1, normal, single precision only
     turn(v)              cos(2 pi v), sin(2 pi v), 0 <= v <= 1, single precision only
 
-NaN passes through, but for log and log_unit, where it is some number.
+NaN passes through, but for log and log_unit, where it is some number.  What is too large for its type is infinite.
+What is smaller than the least normal number (1e-38, 2e-308) is 0: subnormal numbers are slow, and a trained decoder is
+that sure of its black pixels.
 
 Range reduction: x = n log 2 + r with n an integer and |r| <= log(2) / 2, so exp(x) = 2^n exp(r); log 2 stands in two
 parts, the first with few enough bits that n times it is exact.  exp(r) is its Taylor series, cut where the next term
-is below half a unit in the last place; 2^n is made by writing n into the exponent bits.
+is below half a unit in the last place; 2^n is made by writing n into the exponent bits.  (At the upper end 2^n itself
+is too large for its type, exp(x) is not: half of it is taken there, and doubled at last.)
 
 log1p(e) in double precision is 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, cut likewise.
 """
@@ -23,17 +30,27 @@ from .compile import STRICT, inlined
 _f, _d = np.float32, np.float64
 _LOG2E_F, _HIGH_F, _LOW_F = _f(1.4426950408889634), _f(0.693359375), _f(-2.12194440e-4)
 _LOG2E_D, _HIGH_D, _LOW_D = 1.4426950408889634, 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_LEAST_F, _MOST_F = _f(-87.0), _f(88.0)
-_LEAST_D, _MOST_D = -708.0, 709.0
+_LEAST_F, _MOST_F = _f(-87.33654), _f(88.72283)      # between them exp(x) is a normal number
+_MOST_S_F, _MOST_S_D = _f(2.0 ** 127), 2.0 ** 1023
+_LEAST_D, _MOST_D = -708.3964185322641, 709.782712893384
 
 
 @inlined
-def _expm1_f(x):
-    """s = 2^n and q = exp(r) - 1 = r + r^2 (1/2! + r/3! + ... + r^5/7!), so that exp(x) = s q + s."""
-    # Comparisons that NaN fails and leaves alone; n is kept in range for it all the same, as a cast needs a number.
-    x = _LEAST_F if x < _LEAST_F else (_MOST_F if x > _MOST_F else x)
-    n = np.rint(x * _LOG2E_F)
-    n = n if n > _f(-126) else _f(-126)
+def difference(a, b):
+    """a - b.  A kernel may reorder its own sums, and of (a - b) - c with large a and b nothing be left: the outer
+    difference has to be one of these, too, or LLVM makes a - (b + c) of it."""
+    return a - b
+
+
+@inlined
+def scaled(x, factor):
+    """x * factor.  A kernel may reorder its own products: x * (factor * factor) overflows where factor is large."""
+    return x * factor
+
+
+@inlined
+def _series_f(x, n):
+    """s = 2^n,  r = x - n log 2,  t = exp(r) - 1 - r = r^2 (1/2! + r/3! + ... + r^5/7!):  exp(x) = s (t + r) + s."""
     r = x - n * _HIGH_F - n * _LOW_F
     s = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
     p = _f(1 / 5040) * r + _f(1 / 720)
@@ -41,15 +58,12 @@ def _expm1_f(x):
     p = p * r + _f(1 / 24)
     p = p * r + _f(1 / 6)
     p = p * r + _f(1 / 2)
-    return s, r * r * p + r
+    return s, r, r * r * p
 
 
 @inlined
-def _expm1_d(x):
+def _series_d(x, n):
     """The same in double precision, up to r^11/13!."""
-    x = _LEAST_D if x < _LEAST_D else (_MOST_D if x > _MOST_D else x)
-    n = np.rint(x * _LOG2E_D)
-    n = n if n > -1022.0 else -1022.0
     r = x - n * _HIGH_D - n * _LOW_D
     s = np.int64((np.int64(n) + np.int64(1023)) << np.int64(52)).view(np.float64)
     p = 1 / 6227020800 * r + 1 / 479001600
@@ -63,7 +77,40 @@ def _expm1_d(x):
     p = p * r + 1 / 24
     p = p * r + 1 / 6
     p = p * r + 1 / 2
-    return s, r * r * p + r
+    return s, r, r * r * p
+
+
+# NaN fails the comparisons with n and is left with the least, as a cast needs a number; x is still NaN.
+
+@inlined
+def _below_f(x):
+    n = np.rint(x * _LOG2E_F)
+    return _series_f(x, n if n > _f(-126) else _f(-126))
+
+
+@inlined
+def _below_d(x):
+    n = np.rint(x * _LOG2E_D)
+    return _series_d(x, n if n > -1022.0 else -1022.0)
+
+
+@inlined
+def _any_f(x):
+    """Half of s, and 2, where n = 128; else s and 1."""
+    n = np.rint(x * _LOG2E_F)
+    n = n if n > _f(-126) else _f(-126)
+    n = n if n < _f(128) else _f(128)
+    s, r, t = _series_f(x, n)
+    return (_MOST_S_F, r, t, _f(2)) if n > _f(127) else (s, r, t, _f(1))
+
+
+@inlined
+def _any_d(x):
+    n = np.rint(x * _LOG2E_D)
+    n = n if n > -1022.0 else -1022.0
+    n = n if n < 1024.0 else 1024.0
+    s, r, t = _series_d(x, n)
+    return (_MOST_S_D, r, t, 2.0) if n > 1023.0 else (s, r, t, 1.0)
 
 
 @inlined
@@ -111,8 +158,16 @@ def exp(x):
     """exp(x)."""
 
 
+def exp_unit(x):
+    """exp(x) for x <= 0."""
+
+
 def expm1(x):
     """exp(x) - 1, without losing the digits of a small x."""
+
+
+def excess(x):
+    """exp(x) - 1 - x, without losing the digits of a small x."""
 
 
 def log1p_unit(e):
@@ -126,24 +181,54 @@ def log(x):
 @overload(exp, jit_options=STRICT)
 def _exp_by_type(x):
     def single(x):
-        s, q = _expm1_f(x)
-        return s * q + s
+        s, r, t, d = _any_f(x)
+        y = (s * (t + r) + s) * d
+        return _f(0) if x < _LEAST_F else (_f(np.inf) if x > _MOST_F else y)
 
     def double(x):
-        s, q = _expm1_d(x)
-        return s * q + s
+        s, r, t, d = _any_d(x)
+        y = (s * (t + r) + s) * d
+        return 0.0 if x < _LEAST_D else (np.inf if x > _MOST_D else y)
+    return single if x == numba.float32 else double
+
+
+@overload(exp_unit, jit_options=STRICT)
+def _exp_unit_by_type(x):
+    def single(x):
+        s, r, t = _below_f(x)
+        return _f(0) if x < _LEAST_F else s * (t + r) + s
+
+    def double(x):
+        s, r, t = _below_d(x)
+        return 0.0 if x < _LEAST_D else s * (t + r) + s
     return single if x == numba.float32 else double
 
 
 @overload(expm1, jit_options=STRICT)
 def _expm1_by_type(x):
     def single(x):
-        s, q = _expm1_f(x)
-        return s * q + (s - _f(1))
+        s, r, t, d = _any_f(x)
+        y = (s * (t + r) + (s - _f(1))) * d
+        return _f(-1) if x < _LEAST_F else (_f(np.inf) if x > _MOST_F else y)
 
     def double(x):
-        s, q = _expm1_d(x)
-        return s * q + (s - 1.0)
+        s, r, t, d = _any_d(x)
+        y = (s * (t + r) + (s - 1.0)) * d
+        return -1.0 if x < _LEAST_D else (np.inf if x > _MOST_D else y)
+    return single if x == numba.float32 else double
+
+
+@overload(excess, jit_options=STRICT)
+def _excess_by_type(x):
+    def single(x):
+        s, r, t, d = _any_f(x)
+        y = t if r == x else (s * (t + r) + (s - _f(1))) * d - x
+        return _f(-1) - x if x < _LEAST_F else (_f(np.inf) if x > _MOST_F else y)
+
+    def double(x):
+        s, r, t, d = _any_d(x)
+        y = t if r == x else (s * (t + r) + (s - 1.0)) * d - x
+        return -1.0 - x if x < _LEAST_D else (np.inf if x > _MOST_D else y)
     return single if x == numba.float32 else double
 
 

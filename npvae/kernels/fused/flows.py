@@ -2,7 +2,7 @@
 import math
 
 from .compile import jit
-from .elementary import exp, expm1, log1p_unit
+from .elementary import exp_unit, expm1, log1p_unit
 
 
 @jit
@@ -13,7 +13,7 @@ def planar_direction_forward(u_hat, stretch, u, w):
         for j in range(w.shape[1]):
             a += w[b, j] * u[b, j]
             n += w[b, j] * w[b, j]
-        log1p = log1p_unit(exp(a if a < zero else -a))
+        log1p = log1p_unit(exp_unit(a if a < zero else -a))
         stretch[b] = (zero if a < zero else a) + log1p
         c = ((-a if a < zero else zero) + log1p - one) / n
         for j in range(w.shape[1]):
@@ -30,7 +30,7 @@ def planar_direction_backward(du, dw, du_hat, dstretch, u, w):
             n += w[b, j] * w[b, j]
             dpull += du_hat[b, j] * w[b, j]
         dpull /= n
-        e = exp(a if a < zero else -a)
+        e = exp_unit(a if a < zero else -a)
         c = ((-a if a < zero else zero) + log1p_unit(e) - one) / n
         da = ((e if a < zero else one) * dstretch[b] - (one if a < zero else e) * dpull) / (one + e)
         dn = -dpull * c
@@ -40,25 +40,25 @@ def planar_direction_backward(du, dw, du_hat, dstretch, u, w):
 
 
 @jit
-def planar_forward(z, log_det, tanh, z0, u_hat, stretch, w, bias):
-    zero, one, two = z.dtype.type(0), z.dtype.type(1), z.dtype.type(2)
+def planar_forward(z, log_det, pre, z0, u_hat, stretch, w, bias):
+    zero, one, two, four = z.dtype.type(0), z.dtype.type(1), z.dtype.type(2), z.dtype.type(4)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
             a = zero
             for j in range(z.shape[2]):
                 a += w[b, j] * z0[b, k, j]
             a += bias[b]
-            m = expm1(two * a if a < zero else -two * a)      # as in `tanh_forward`
-            t = m / (two + m) if a < zero else -m / (two + m)
+            e, m = exp_unit(two * a if a < zero else -two * a), expm1(two * a if a < zero else -two * a)
+            t = m / (two + m) if a < zero else -m / (two + m)      # as in `tanh_forward`
             for j in range(z.shape[2]):
                 z[b, k, j] = z0[b, k, j] + u_hat[b, j] * t
-            tanh[b, k] = t
-            log_det[b, k] = math.log(t * t + (one - t) * (one + t) * stretch[b])      # one for all dimensions
+            pre[b, k] = a
+            log_det[b, k] = math.log(t * t + four * e / ((one + e) * (one + e)) * stretch[b])      # one for all j
 
 
 @jit
-def planar_backward(dz0, du_hat, dstretch, dw, dbias, dz, dlog_det, tanh, z0, u_hat, stretch, w):
-    zero, one, two = dz.dtype.type(0), dz.dtype.type(1), dz.dtype.type(2)
+def planar_backward(dz0, du_hat, dstretch, dw, dbias, dz, dlog_det, pre, z0, u_hat, stretch, w):
+    zero, one, two, four = dz.dtype.type(0), dz.dtype.type(1), dz.dtype.type(2), dz.dtype.type(4)
     for b in range(dz.shape[0]):
         dstretch[b] = zero
         dbias[b] = zero
@@ -66,8 +66,9 @@ def planar_backward(dz0, du_hat, dstretch, dw, dbias, dz, dlog_det, tanh, z0, u_
             du_hat[b, j] = zero
             dw[b, j] = zero
         for k in range(dz.shape[1]):
-            t = tanh[b, k]
-            slope = (one - t) * (one + t)
+            a = pre[b, k]
+            e, m = exp_unit(two * a if a < zero else -two * a), expm1(two * a if a < zero else -two * a)
+            t, slope = (m / (two + m) if a < zero else -m / (two + m)), four * e / ((one + e) * (one + e))
             ddet = dlog_det[b, k] / (t * t + slope * stretch[b])
             dt = zero
             for j in range(dz.shape[2]):
@@ -82,29 +83,31 @@ def planar_backward(dz0, du_hat, dstretch, dw, dbias, dz, dlog_det, tanh, z0, u_
 
 
 @jit
-def gate_forward(z, log_det, s, z0, net):
+def gate_forward(z, log_det, z0, net):
     zero, one, size = z.dtype.type(0), z.dtype.type(1), z.shape[2]
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
             total = zero
             for j in range(size):
-                g = net[b, k, size + j]
-                e = exp(g if g < zero else -g)
-                share = one / (one + e)
-                s[b, k, j] = e * share if g < zero else share
-                z[b, k, j] = s[b, k, j] * z0[b, k, j] + (share if g < zero else e * share) * net[b, k, j]
+                m, g = net[b, k, j], net[b, k, size + j]
+                e = exp_unit(g if g < zero else -g)
+                more = one / (one + e)
+                s, rest = (e * more, more) if g < zero else (more, e * more)
+                z[b, k, j] = s * z0[b, k, j] + rest * m
                 total += (-g if g < zero else zero) + log1p_unit(e)
             log_det[b, k] = -total
 
 
 @jit
-def gate_backward(dz0, dnet, dz, dlog_det, s, z0, net):
-    one, size = dz.dtype.type(1), dz.shape[2]
+def gate_backward(dz0, dnet, dz, dlog_det, z0, net):
+    zero, one, size = dz.dtype.type(0), dz.dtype.type(1), dz.shape[2]
     for b in range(dz.shape[0]):
         for k in range(dz.shape[1]):
             for j in range(size):
-                rest = one - s[b, k, j]
-                dz0[b, k, j] = s[b, k, j] * dz[b, k, j]
+                m, g = net[b, k, j], net[b, k, size + j]
+                e = exp_unit(g if g < zero else -g)
+                more = one / (one + e)
+                s, rest = (e * more, more) if g < zero else (more, e * more)
+                dz0[b, k, j] = s * dz[b, k, j]
                 dnet[b, k, j] = rest * dz[b, k, j]
-                dnet[b, k, size + j] = rest * (s[b, k, j] * (z0[b, k, j] - net[b, k, j]) * dz[b, k, j]
-                                               + dlog_det[b, k])
+                dnet[b, k, size + j] = rest * (s * (z0[b, k, j] - m) * dz[b, k, j] + dlog_det[b, k])

@@ -3,63 +3,67 @@ import math
 
 from ..reference.likelihoods import COTH, LOG_2PI, LOGVAR_FLOOR
 from .compile import jit
-from .elementary import exp, log, log1p_unit
+from .elementary import difference, exp_unit, log, log1p_unit, scaled
 
 _SLOPE = COTH[::-1]      # of the two series of the continuous Bernoulli, the last coefficient first
 _CUMULANT = tuple(c / (2 * k) for k, c in enumerate(COTH, 1))[::-1]
 
 
 @jit
-def bernoulli_nll_forward(nll, mean, logits, x):
+def bernoulli_nll_forward(nll, tail, logits, x):
     zero, one = nll.dtype.type(0), nll.dtype.type(1)
     for b in range(logits.shape[0]):
         for k in range(logits.shape[1]):
             total = zero
             for d in range(logits.shape[2]):
                 logit = logits[b, k, d]
-                e = exp(logit if logit < zero else -logit)
-                total += (zero if logit < zero else logit) + log1p_unit(e) - x[b, d] * logit
-                mean[b, k, d] = (e if logit < zero else one) / (one + e)
+                t = -logit if logit < zero else logit
+                e = exp_unit(-t)
+                total += t * (x[b, d] if logit < zero else one - x[b, d]) + log1p_unit(e)
+                tail[b, k, d] = e / (one + e)
             nll[b, k] = total
 
 
 @jit
-def bernoulli_nll_backward(dlogits, dnll, mean, x):
-    for b in range(mean.shape[0]):
-        for k in range(mean.shape[1]):
+def bernoulli_nll_backward(dlogits, dnll, tail, logits, x):
+    zero, one = dnll.dtype.type(0), dnll.dtype.type(1)
+    for b in range(tail.shape[0]):
+        for k in range(tail.shape[1]):
             upstream = dnll[b, k]
-            for d in range(mean.shape[2]):
-                dlogits[b, k, d] = upstream * (mean[b, k, d] - x[b, d])
+            for d in range(tail.shape[2]):
+                t = tail[b, k, d]
+                rest = difference(difference(one, x[b, d]), t)
+                dlogits[b, k, d] = upstream * (t - x[b, d] if logits[b, k, d] < zero else rest)
 
 
 @jit
 def gaussian_nll_forward(nll, mean, x, logvar):
     zero, half = nll.dtype.type(0), nll.dtype.type(0.5)
-    precision = nll.dtype.type(math.exp(-logvar[0]))
+    inverse = nll.dtype.type(math.exp(-0.5 * logvar[0]))
     constant = nll.dtype.type(mean.shape[2] * (logvar[0] + LOG_2PI))
     for b in range(mean.shape[0]):
         for k in range(mean.shape[1]):
             total = zero
             for d in range(mean.shape[2]):
-                residual = x[b, d] - mean[b, k, d]
-                total += residual * residual
-            nll[b, k] = half * (total * precision + constant)
+                r = scaled(x[b, d] - mean[b, k, d], inverse)
+                total += r * r
+            nll[b, k] = half * (total + constant)
 
 
 @jit
 def gaussian_nll_backward(dmean, dlogvar, dnll, mean, x, logvar):
     zero = dnll.dtype.type(0)
-    precision = dnll.dtype.type(math.exp(-logvar[0]))
+    inverse = dnll.dtype.type(math.exp(-0.5 * logvar[0]))
     gradient = 0.0
     for b in range(mean.shape[0]):
         for k in range(mean.shape[1]):
             upstream = dnll[b, k]
             squares = zero
             for d in range(mean.shape[2]):
-                residual = mean[b, k, d] - x[b, d]
-                squares += residual * residual
-                dmean[b, k, d] = upstream * precision * residual
-            gradient += upstream * 0.5 * (mean.shape[2] - squares * precision)
+                r = scaled(mean[b, k, d] - x[b, d], inverse)
+                squares += r * r
+                dmean[b, k, d] = upstream * scaled(r, inverse)
+            gradient += upstream * 0.5 * (mean.shape[2] - squares)
     dlogvar[0] = gradient
 
 
@@ -75,7 +79,7 @@ def gaussian_pixel_nll_forward(nll, output, x):
             for d in range(x.shape[1]):
                 residual = x[b, d] - mean[d]
                 t = s[d] - floor
-                e = exp(t if t < zero else -t)
+                e = exp_unit(t if t < zero else -t)
                 # exp(-softplus(t)) = 1 / (1 + exp(t)): no further exponential
                 precision = floor_precision * (one if t < zero else e) / (one + e)
                 softplus = (zero if t < zero else t) + log1p_unit(e)
@@ -95,7 +99,7 @@ def gaussian_pixel_nll_backward(doutput, dnll, output, x):
             for d in range(x.shape[1]):
                 residual = mean[d] - x[b, d]
                 t = s[d] - floor
-                e = exp(t if t < zero else -t)
+                e = exp_unit(t if t < zero else -t)
                 precision = floor_precision * (one if t < zero else e) / (one + e)
                 sigmoid = (e if t < zero else one) / (one + e)
                 dmean[d] = upstream * residual * precision
@@ -124,26 +128,26 @@ def gaussian_optimal_nll_forward(nll, logvar, mean, x):
 
 @jit
 def gaussian_optimal_nll_backward(dmean, dnll, logvar, mean, x):
-    """Each dmean holds its residual until c, a sum over the whole batch, is known."""
-    zero, precision = dnll.dtype.type(0), math.exp(-logvar[0])
+    """Each dmean holds its r until c, a sum over the whole batch, is known."""
+    zero, inverse = dnll.dtype.type(0), dnll.dtype.type(math.exp(-0.5 * logvar[0]))
     total = 0.0
     for b in range(mean.shape[0]):
         for k in range(mean.shape[1]):
             squares = zero
             for d in range(mean.shape[2]):
-                residual = mean[b, k, d] - x[b, d]
-                squares += residual * residual
-                dmean[b, k, d] = residual
-            total += dnll[b, k] * (mean.shape[2] - squares * precision)
+                r = scaled(mean[b, k, d] - x[b, d], inverse)
+                squares += r * r
+                dmean[b, k, d] = r
+            total += dnll[b, k] * (mean.shape[2] - squares)
     for b in range(mean.shape[0]):
         for k in range(mean.shape[1]):
-            factor = dnll.dtype.type(precision * (dnll[b, k] + total / mean.size))
+            factor = dnll.dtype.type(dnll[b, k] + total / mean.size) * inverse
             for d in range(mean.shape[2]):
                 dmean[b, k, d] *= factor
 
 
 @jit
-def continuous_bernoulli_nll_forward(nll, mean, logits, x):
+def continuous_bernoulli_nll_forward(nll, tail, logits, x):
     zero, half, one = nll.dtype.type(0), nll.dtype.type(0.5), nll.dtype.type(1)
     for b in range(logits.shape[0]):
         for k in range(logits.shape[1]):
@@ -151,23 +155,25 @@ def continuous_bernoulli_nll_forward(nll, mean, logits, x):
             for d in range(logits.shape[2]):
                 logit = logits[b, k, d]
                 t = -logit if logit < zero else logit
-                small = t < one
-                near, t = (logit if small else zero), (one if small else t)
-                e, square, cumulant, slope = exp(-t), near * near, zero, zero
+                near, far = (t if t < one else zero), (one if t < one else t)
+                e, square, cumulant, slope = exp_unit(-far), near * near, zero, zero
                 for i in range(len(_SLOPE)):
                     cumulant = cumulant * square + nll.dtype.type(_CUMULANT[i])
                     slope = slope * square + nll.dtype.type(_SLOPE[i])
-                far, tail = (zero if logit < zero else logit) + log((one - e) / t), e / (one - e)
-                total += (half * near + square * cumulant if small else far) - x[b, d] * logit
-                far = one / t - tail if logit < zero else one + tail - one / t
-                mean[b, k, d] = half + near * slope if small else far
+                rest = one - e      # t / (1 - e) is a normal number where (1 - e) / t is none
+                cumulant = square * cumulant - half * near if t < one else -log(far / rest)
+                total += cumulant + t * (x[b, d] if logit < zero else one - x[b, d])
+                tail[b, k, d] = half - near * slope if t < one else one / far - e / rest
             nll[b, k] = total
 
 
 @jit
-def continuous_bernoulli_nll_backward(dlogits, dnll, mean, x):
-    for b in range(mean.shape[0]):
-        for k in range(mean.shape[1]):
+def continuous_bernoulli_nll_backward(dlogits, dnll, tail, logits, x):
+    zero, one = dnll.dtype.type(0), dnll.dtype.type(1)
+    for b in range(tail.shape[0]):
+        for k in range(tail.shape[1]):
             upstream = dnll[b, k]
-            for d in range(mean.shape[2]):
-                dlogits[b, k, d] = upstream * (mean[b, k, d] - x[b, d])
+            for d in range(tail.shape[2]):
+                t = tail[b, k, d]
+                rest = difference(difference(one, x[b, d]), t)
+                dlogits[b, k, d] = upstream * (t - x[b, d] if logits[b, k, d] < zero else rest)

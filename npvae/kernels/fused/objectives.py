@@ -16,7 +16,7 @@ def importance_bound_forward(bound, weights, log_w):
         for k in range(log_w.shape[1]):
             weights[b, k] = math.exp(log_w[b, k] - m)
             total += weights[b, k]
-        bound[b] = m + math.log(total) - log_k
+        bound[b] = m + (zero if math.isinf(m) else math.log(total)) - log_k
         for k in range(log_w.shape[1]):
             weights[b, k] *= one / total
 

@@ -3,7 +3,7 @@ import math
 
 from ..reference.priors import LOG_2PI
 from .compile import jit
-from .elementary import exp
+from .elementary import difference, exp, exp_unit, scaled
 
 #: A component whose share of p(z) is below e^-60 of the largest weighs 0: neither type sees it in a sum, the product of
 #: such numbers may be subnormal, which is slow, and the backward pass leaves out what weighs 0.
@@ -46,14 +46,14 @@ def gaussian_log_density_backward(dz, dmu, dlogvar, dlog_p, z, mu, logvar):
     for i in range(z.shape[0]):
         for j in range(z.shape[1]):
             inverse = exp(-half * logvar[i, j])
-            r = (z[i, j] - mu[i, j]) * inverse
-            dmu[i, j] = dlog_p[i] * r * inverse
-            dz[i, j] = -dlog_p[i] * r * inverse
+            r = scaled(z[i, j] - mu[i, j], inverse)
+            dmu[i, j] = scaled(dlog_p[i] * r, inverse)
+            dz[i, j] = -scaled(dlog_p[i] * r, inverse)
             dlogvar[i, j] = dlog_p[i] * half * (r * r - one)
 
 
 @jit
-def mixture_forward(log_p, weights, precision, peak, z, mean, logvar, logits):
+def mixture_forward(log_p, weights, inverse, peak, z, mean, logvar, logits):
     zero, half, one, log_2pi = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1), z.dtype.type(LOG_2PI)
     least = z.dtype.type(_LEAST)
     m = logits[0]      # NaN stays the largest if it is the first; anywhere else it comes back through exp
@@ -61,21 +61,21 @@ def mixture_forward(log_p, weights, precision, peak, z, mean, logvar, logits):
         m = logits[c] if logits[c] > m else m
     total = zero
     for c in range(len(logits)):
-        total += exp(logits[c] - m)
+        total += exp_unit(logits[c] - m)
     log_total = z.dtype.type(math.log(total))
     for c in range(mean.shape[0]):
         total = zero
         for j in range(mean.shape[1]):
-            precision[c, j] = exp(-logvar[c, j])
+            inverse[c, j] = exp(-half * logvar[c, j])
             total += logvar[c, j] + log_2pi
-        peak[c] = logits[c] - m - log_total - half * total
+        peak[c] = difference(difference(difference(logits[c], m), log_total), half * total)
     for b in range(z.shape[0]):
         for k in range(z.shape[1]):
             for c in range(mean.shape[0]):
                 total = zero
                 for j in range(mean.shape[1]):
-                    difference = z[b, k, j] - mean[c, j]
-                    total += difference * difference * precision[c, j]
+                    r = (z[b, k, j] - mean[c, j]) * inverse[c, j]
+                    total += r * r
                 weights[b, k, c] = peak[c] - half * total
             m = weights[b, k, 0]
             for c in range(mean.shape[0]):
@@ -83,16 +83,16 @@ def mixture_forward(log_p, weights, precision, peak, z, mean, logvar, logits):
             total = zero
             for c in range(mean.shape[0]):
                 share = weights[b, k, c] - m
-                share = zero if share < least else exp(share)
+                share = zero if share < least else exp_unit(share)
                 weights[b, k, c] = share
                 total += share
-            log_p[b, k] = m + math.log(total)
+            log_p[b, k] = m + (zero if math.isinf(m) else math.log(total))
             for c in range(mean.shape[0]):
                 weights[b, k, c] *= one / total
 
 
 @jit
-def mixture_backward(dz, dmean, dlogvar, dlogits, dlog_p, weights, precision, z, mean, logits):
+def mixture_backward(dz, dmean, dlogvar, dlogits, dlog_p, weights, inverse, z, mean, logits):
     zero, half = z.dtype.type(0), z.dtype.type(0.5)
     for c in range(mean.shape[0]):
         dlogits[c] = zero
@@ -110,18 +110,19 @@ def mixture_backward(dz, dmean, dlogvar, dlogits, dlog_p, weights, precision, z,
                 if dshare != zero:
                     dlogits[c] += dshare
                     for j in range(mean.shape[1]):
-                        difference = z[b, k, j] - mean[c, j]
-                        pull = dshare * difference * precision[c, j]
+                        r = scaled(z[b, k, j] - mean[c, j], inverse[c, j])
+                        push = dshare * r
+                        pull = scaled(push, inverse[c, j])
                         dz[b, k, j] -= pull
                         dmean[c, j] += pull
-                        dlogvar[c, j] += pull * difference
+                        dlogvar[c, j] += push * r
     m = logits[0]
     for c in range(len(logits)):
         m = logits[c] if logits[c] > m else m
     sum_pi = zero
     for c in range(len(logits)):
-        sum_pi += exp(logits[c] - m)
+        sum_pi += exp_unit(logits[c] - m)
     for c in range(mean.shape[0]):
         for j in range(mean.shape[1]):
             dlogvar[c, j] = half * (dlogvar[c, j] - dlogits[c])
-        dlogits[c] -= exp(logits[c] - m) / sum_pi * total
+        dlogits[c] -= exp_unit(logits[c] - m) / sum_pi * total

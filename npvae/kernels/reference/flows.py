@@ -20,6 +20,12 @@ def _softplus_and_sigmoid(a: Array) -> tuple[Array, Array]:
     return np.where(negative, 0, a) + np.log1p(e), np.where(negative, e, 1) / (1 + e)
 
 
+def _tanh_and_slope(a: Array) -> tuple[Array, Array]:
+    """tanh(a) and its derivative, 1 - tanh^2 = 4 e / (1 + e)^2,  e = exp(-2 |a|), also where tanh rounds to 1."""
+    e = np.exp(np.where(a.real < 0, 2 * a, -2 * a))
+    return np.tanh(a), 4 * e / ((1 + e) * (1 + e))
+
+
 def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -> None:
     """The direction in which a planar step may push, made from any u and any w that is not zero.
 
@@ -61,28 +67,28 @@ def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Arr
     dw[...] = c[:, None] * du_hat + da[:, None] * u + 2 * dn[:, None] * w
 
 
-def planar_forward(z: Array, log_det: Array, tanh: Array, z0: Array, u_hat: Array, stretch: Array, w: Array,
+def planar_forward(z: Array, log_det: Array, pre: Array, z0: Array, u_hat: Array, stretch: Array, w: Array,
                    bias: Array) -> None:
-    """z = z0 + u_hat t,   t = tanh(w.z0 + bias),   pushed along u_hat, away from the plane w.z0 + bias = 0 or towards
-    it (Rezende and Mohamed 2015, equations 10 to 12).
+    """z = z0 + u_hat t,   t = tanh(pre),   pre = w.z0 + bias,   pushed along u_hat, away from the plane pre = 0 or
+    towards it (Rezende and Mohamed 2015, equations 10 to 12).
 
     The Jacobian is  I + u_hat psi^T  with  psi = (1 - t^2) w.  By the matrix determinant lemma its determinant is
     1 + u_hat.psi, and with  u_hat.w = stretch - 1
 
         det = 1 + (1 - t^2)(stretch - 1) = t^2 + (1 - t^2) stretch                                 (D14.3)
 
-    of which the last has two terms that cannot cancel, since  stretch > 0.   log_det = log det.   t, kept in `tanh`, is
-    (B, K); one u_hat, w, bias for all K draws of an image.
+    of which the last has two terms that cannot cancel, since  stretch > 0.   log_det = log det.   pre (B, K) is kept;
+    one u_hat, w, bias for all K draws of an image.
     """
-    t = np.tanh(np.sum(w[:, None, :] * z0, axis=-1) + bias[:, None])
-    tanh[...] = t
+    pre[...] = np.sum(w[:, None, :] * z0, axis=-1) + bias[:, None]
+    t, slope = _tanh_and_slope(pre)
     z[...] = z0 + u_hat[:, None, :] * t[:, :, None]
-    log_det[...] = np.log(t * t + (1 - t) * (1 + t) * stretch[:, None])
+    log_det[...] = np.log(t * t + slope * stretch[:, None])
 
 
 def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias: Array, dz: Array, dlog_det: Array,
-                    tanh: Array, z0: Array, u_hat: Array, stretch: Array, w: Array) -> None:
-    """forward was  t = tanh(w.z0 + bias),   z = z0 + u_hat t,   log_det = log det,   det = t^2 + (1 - t^2) stretch:
+                    pre: Array, z0: Array, u_hat: Array, stretch: Array, w: Array) -> None:
+    """forward was  t = tanh(pre),   z = z0 + u_hat t,   log_det = log det,   det = t^2 + (1 - t^2) stretch:
 
         ddet     = dlog_det / det
         dt       = dz.u_hat + 2 t (1 - stretch) ddet           through z and through det
@@ -92,8 +98,8 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
         dstretch = sum_k (1 - t^2) ddet
         dw       = sum_k dpre z0,     dbias = sum_k dpre       one of each for all draws
     """
-    t, s = tanh, stretch[:, None]
-    slope = (1 - t) * (1 + t)
+    s = stretch[:, None]
+    t, slope = _tanh_and_slope(pre)
     ddet = dlog_det / (t * t + slope * s)
     dpre = slope * (np.sum(dz * u_hat[:, None, :], axis=-1) + 2 * t * (1 - s) * ddet)
     dz0[...] = dz + dpre[:, :, None] * w[:, None, :]
@@ -103,25 +109,24 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
     np.sum(dpre, axis=1, out=dbias)
 
 
-def gate_forward(z: Array, log_det: Array, s: Array, z0: Array, net: Array) -> None:
+def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
     """A step of an inverse autoregressive flow (Kingma et al. 2016, section 4): a gate s in (0, 1) for each
     dimension says how much of z0 stays, the rest is m.   net (B, K, 2 Z) = [m, g]:
 
         s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)      (D14.6)
 
     m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`masks.py`); then dz/dz0 is
-    triangular in that order with s on the diagonal, and its determinant is the product of s.  s (B, K, Z) is kept.
+    triangular in that order with s on the diagonal, and its determinant is the product of s.
 
-    -softplus(-g) is log s also where s would round to 0 or to 1.
+    -softplus(-g) is log s also where s would round to 0 or to 1; and 1 - s is taken as sigmoid(-g).
     """
     m, g = net[:, :, :z0.shape[2]], net[:, :, z0.shape[2]:]
-    softplus, below = _softplus_and_sigmoid(-g)
-    s[...] = _softplus_and_sigmoid(g)[1]
-    z[...] = s * z0 + below * m
+    softplus, rest = _softplus_and_sigmoid(-g)
+    z[...] = _softplus_and_sigmoid(g)[1] * z0 + rest * m
     np.sum(-softplus, axis=-1, out=log_det)
 
 
-def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, s: Array, z0: Array, net: Array) -> None:
+def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, z0: Array, net: Array) -> None:
     """forward was  s = sigmoid(g),   z = s z0 + (1 - s) m,   log_det = sum_j log s_j,   net = [m, g]:
 
         dz0 = s dz                             the direct path; what comes through net is the caller's
@@ -129,7 +134,8 @@ def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, s: Array,
         dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det  (D14.7)  ds/dg = s (1 - s);   d log s / dg = 1 - s
     """
     size = z0.shape[2]
-    m, rest = net[:, :, :size], 1 - s
+    m, g = net[:, :, :size], net[:, :, size:]
+    s, rest = _softplus_and_sigmoid(g)[1], _softplus_and_sigmoid(-g)[1]
     dz0[...] = s * dz
     dnet[:, :, :size] = rest * dz
     dnet[:, :, size:] = rest * (s * (z0 - m) * dz + dlog_det[:, :, None])

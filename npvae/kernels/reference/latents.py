@@ -11,6 +11,17 @@ from numpy.typing import NDArray
 Array = NDArray[np.inexact]
 
 LOG_2PI = math.log(2 * math.pi)
+#: 1/2!, 1/3!, ...:   exp(a) - 1 - a = a^2 (1/2! + a/3! + ...);  so many are exact to rounding for |a| < 1/2
+EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 17))
+
+
+def _excess(a: Array) -> Array:
+    """exp(a) - 1 - a >= 0, which the difference would lose near a = 0."""
+    small = (a.real > -0.5) & (a.real < 0.5)
+    near, series = np.where(small, a, 0), 0 * a
+    for c in reversed(EXPONENTIAL):
+        series = series * near + c
+    return np.where(small, near * near * series, np.expm1(a) - a)
 
 
 def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:
@@ -38,10 +49,12 @@ def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array
 def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
     """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]          (D6.1)
 
-    per latent dimension.  Kingma and Welling 2014, appendix B.  expm1 keeps the digits of sigma^2 - 1 where sigma is
-    near 1, which is where an unused dimension lives.
+    per latent dimension.  Kingma and Welling 2014, appendix B.  An unused dimension lives near mu = 0 and logvar = 0,
+    where sigma^2 - 1 - log sigma^2 is near logvar^2 / 2: its series keeps the digits there.
+
+    From logvar = 88.7 on, in float32, the KL is more than the type can hold, and infinite.
     """
-    kl[...] = 0.5 * (mu * mu + (np.expm1(logvar) - logvar))
+    kl[...] = 0.5 * (mu * mu + _excess(logvar))
 
 
 def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logvar: Array) -> None:

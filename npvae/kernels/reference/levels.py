@@ -25,6 +25,8 @@ LOG_CHOOSE = np.array([math.log(math.comb(LEVELS - 1, k)) for k in range(LEVELS)
 #: B_2k / (2k), k = 1, 2, ..., with Bernoulli's numbers B, of Stirling's series; good to 1e-16 from SHIFT on
 STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160)
 SHIFT = 8
+#: of log alpha and log beta of the beta-binomial, beyond which (a + 255) / a is 1 to any precision
+LARGEST = 300.0
 
 
 def _softplus(a: Array) -> Array:
@@ -41,12 +43,19 @@ def _sigmoid(a: Array) -> Array:
 
 
 def _bin(output: Array, x: Array) -> tuple[Array, ...]:
-    """u, l, w, t and 1 / s of `discretized_logistic_nll_forward`, (B, K, D)."""
+    """u, l, w, t, 1 / s and log s of `discretized_logistic_nll_forward`, (B, K, D)."""
     x, pixels = x[:, None, :], x.shape[-1]
     t = output[..., pixels:] - LOG_SCALE_FLOOR
-    rate = np.exp(-(LOG_SCALE_FLOOR + _softplus(t)))
+    log_scale = LOG_SCALE_FLOOR + _softplus(t)
+    rate = np.exp(-log_scale)
     residual = x - output[..., :pixels]
-    return (residual + HALF) * rate, (residual - HALF) * rate, 2 * HALF * rate, t, rate
+    return (residual + HALF) * rate, (residual - HALF) * rate, 2 * HALF * rate, t, rate, log_scale
+
+
+def _mean_exp(w: Array) -> Array:
+    """(1 - exp(-w)) / w, the mean of exp(-a) over a from 0 to w: 1 at w = 0, which a very large s makes of w."""
+    zero = w.real == 0
+    return np.where(zero, 1 - 0.5 * w, -np.expm1(-w) / np.where(zero, 1, w))
 
 
 def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> None:
@@ -69,11 +78,15 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
         -log P = softplus(-u) + softplus(l) - log(1 - exp(-w))              (D12.4)
 
     in which nothing cancels; and at the edges terms fall away:  x = 0 leaves softplus(-u),  x = 1 softplus(l).
+
+    Where s is very large, w is 0, or too small a number.  So its logarithm is taken from log s:
+
+        log(1 - exp(-w)) = log(2 h) - log s + log [ (1 - exp(-w)) / w ]
     """
-    upper, lower, width, _, _ = _bin(output, x)
+    upper, lower, width, _, _, log_scale = _bin(output, x)
     black, white = (x.real < HALF)[:, None, :], (x.real > 1 - HALF)[:, None, :]
     below, above = np.where(white, 0, _softplus(-upper)), np.where(black, 0, _softplus(lower))
-    inside = np.where(black | white, 0, np.log(-np.expm1(-width)))
+    inside = np.where(black | white, 0, math.log(2 * HALF) - log_scale + np.log(_mean_exp(width)))
     np.sum(below + above - inside, axis=-1, out=nll)
 
 
@@ -86,13 +99,20 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
         dr = d/dlog s * sigmoid(r - c)                                      (D12.5)
 
     each times dnll.  doutput (B, K, 2 D) is [dm, dr].
+
+    Inside, du + dl is a difference of two sigmoids, which in a wide distribution are both near 1/2.  With v = u + l
+    it is again a product, for v >= 0, and minus that of -u, -l and -v for v < 0:
+
+        sigmoid(l) - sigmoid(-u) = sigmoid(l) sigmoid(u) (1 - exp(-v))
     """
-    upper, lower, width, t, rate = _bin(output, x)
+    upper, lower, width, t, rate, _ = _bin(output, x)
     pixels, upstream = x.shape[-1], dnll[:, :, None]
     black, white = (x.real < HALF)[:, None, :], (x.real > 1 - HALF)[:, None, :]
     dupper, dlower = np.where(white, 0, -_sigmoid(-upper)), np.where(black, 0, _sigmoid(lower))
-    inside = np.where(black | white, 0, np.exp(-width) * width / -np.expm1(-width))
-    doutput[..., :pixels] = upstream * -(dupper + dlower) * rate
+    sign = np.where((upper + lower).real < 0, -1, 1)
+    both = sign * _sigmoid(sign * lower) * _sigmoid(sign * upper) * -np.expm1(-sign * (upper + lower))
+    inside = np.where(black | white, 0, np.exp(-width) / _mean_exp(width))
+    doutput[..., :pixels] = upstream * -np.where(black | white, dupper + dlower, both) * rate
     doutput[..., pixels:] = upstream * (inside - upper * dupper - lower * dlower) * _sigmoid(t)
 
 
@@ -102,36 +122,53 @@ def _level(x: Array, levels: int) -> NDArray[np.intp]:
     return np.where((level >= 0) & (level < levels), level, 0).astype(np.intp)[:, None, :, None]
 
 
-def categorical_nll_forward(nll: Array, log_sum: Array, logits: Array, x: Array) -> None:
+def _probabilities(logits: Array, pixels: int) -> tuple[Array, Array, Array]:
+    """Of every pixel: the largest logit m (B, K, D, 1), exp(l - m) (B, K, D, L), and its sum less 1 (B, K, D, 1)."""
+    scores = logits.reshape(*logits.shape[:2], pixels, -1)
+    top = np.argmax(scores.real, axis=-1)[..., None]
+    m = np.take_along_axis(scores, top, axis=-1)
+    shares = np.exp(scores - m)
+    others = np.where(np.arange(scores.shape[-1]) == top, 0, shares)
+    return m, shares, np.sum(others, axis=-1, keepdims=True)
+
+
+def categorical_nll_forward(nll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
     """nll[b, k] = sum_d log sum_j exp(l_j) - l_i  (D12.6):  the cross-entropy of a softmax over the levels of pixel d,
     of which x[b, d] is the i-th, x = i / (L - 1).  (van den Oord et al. 2016, PixelRNN.)
 
     logits (B, K, D L): the L logits of a pixel stand side by side; L is taken from the shapes, 256 for bytes.  With
     m = max_j l_j, which changes nothing on paper and keeps exp from overflowing,
 
-        log_sum = m + log sum_j exp(l_j - m)                (B, K, D), kept for the backward pass
+        nll = sum_d (m - l_i) + log1p(others),      others = sum_j exp(l_j - m)  without the largest, whose term is 1
 
-    A softmax kept in its place would be as large as the logits, which are 256 times as many as pixels.
+    The difference comes first, since what all logits have in common is no information, and may be large; and no term
+    is negative.  top = m  and  total = 1 + others, (B, K, D), are kept for the backward pass; a softmax would be as
+    large as the logits, which are 256 times as many as pixels.
     """
-    scores = logits.reshape(*log_sum.shape, -1)
-    m = np.take_along_axis(scores, np.argmax(scores.real, axis=-1)[..., None], axis=-1)
-    log_sum[...] = m[..., 0] + np.log(np.sum(np.exp(scores - m), axis=-1))
-    taken = np.take_along_axis(scores, _level(x, scores.shape[-1]), axis=-1)[..., 0]
-    np.sum(log_sum - taken + 0 * x[:, None, :], axis=-1, out=nll)      # 0 x: a pixel that is NaN has no level
+    m, _, others = _probabilities(logits, x.shape[1])
+    top[...], total[...] = m[..., 0], 1 + others[..., 0]
+    scores = logits.reshape(*m.shape[:3], -1)
+    taken = np.take_along_axis(scores, _level(x, scores.shape[-1]), axis=-1)
+    cost = (m - taken + np.log1p(others))[..., 0]
+    np.sum(cost + 0 * x[:, None, :], axis=-1, out=nll)      # 0 x: a pixel that is NaN has no level
 
 
-def categorical_nll_backward(dlogits: Array, dnll: Array, log_sum: Array, logits: Array, x: Array) -> None:
+def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
     """forward was  nll = sum_d log sum_j exp(l_j) - l_i:
 
-        dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - log_sum), the softmax         (D12.7)
+        dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - top) / total, the softmax         (D12.7)
 
-    and NaN for all levels of a pixel that is NaN.
+    and NaN for all levels of a pixel that is NaN.  At the level itself p_i - 1 is minus the sum of all other p_j, which
+    keeps its digits where p_i is near 1.
     """
-    scores = logits.reshape(*log_sum.shape, -1)
+    scores = logits.reshape(*top.shape, -1)
     levels = scores.shape[-1]
     taken = np.arange(levels) == _level(x, levels)
+    p = np.exp(scores - top[..., None]) / total[..., None]
+    others = np.sum(np.where(taken, 0, p), axis=-1, keepdims=True)
     upstream = dnll[..., None, None] + 0 * x[:, None, :, None]
-    dlogits[...] = (upstream * (np.exp(scores - log_sum[..., None]) - taken)).reshape(dlogits.shape)
+    slope = np.where(taken, -others, p)
+    dlogits[...] = (upstream * slope).reshape(dlogits.shape)
 
 
 def _rest(z: Array) -> Array:
@@ -150,27 +187,41 @@ def _rest_slope(z: Array) -> Array:
     return -total - 0.5 / z
 
 
-def _log_rising(a: Array, k: Any) -> Array:
-    """log (a)_k of `beta_binomial_nll_forward`, a > 0."""
-    small = a.real < SHIFT
-    z, steps = np.where(small, a + SHIFT, a), np.arange(SHIFT)
-    ratio = np.where(small, np.prod((a[..., None] + steps) / ((a + k)[..., None] + steps), axis=-1), 1)
-    return (z - 0.5) * np.log1p(k / z) + k * (np.log(z + k) - 1) + _rest(z + k) - _rest(z) + np.log(ratio)
+def _level_shares(a: Array, k: Any) -> Array:
+    """sum over j = 1 ... SHIFT - 1 of  a k / ((a + j) (a + k + j)) = a / (a + j) - a / (a + k + j)."""
+    steps = np.arange(1, SHIFT)
+    return np.sum((a * k)[..., None] / ((a[..., None] + steps) * ((a + k)[..., None] + steps)), axis=-1)
+
+
+def _rising(a: Array, k: Any) -> tuple[Array, Array]:
+    """c and r of `beta_binomial_nll_forward`:  log (a)_k = c log a + r."""
+    small, some = a.real < SHIFT, k != 0
+    z, steps = np.where(small, a + SHIFT, a), np.arange(1, SHIFT)
+    excess = (z + k - 0.5) * np.log1p(k / z) - k + _rest(z + k) - _rest(z)
+    ratio = np.prod((a[..., None] + steps) / ((a + k)[..., None] + steps), axis=-1) / np.where(some, a + k, 1)
+    below = np.where(some, excess + k * np.log(z) + np.log(ratio), 0 * a)
+    return np.where(small, 1.0 * some, k), np.where(small, below, excess)
 
 
 def _rising_slope(a: Array, k: Any) -> Array:
-    """S(a, k) of `beta_binomial_nll_backward`, a > 0."""
-    small = a.real < SHIFT
-    z, steps = np.where(small, a + SHIFT, a), np.arange(SHIFT)
-    inverses = np.sum(1 / (a[..., None] + steps) - 1 / ((a + k)[..., None] + steps), axis=-1)
-    return np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z) + np.where(small, inverses, 0)
+    """a S(a, k) of `beta_binomial_nll_backward`."""
+    small, some = a.real < SHIFT, k != 0
+    z = np.where(small, a + SHIFT, a)
+    slope = a * (np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
+    first = np.where(some, k / np.where(some, a + k, 1), 0)      # a / a - a / (a + k)
+    return slope + np.where(small, first + _level_shares(a, k), 0)
 
 
-def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, Array, Array]:
-    """alpha, beta (B, K, D), i (B, 1, D), in double precision whatever the type: of terms of a thousand nats a few are
-    left."""
-    both = np.exp(output.astype(np.result_type(output, np.float64)))
-    return both[..., :x.shape[-1]], both[..., x.shape[-1]:], np.rint((LEVELS - 1) * x[:, None, :].real.astype(float))
+def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, ...]:
+    """log alpha, log beta, alpha, beta (B, K, D), i (B, 1, D), in double precision whatever the type: of terms of a
+    thousand nats a few are left.
+
+    alpha and beta end at exp(LARGEST): what is taken from them, and not from their logarithms, is gone long before.
+    """
+    logs = output.astype(np.result_type(output, np.float64))
+    both = np.exp(np.where(logs.real > LARGEST, LARGEST, logs))
+    pixels, level = x.shape[-1], np.rint((LEVELS - 1) * x[:, None, :].real.astype(float))
+    return logs[..., :pixels], logs[..., pixels:], both[..., :pixels], both[..., pixels:], level
 
 
 def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
@@ -187,15 +238,25 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
     For log (a)_k a difference of two log Gamma would lose digits where a is large.  Stirling's formula,
     log Gamma(z) = (z - 1/2) log z - z + const + R(z),  gives it directly:
 
-        log (a)_k = (a - 1/2) log(1 + k/a) + k [ log(a + k) - 1 ] + R(a + k) - R(a)
+        log (a)_k = k log a + (a + k - 1/2) log(1 + k/a) - k + R(a + k) - R(a)
         R(z) = sum_j B_2j / (2j (2j - 1) z^(2j-1)),      eight terms of which are exact to rounding from z = 8 on
 
-    and below 8 it is taken at a + 8, since  (a)_k = (a + 8)_k  prod_{j < 8} (a + j) / (a + k + j).
+    and below 8 it is taken at a + 8:  (a)_k = a [ (a + 8)_k / (a + k) ] prod_{0 < j < 8} (a + j) / (a + k + j),  k > 0.
+
+    So  log (a)_k = c log a + r,  c = k from 8 on, below 1 or, for k = 0, 0.  Far out log a is all that is left of a,
+    and the three logarithms stand together, as differences:
+
+        c_s log(alpha + beta) - c_a log alpha - c_b log beta
+            = c_a softplus(log beta - log alpha) + c_b softplus(log alpha - log beta)
+              + (c_s - c_a - c_b) log(alpha + beta)
     """
-    alpha, beta, level = _alpha_beta_level(output, x)
+    log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)
+    (c_a, r_a), (c_b, r_b) = _rising(alpha, level), _rising(beta, LEVELS - 1 - level)
+    c_s, r_s = _rising(alpha + beta, LEVELS - 1)
+    up, down = _softplus(log_beta - log_alpha), _softplus(log_alpha - log_beta)
+    log_sum = np.where(log_alpha.real < log_beta.real, log_beta + down, log_alpha + up)
     ways = LOG_CHOOSE[_level(x, LEVELS)[..., 0]]
-    nll[...] = np.sum(_log_rising(alpha + beta, LEVELS - 1) - _log_rising(alpha, level)
-                      - _log_rising(beta, LEVELS - 1 - level) - ways, axis=-1)
+    nll[...] = np.sum(c_a * up + c_b * down + (c_s - c_a - c_b) * log_sum + (r_s - r_a - r_b) - ways, axis=-1)
 
 
 def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
@@ -213,9 +274,13 @@ def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Ar
         S(a, k) = log(1 + k/a) + [ R' - 1/(2 z) ]  at z = a + k  less at z = a
 
     and below 8  S(a, k) = S(a + 8, k) + sum_{j < 8} [ 1/(a + j) - 1/(a + k + j) ].
+
+    What is computed is a S(a, k), which stays between 0 and k where 1/a and S overflow; and
+    alpha S(alpha + beta, n) is  sigmoid(log alpha - log beta)  of  (alpha + beta) S(alpha + beta, n).
     """
     pixels, upstream = x.shape[-1], dnll[:, :, None]
-    alpha, beta, level = _alpha_beta_level(output, x)
+    log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)
     both = _rising_slope(alpha + beta, LEVELS - 1)
-    doutput[..., :pixels] = upstream * alpha * (both - _rising_slope(alpha, level))
-    doutput[..., pixels:] = upstream * beta * (both - _rising_slope(beta, LEVELS - 1 - level))
+    for half, ours, share, k in ((slice(pixels), alpha, log_alpha - log_beta, level),
+                                 (slice(pixels, None), beta, log_beta - log_alpha, LEVELS - 1 - level)):
+        doutput[..., half] = upstream * (_sigmoid(share) * both - _rising_slope(ours, k))

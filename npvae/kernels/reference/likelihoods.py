@@ -19,7 +19,7 @@ LOG_2PI = math.log(2 * math.pi)
 LOGVAR_FLOOR = 2 * math.log(0.05)
 
 
-def bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> None:
+def bernoulli_nll_forward(nll: Array, tail: Array, logits: Array, x: Array) -> None:
     """nll[b, k] = sum_d -[x log p + (1 - x) log(1 - p)],   p = sigmoid(l),  l = logits[b, k, d],  x = x[b, d].
 
     Inserting log p = l - softplus(l) and log(1 - p) = -softplus(l) gives
@@ -27,45 +27,55 @@ def bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> N
         nll = sum_d -[x l - x softplus(l) - (1 - x) softplus(l)]  =  sum_d softplus(l) - x l          (D3.1)
 
     with no logarithm of a probability left, so neither clipping nor an epsilon is needed however large l is.
-    With e = exp(-|l|), which cannot overflow:
+    With t = |l| and e = exp(-t), which cannot overflow:
 
         softplus(l) = max(l, 0) + log1p(e)                                  (D3.2)
-        p = 1 / (1 + e) where l >= 0,  e / (1 + e) where l < 0              (D3.3)
+        softplus(l) - x l = log1p(e) + t x  where l < 0,  log1p(e) + t (1 - x)  where l >= 0
 
-    mean (B, K, D) receives p: it is the picture to show, and the backward pass needs it.
+    of which no term is negative: a white pixel that is certain costs exp(-l), not the difference l - l.
+
+        tail = sigmoid(-t) = e / (1 + e)                                    (D3.3) the chance of the less likely colour
+        p    = tail where l < 0,  1 - tail where l >= 0
+
+    tail (B, K, D) is kept for the backward pass.  p would not do: from l = 17 on, in float32, it rounds to 1.
 
     For grey x this is a cross-entropy and no likelihood: the integral of exp(-nll) over x in [0, 1]^D is
     prod_d tanh(l/2) / l  (D3.6),  not 1.
     """
-    negative = logits.real < 0
-    e = np.exp(np.where(negative, logits, -logits))
-    softplus = np.where(negative, 0, logits) + np.log1p(e)
-    np.sum(softplus - x[:, None, :] * logits, axis=-1, out=nll)
-    mean[...] = np.where(negative, e, 1) / (1 + e)
+    x, negative = x[:, None, :], logits.real < 0
+    t = np.where(negative, -logits, logits)
+    e = np.exp(-t)
+    np.sum(t * np.where(negative, x, 1 - x) + np.log1p(e), axis=-1, out=nll)
+    tail[...] = e / (1 + e)
 
 
-def bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -> None:
-    """forward was  nll = sum_d softplus(l) - x l.   softplus'(l) = sigmoid(l) = mean, hence
+def bernoulli_nll_backward(dlogits: Array, dnll: Array, tail: Array, logits: Array, x: Array) -> None:
+    """forward was  nll = sum_d softplus(l) - x l.   softplus'(l) = sigmoid(l) = p, hence
 
-        dlogits = dnll * (mean - x)                                         (D3.4)
+        dlogits = dnll * (p - x)                                            (D3.4)
+        p - x   = tail - x  where l < 0,  (1 - x) - tail  where l >= 0
+
+    so that a pixel the decoder is right about has a gradient of exp(-|l|) still, however large l is.
 
     On paper  dnll * (p - x) / (p (1 - p)) * p (1 - p)  (D3.5),  the chain rule through p, is the same.  In float32 it
     is NaN as soon as p rounds to 1, near l = 17.
     """
-    dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])
+    x = x[:, None, :]
+    dlogits[...] = dnll[:, :, None] * np.where(logits.real < 0, tail - x, (1 - x) - tail)
 
 
 def gaussian_nll_forward(nll: Array, mean: Array, x: Array, logvar: Array) -> None:
     """nll[b, k] = sum_d 1/2 [ (x - mean)^2 / sigma^2 + logvar + log 2 pi ],   sigma^2 = exp(logvar)           (D4.1)
 
-    One sigma for all pixels: logvar has shape (1,), a constant or a learned parameter.
+    One sigma for all pixels: logvar has shape (1,), a constant or a learned parameter.  The residual is divided by
+    sigma before it is squared: 1 / sigma^2 alone overflows at a sigma of 1e-19 in float32, and times a residual of 0
+    it would be NaN.
 
     The nll of a density, which may be negative and depends on the units of x: in units in which x, mean and sigma are
     a times as large, it is larger by D log a  (D4.8).
     """
-    residual = x[:, None, :] - mean
-    pixels = mean.shape[-1]
-    nll[...] = 0.5 * (np.sum(residual * residual, axis=-1) * np.exp(-logvar) + pixels * (logvar + LOG_2PI))
+    r = (x[:, None, :] - mean) * np.exp(-0.5 * logvar)
+    nll[...] = 0.5 * (np.sum(r * r, axis=-1) + mean.shape[-1] * (logvar + LOG_2PI))
 
 
 def gaussian_nll_backward(dmean: Array, dlogvar: Array, dnll: Array, mean: Array, x: Array, logvar: Array) -> None:
@@ -76,11 +86,10 @@ def gaussian_nll_backward(dmean: Array, dlogvar: Array, dnll: Array, mean: Array
 
     With equal dnll, dlogvar is zero where  sigma^2 = mean_{b,k} S / D  (D4.4),  the mean squared residual.
     """
-    residual = mean - x[:, None, :]
-    precision = np.exp(-logvar)
-    squares = np.sum(residual * residual, axis=-1)
-    dlogvar[0] = np.sum(dnll * 0.5 * (mean.shape[-1] - squares * precision))
-    dmean[...] = dnll[:, :, None] * precision * residual
+    inverse = np.exp(-0.5 * logvar)
+    r = (mean - x[:, None, :]) * inverse
+    dlogvar[0] = np.sum(dnll * 0.5 * (mean.shape[-1] - np.sum(r * r, axis=-1)))
+    dmean[...] = dnll[:, :, None] * r * inverse
 
 
 def gaussian_pixel_nll_forward(nll: Array, output: Array, x: Array) -> None:
@@ -132,6 +141,8 @@ def gaussian_optimal_nll_forward(nll: Array, logvar: Array, mean: Array, x: Arra
 
     At this sigma the mean of nll over the batch, a function of sigma, is least: its derivative by logvar is the mean of
     1/2 [ D - S / sigma^2 ].  There it is  D/2 [ log sigma^2 + log 2 pi + 1 ].   logvar (1,) is an output.
+
+    Where every residual is 0 no sigma is best, as nll falls without bound: logvar is -infinity, nll NaN.
     """
     residual = x[:, None, :] - mean
     squares = np.sum(residual * residual, axis=-1)
@@ -153,11 +164,10 @@ def gaussian_optimal_nll_backward(dmean: Array, dnll: Array, logvar: Array, mean
     With one dnll for all, c = 0: at its best sigma has no influence (the envelope theorem).  With weights, as in IWAE,
     c is not 0: the batch's sigma is the best for equal weights.
     """
-    residual = mean - x[:, None, :]
-    precision = np.exp(-logvar)
-    squares = np.sum(residual * residual, axis=-1)
-    c = np.sum(dnll * (mean.shape[-1] - squares * precision)) / mean.size
-    dmean[...] = (dnll[:, :, None] + c) * precision * residual
+    inverse = np.exp(-0.5 * logvar)
+    r = (mean - x[:, None, :]) * inverse
+    c = np.sum(dnll * (mean.shape[-1] - np.sum(r * r, axis=-1))) / mean.size
+    dmean[...] = (dnll[:, :, None] + c) * r * inverse
 
 
 #: c_k = B_2k / (2k)!, k = 1, 2, ..., with Bernoulli's numbers B:   l/2 coth(l/2) = 1 + sum_k c_k l^2k,   |l| < 2 pi
@@ -165,7 +175,7 @@ COTH = (1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 13076743
         -3617 / 10670622842880000, 43867 / 5109094217170944000, -174611 / 802857662698291200000)
 
 
-def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: Array) -> None:
+def continuous_bernoulli_nll_forward(nll: Array, tail: Array, logits: Array, x: Array) -> None:
     """nll[b, k] = sum_d A(l) - x l,   A(l) = log [ (exp(l) - 1) / l ]  (D12.1),   l = logits[b, k, d],   x = x[b, d].
 
     The Bernoulli probabilities made a density of x in [0, 1] (Loaiza-Ganem and Cunningham 2019): with
@@ -175,35 +185,39 @@ def continuous_bernoulli_nll_forward(nll: Array, mean: Array, logits: Array, x: 
         p(x) = C lambda^x (1 - lambda)^(1 - x) = exp(x l) l / (exp(l) - 1),      log C = softplus(l) - A(l)
 
     so neither softplus nor log C need be computed.  (The paper's C = 2 artanh(1 - 2 lambda) / (1 - 2 lambda) is
-    l / tanh(l/2).)  A is the cumulant function of the uniform distribution on [0, 1], and the mean its derivative:
+    l / tanh(l/2).)  A is the cumulant function of the uniform distribution on [0, 1], and the mean its derivative.
+    Black and white are alike, A(l) = l + A(-l) and A'(l) = 1 - A'(-l), so both are needed at -t = -|l| alone:
 
-        A(l) = max(l, 0) + log [ (1 - e) / t ],   t = |l|,   e = exp(-t)
-        E[x] = A'(l) = 1 / (1 - e) - 1 / t  where l > 0,  and  1 less that at t  where l < 0                 (D12.2)
+        A(l) - x l = A(-t) + t x  where l < 0,  A(-t) + t (1 - x)  where l >= 0,     A(-t) = log [ (1 - e) / t ]
+        E[x] = A'(l) = tail where l < 0,  1 - tail where l >= 0,      tail = A'(-t) = 1 / t - e / (1 - e)    (D12.2)
 
-    No exponential overflows.  Around l = 0, lambda = 1/2, both are differences of numbers that grow without bound, or
-    0/0; there, for |l| < 1, their series are taken, ten terms of which leave an error of 1e-17:
+    with e = exp(-t), which cannot overflow.  Around l = 0, lambda = 1/2, both are differences of numbers that grow
+    without bound, or 0/0; there, for t < 1, their series are taken, ten terms of which leave an error of 1e-17:
 
-        A(l) = l/2 + sum_k c_k l^2k / (2k),      E[x] = 1/2 + sum_k c_k l^(2k-1),      c_k = COTH[k - 1]     (D12.3)
+        A(-t) = -t/2 + sum_k c_k t^2k / (2k),     tail = 1/2 - sum_k c_k t^(2k-1),      c_k = COTH[k - 1]    (D12.3)
 
-    mean (B, K, D) receives E[x], which for this density is not lambda.
+    tail (B, K, D) is kept for the backward pass.  E[x] itself would round to 1 for large l.
     """
-    negative, small = logits.real < 0, (logits.real > -1) & (logits.real < 1)
-    t = np.where(small, 1, np.where(negative, -logits, logits))
-    e = np.exp(-t)
-    near = np.where(small, logits, 0)
-    power, cumulant, slope = near, 0.5 * near, 0.5 + 0 * near
+    x, negative = x[:, None, :], logits.real < 0
+    t = np.where(negative, -logits, logits)
+    small = t.real < 1
+    near, far = np.where(small, t, 0), np.where(small, 1, t)
+    power, cumulant, slope = near, -0.5 * near, 0.5 + 0 * near
     for k, c in enumerate(COTH):
         cumulant = cumulant + c / (2 * k + 2) * power * near
-        slope = slope + c * power
+        slope = slope - c * power
         power = power * near * near
-    cumulant = np.where(small, cumulant, np.where(negative, 0, logits) + np.log((1 - e) / t))
-    np.sum(cumulant - x[:, None, :] * logits, axis=-1, out=nll)
-    mean[...] = np.where(small, slope, np.where(negative, 1 / t - e / (1 - e), 1 / (1 - e) - 1 / t))
+    e = np.exp(-far)
+    cumulant = np.where(small, cumulant, np.log((1 - e) / far))
+    np.sum(cumulant + t * np.where(negative, x, 1 - x), axis=-1, out=nll)
+    tail[...] = np.where(small, slope, 1 / far - e / (1 - e))
 
 
-def continuous_bernoulli_nll_backward(dlogits: Array, dnll: Array, mean: Array, x: Array) -> None:
-    """forward was  nll = sum_d A(l) - x l,   A'(l) = E[x] = mean:
+def continuous_bernoulli_nll_backward(dlogits: Array, dnll: Array, tail: Array, logits: Array, x: Array) -> None:
+    """forward was  nll = sum_d A(l) - x l,   A'(l) = E[x]:
 
-        dlogits = dnll * (mean - x)                   (D12.2)  as for the Bernoulli, with the density's own mean
+        dlogits = dnll * (E[x] - x)                   (D12.2)  as for the Bernoulli, with the density's own mean
+        E[x] - x = tail - x  where l < 0,  (1 - x) - tail  where l >= 0
     """
-    dlogits[...] = dnll[:, :, None] * (mean - x[:, None, :])
+    x = x[:, None, :]
+    dlogits[...] = dnll[:, :, None] * np.where(logits.real < 0, tail - x, (1 - x) - tail)

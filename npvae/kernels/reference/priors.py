@@ -1,6 +1,6 @@
 """Priors: log p(z) of a draw, in nats.  A chapter of the kernels beside `latents`, where p(z) = N(0, I) is built in.
 
-Shapes:  z (B, K, Z);  log_p (B, K).  A mixture has C components: mean, logvar, precision (C, Z);  logits, peak (C,);
+Shapes:  z (B, K, Z);  log_p (B, K).  A mixture has C components: mean, logvar, inverse (C, Z);  logits, peak (C,);
 weights (B, K, C).
 """
 import math
@@ -49,15 +49,15 @@ def gaussian_log_density_backward(dz: Array, dmu: Array, dlogvar: Array, dlog_p:
     dlogvar[...] = dlog_p[:, None] * 0.5 * (r * r - 1)
 
 
-def mixture_forward(log_p: Array, weights: Array, precision: Array, peak: Array, z: Array, mean: Array, logvar: Array,
+def mixture_forward(log_p: Array, weights: Array, inverse: Array, peak: Array, z: Array, mean: Array, logvar: Array,
                     logits: Array) -> None:
     """log_p[b, k] = log sum_c pi_c N(z; mean_c, diag(s_c^2)),   pi = softmax(logits),   logvar = log s^2        (D13.2)
 
     from the log of each component's share, and what the backward pass needs of it:
 
-        precision = exp(-logvar)                                                   1 / s^2
+        inverse   = exp(-logvar / 2)                                               1 / s
         peak[c]   = log pi_c - sum_j 1/2 [ logvar + log 2 pi ]                     where z is the component's mean
-        share     = peak[c] - sum_j 1/2 (z - mean_c)^2 precision                   log [ pi_c N(z; mean_c, s_c^2) ]
+        share     = peak[c] - sum_j 1/2 [ (z - mean_c) inverse ]^2                 log [ pi_c N(z; mean_c, s_c^2) ]
         log_p     = m + log sum_c exp(share - m),   m = max_c share                m keeps exp from overflowing
         weights   = exp(share - m) / sum_c exp(share - m)                  (D13.4) p(c|z), the responsibilities
 
@@ -65,41 +65,46 @@ def mixture_forward(log_p: Array, weights: Array, precision: Array, peak: Array,
     (D13.1); that of Tomczak and Welling 2018 (equation 9) comes near it with fewer.  The square stays a square:
     z^2 - 2 z mean + mean^2 would be two matrix products, but it cancels to nothing near a narrow component that lies
     far from 0.  Components come one after the other, as all at once would take B K C Z numbers.
+
+    log pi = (logits - max) - log sum exp(logits - max), in this order: what all logits have in common is no information
+    and may be large.  Where z is too far from all components for its type, every share and log_p is -infinity.
     """
-    np.exp(-logvar, out=precision)
+    np.exp(-0.5 * logvar, out=inverse)
     shift = logits[np.argmax(logits.real)]
-    log_pi = logits - shift - np.log(np.sum(np.exp(logits - shift)))
+    log_pi = (logits - shift) - np.log(np.sum(np.exp(logits - shift)))
     peak[...] = log_pi - np.sum(0.5 * (logvar + LOG_2PI), axis=1)
     share = weights
     for c in range(len(mean)):
-        share[:, :, c] = peak[c] - np.sum(0.5 * (z - mean[c]) ** 2 * precision[c], axis=-1)
+        share[:, :, c] = peak[c] - np.sum(0.5 * ((z - mean[c]) * inverse[c]) ** 2, axis=-1)
     m = np.take_along_axis(share, np.argmax(share.real, axis=-1)[:, :, None], axis=-1)
-    shifted = np.exp(share - m)
-    total = np.sum(shifted, axis=-1)
+    endless = np.isinf(m.real)
+    shifted = np.exp(share - np.where(endless, np.nan, m))
+    total = np.where(endless[:, :, 0], 1, np.sum(shifted, axis=-1))
     log_p[...] = m[:, :, 0] + np.log(total)
     weights[...] = shifted / total[:, :, None]
 
 
 def mixture_backward(dz: Array, dmean: Array, dlogvar: Array, dlogits: Array, dlog_p: Array, weights: Array,
-                     precision: Array, z: Array, mean: Array, logits: Array) -> None:
-    """forward was  log_p = log sum_c exp(share),   share = peak[c] - sum_j 1/2 (z - mean_c)^2 exp(-logvar_c).
+                     inverse: Array, z: Array, mean: Array, logits: Array) -> None:
+    """forward was  log_p = log sum_c exp(share),   share = peak[c] - sum_j 1/2 r^2,   r = (z - mean_c) / s_c.
 
     The derivative of a log-sum-exp is the softmax, dshare = dlog_p * weights, and share is a parabola:
 
-        dz      = sum_c  -dshare (z - mean_c) precision                    (D13.5) towards the components responsible
-        dmean   = sum_bk dshare (z - mean_c) precision                     (D13.6)
-        dlogvar = sum_bk dshare 1/2 [ (z - mean_c)^2 precision - 1 ]       (D13.7) the -1 is from peak
+        dz      = sum_c  -dshare r / s                                     (D13.5) towards the components responsible
+        dmean   = sum_bk dshare r / s                                      (D13.6)
+        dlogvar = sum_bk dshare 1/2 [ r^2 - 1 ]                            (D13.7) the -1 is from peak
         dlogits = sum_bk dshare - pi_c sum_bk dlog_p                       (D13.8) responsible, less expected to be
 
     the last from  d log pi_c / d logits_i = [c = i] - pi_i  and  sum_c dshare = dlog_p.
     """
     dz[...] = 0
     for c in range(len(mean)):
-        dshare, difference = dlog_p * weights[:, :, c], z - mean[c]
-        pull = dshare[:, :, None] * difference * precision[c]
+        dshare, r = dlog_p * weights[:, :, c], (z - mean[c]) * inverse[c]
+        push = dshare[:, :, None] * r
+        pull = push * inverse[c]
         dz[...] -= pull
         dmean[c] = np.sum(pull, axis=(0, 1))
         dlogits[c] = np.sum(dshare)
-        dlogvar[c] = 0.5 * (np.sum(pull * difference, axis=(0, 1)) - dlogits[c])
+        dlogvar[c] = 0.5 * (np.sum(push * r, axis=(0, 1)) - dlogits[c])
     pi = np.exp(logits - logits[np.argmax(logits.real)])
     dlogits[...] -= pi / np.sum(pi) * np.sum(dlog_p)
