@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import sys
@@ -25,7 +26,7 @@ else:
 #: bytes of a text that a run keeps: the metrics of some 100,000 epochs
 MOST_TEXT = 2 ** 25
 _MOST_DIGITS = 100      # of a whole number: the state of a generator has 39
-_PREFIX, _SUFFIX = ".npvae-", ".tmp"      # of a file that is being written; its name is in use until it has its own
+_TEMPORARY = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")      # the name of a file while it is being written
 
 
 # ---- Read
@@ -129,7 +130,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 def _new_file(folder: Path) -> tuple[io.BufferedWriter, Path]:
     """A new file, open and locked for as long as it is, with the permissions that the umask leaves."""
     while True:
-        path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        path = folder / f".npvae-{secrets.token_hex(8)}.tmp"
         try:
             file = open(path, "xb")
         except FileExistsError:
@@ -144,7 +145,7 @@ def remove_leftovers(folder: Path) -> None:
     Not on Windows, where a file must be closed before it can be moved, and is nobody's in between."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(_PREFIX) and entry.name.endswith(_SUFFIX):
+            if _TEMPORARY.fullmatch(entry.name):
                 with contextlib.suppress(OSError), open_regular(entry.path) as file:
                     if _is_locked(file.fileno()):
                         os.unlink(entry.path)
@@ -215,7 +216,7 @@ def _lock_folder(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
             if sys.platform == "win32":      # no folder can be opened there; this file goes when it is closed
-                handle = os.open(folder / f"{_PREFIX}lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
+                handle = os.open(folder / ".npvae-lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
             else:
                 handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             opened.callback(os.close, handle)

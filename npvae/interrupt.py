@@ -86,8 +86,12 @@ def _once_more() -> None:
     """Ctrl-C again, soon."""
     def later() -> None:
         time.sleep(0.02)
-        _thread.interrupt_main()
+        if hasattr(signal, "pthread_kill"):      # which wakes a main thread that sleeps, too
+            signal.pthread_kill(main, signal.SIGINT)
+        else:
+            _thread.interrupt_main()
 
+    main = threading.main_thread().ident or 0
     try:
         _thread.start_new_thread(later, ())
     except RuntimeError:      # no thread can be started

@@ -282,5 +282,9 @@ def resume_command(args: argparse.Namespace) -> str:
         start = [python, "-m", "npvae", "train"]
     else:
         start = [python, sys.argv[0]] if program.suffix == ".py" else [shortest(sys.argv[0]), "train"]
-    out = f"./{args.out}" if str(args.out).startswith("-") else str(args.out)      # or it would be taken for a flag
+    out = str(args.out)
+    if out.startswith("-"):      # it would be taken for a flag
+        out = f"./{out}"
+    if out.endswith("\n"):      # a shell cuts off line breaks at the end
+        out = f"{out}/"
     return " ".join(map(shell_word, [*start, "--out", out, "--threads", str(args.threads), "--resume"]))

@@ -14,6 +14,7 @@ import pytest
 from npvae import (ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint, cli, options,
                    runs)
 from npvae.layers import ACTIVATIONS
+from npvae.files import claimed
 from npvae.likelihoods import LIKELIHOODS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_mnist.py"
@@ -275,6 +276,82 @@ def test_overwrite_leaves_no_numbers_of_the_old_run(first, run_program, tmp_path
     out = shutil.copytree(first[0] / "run", tmp_path / "run")
     code, _, _ = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--lr", 1e30, "--quiet")
     assert code == 1 and not (out / "checkpoint.npz").exists() and not (out / "metrics.jsonl").read_text()
+
+
+def test_overwrite_is_never_half_done(first, run_program, tmp_path, monkeypatch):
+    """Wherever it is stopped, what is left is not taken for a run of the new settings."""
+    unlink = os.unlink
+    for stop in range(20):
+        out, left = shutil.copytree(first[0] / "run", tmp_path / str(stop)), [stop]
+
+        def stopping(path, **options):
+            if Path(path).parent == out:
+                left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            unlink(path, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", stopping)
+            code, *_ = run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite", "--quiet", "--seed", 7)
+        if not code:
+            break
+        assert code == 130
+        if stop:
+            assert not (out / "config.json").exists()
+        else:
+            assert contents(out) == contents(first[0] / "run")
+    assert stop > 5
+
+
+@pytest.mark.parametrize("flags", [[], ["--overwrite"], ["--resume"]])
+def test_a_folder_that_another_run_has_is_refused(flags, copy, run_program, tmp_path):
+    before = contents(copy)
+    with claimed(copy):
+        code, out, error = run_program(*([] if flags == ["--resume"] else [*TINY, "--data-dir", "data.npz"]),
+                                       "--out", copy, *flags)
+    says = "--out .* is in use by another run: wait for its end, or choose another folder$"
+    assert_refused((code, out, error), says if flags else "already holds a run")
+    assert contents(copy) == before
+
+
+def test_a_new_folder_that_another_run_has_is_refused(run_program, tmp_path):
+    with claimed(tmp_path / "new"):
+        result = run_program(*TINY, "--data-dir", "data.npz", "--out", tmp_path / "new")
+        assert_refused(result, "--out .*new is in use by another run")
+        assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_run_that_ends_while_another_one_starts(first, run_program, tmp_path, monkeypatch):
+    """It is not written over: what was seen before the folder was claimed is looked at again."""
+    out, check, calls = tmp_path / "out", options.check_folder, []
+
+    def late(args):
+        check(args)
+        if not calls:
+            shutil.copytree(first[0] / "run", out)
+        calls.append(args)
+
+    monkeypatch.setattr(options, "check_folder", late)
+    assert_refused(run_program(*TINY, "--data-dir", "data.npz", "--out", out), "already holds a run")
+    assert contents(out) == contents(first[0] / "run")
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "metrics.jsonl"])
+def test_what_is_left_of_a_run_is_left_alone(name, first, run_program, tmp_path):
+    shutil.copy(first[0] / "run" / name, tmp_path)
+    before = contents(tmp_path)
+    assert_refused(run_program(*TINY, "--data-dir", "data.npz", "--out", tmp_path), f"holds {name} of a run, but no")
+    assert contents(tmp_path) == before
+
+
+def test_ctrl_c_before_a_run_has_begun_names_no_way_to_go_on(run_program, monkeypatch, tmp_path):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "load_images", stop)
+    assert run_program(*TINY, "--out", tmp_path / "new") == (130, "", "\ntrain_mnist.py: stopped\n")
+    assert not (tmp_path / "new").exists()
 
 
 # ---- Resuming

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CheckpointError, CosineLR, CyclicalAnnealing, FreeBits,
                    LinearAnnealing, MetricsLog, fit)
-from npvae import checkpoint
+from npvae import checkpoint, train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_mnist.py"
 RNG = np.random.default_rng(21)
@@ -89,6 +89,20 @@ def test_more_epochs_are_a_longer_run(tmp_path):
     longer = Leg(tmp_path / "b.npz", 7, {**call, "epochs": 4}, {}, resume=tmp_path / "b.npz")
     assert longer.bits() == straight.bits()
     assert without_timing(longer.history) == without_timing(straight.history)
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [4], [3, 5]])
+def test_the_seconds_of_an_epoch_are_those_of_all_its_parts(tmp_path, monkeypatch, stops):
+    """By a clock that ticks once in each step; three steps an epoch."""
+    ticks, step = [], train.train_step
+    monkeypatch.setattr(train, "train_step", lambda run, index: (ticks.append(1), step(run, index)))
+    monkeypatch.setattr(train.time, "perf_counter", lambda: float(len(ticks)))
+    path, call, resume = tmp_path / "a.npz", {"batch_size": 4, "epochs": 2}, None
+    for stop in stops:
+        Leg(path, 0, call, {"kernels": "numpy"}, stop, resume)
+        resume = path
+    history = Leg(path, 0, call, {"kernels": "numpy"}, resume=resume).history
+    assert [(row["seconds"], row["images_per_second"]) for row in history] == [(3, 11 / 3)] * 2
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path):

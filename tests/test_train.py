@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CheckpointError, EarlyStopping, FreeBits,
                    LinearAnnealing, MetricsLog, NonFiniteError, Progress, StepLR, fit)
-from npvae import checkpoint
+from npvae import checkpoint, train
 from npvae.train import Rows, Run, train_step
 
 RNG = np.random.default_rng(8)
@@ -387,6 +387,13 @@ def test_the_bar_counts_images_and_says_what_the_run_says(monkeypatch, tmp_path)
         assert re.findall(r"[a-z]+ +-?[0-9.]+", line)[:5] == [
             f"epoch {metrics['epoch']:3d}", f"train {metrics['train_loss']:7.2f}", f"test {metrics['test_loss']:7.2f}",
             f"nll {metrics['test_nll']:6.2f}", f"kl {metrics['test_kl']:5.2f}"]
+
+
+def test_a_clock_that_stands_still_divides_nothing(monkeypatch):
+    monkeypatch.setattr(train.time, "perf_counter", lambda: 7.0)
+    monkeypatch.setattr(train.time, "time", lambda: 7.0)      # the progress bar's
+    history = fit(small(), X, X_TEST, 2, 4, callbacks=[Progress(Screen(False)), Progress(Screen(True))])
+    assert [(row["seconds"], row["images_per_second"]) for row in history] == [(0, 0)] * 2
 
 
 # ---- Arguments
