@@ -1,8 +1,8 @@
 """What every program does alike: flags refused in one line, exit codes, progress.  Beside the lesson; `options.py` has
 the flags of a run.
 
-Exit codes: 0 done, 1 training failed (NaN) or gradients are wrong, 2 bad input (one line on stderr says what), 130
-ended by Ctrl-C, 141 nobody read on (`npvae info RUN | head -1`).
+Exit codes: 0 done, 1 training failed (NaN) or gradients are wrong, 2 bad input, or results that cannot be written
+(one line on stderr says what), 130 ended by Ctrl-C, 141 nobody read on (`npvae info RUN | head -1`).
 """
 import argparse
 import os

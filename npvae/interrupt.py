@@ -24,7 +24,7 @@ def start() -> None:
     yet, and nothing is to be tidied up.  In a process of another program nothing changes."""
     words, name = sys.orig_argv, sys.argv[0] if getattr(sys, "argv", None) else ""
     if name == "-m":      # what Python puts there while it imports the package of the program
-        name = "".join(words[words.index("-m") + 1:][:1])
+        name = next((word[2:] or after for word, after in zip(words, [*words[1:], ""]) if word.startswith("-m")), "")
     is_ours = any(name == program or name.endswith(os.sep + program) for program in _PROGRAMS)
     if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)

@@ -61,8 +61,8 @@ def test_a_signal_that_is_ignored_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("start, ours", [(["-m", "npvae"], True), (["npvae"], True), (["other.py"], False),
-                                         (["-m", "other"], False)])
+@pytest.mark.parametrize("start, ours", [(["-m", "npvae"], True), (["npvae"], True), (["-mnpvae"], True),
+                                         (["other.py"], False), (["-m", "other"], False), (["-mother"], False)])
 def test_while_the_program_starts(start, ours, tmp_path):
     """The first thing that it imports takes long: NumPy.  A process of another program is left as it was."""
     (tmp_path / "numpy.py").write_text("import signal, time; signal.raise_signal(signal.SIGINT); time.sleep(60)")
