@@ -41,6 +41,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 pytestmark = pytest.mark.slow
 
 
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", range(metafunc.config.getoption("--size") or 20))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
