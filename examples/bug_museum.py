@@ -76,8 +76,10 @@ def examine(exhibit: Exhibit, scale: float = 1.0) -> Result:
         with planted(exhibit):
             found = run(exhibit.caught_by, setting)
             gradient = found if exhibit.caught_by == "complex step" else run("complex step", setting)
-    except (Outdated, NameError) as error:      # a name that only the wrong line has is called otherwise by now
+    except Outdated as error:
         return Result(exhibit, "", "", str(error))
+    except NameError as error:      # a name that only the wrong line has is called otherwise by now
+        return Result(exhibit, "", "", f"exhibit {exhibit.name!r}: {error}")
     return Result(exhibit, found, gradient)
 
 

@@ -109,7 +109,7 @@ def planted(exhibit: Exhibit) -> Iterator[None]:
 
     Raises Outdated, which names both, where a function does not hold the piece of code once.
     """
-    code = {function: function.__code__ for function, _, _ in exhibit.changes}
+    code = {one: one.__code__ for function, _, _ in exhibit.changes for one in [inspect.unwrap(function)]}
     wrong = {function: _compiled(function, exhibit) for function in code}
     try:
         for function in code:
@@ -124,7 +124,7 @@ def _compiled(function: Any, exhibit: Exhibit) -> Any:
     """The code of `function` with the exhibit's changes to it."""
     source = _source(function)
     for changed, should, says in exhibit.changes:
-        if changed is function:
+        if inspect.unwrap(changed) is function:
             start, stop, instead = _exchange(exhibit.name, function, should, says, source)
             source = source[:start] + instead + source[stop:]
     scope = dict(function.__globals__)
@@ -145,6 +145,7 @@ def _exchange(name: str, function: Any, should: str, says: str, source: str) -> 
     called, if it is another name throughout the piece and the name that the exhibit knows is gone.
     """
     code, piece = _tokens(source), [token[0] for token in _tokens(should)]
+    function = inspect.unwrap(function)      # a decorator of another module stays where it is
     local = {*function.__code__.co_varnames, *function.__code__.co_cellvars}
     known = local | {*function.__globals__, *dir(builtins), *keyword.kwlist}
 
