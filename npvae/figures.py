@@ -25,6 +25,7 @@ DPI = 100
 FONT = 14  # points: still readable when a picture is shown at half its size
 EM = FONT * DPI / 72  # the same in pixels
 INK, BLUE, ORANGE, GREY = "#222222", "#1f5fa8", "#d9601a", "#9a9a9a"
+_LONGEST = 24      # characters of a label
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": FONT, "text.color": INK, "text.usetex": False,
     "axes.labelcolor": INK, "axes.edgecolor": INK, "axes.facecolor": "white", "axes.grid": False,
@@ -201,8 +202,10 @@ def _colours(classes: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
 
 
 def text_of(label: Any) -> str:
-    """A label as matplotlib shows it as it is: `plain`, and no formula between two dollars."""
-    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label)).replace("$", r"\$")
+    """A label as matplotlib shows it as it is: `plain`, no formula between two dollars, and of a long one the
+    beginning, so that it leaves room for the picture."""
+    text = f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
+    return (text if len(text) <= _LONGEST else text[:_LONGEST - 3] + "...").replace("$", r"\$")
 
 
 def spread(n: int, most: int) -> np.ndarray:

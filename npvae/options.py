@@ -214,8 +214,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     defaults = settings(parser.parse_args([]))
     theirs = {**{name: defaults[name] for name in _ADDED}, **config["settings"]}
     if theirs.keys() != defaults.keys():
-        names = shown(", ".join(sorted(theirs.keys() ^ defaults.keys())))
-        raise UsageError(f"{path} is of another program or version: they differ in {names}")
+        names = " ".join(", ".join(sorted(theirs.keys() ^ defaults.keys())).split())
+        raise UsageError(f"{path} is of another program or version: they differ in {names[:200]}")
     return {**config, "settings": _as_flags(path, parser, theirs)}
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from . import commands, data, options, runs
-from .cli import Parser, UsageError, number
+from .checkpoint import CheckpointError
+from .cli import CHECKPOINT, Parser, UsageError, number
 
 _HELP = """npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand
 
@@ -51,12 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     command = COMMANDS[argv[0]]
     args = command.parse(command.parser(), argv[1:])
     with threadpool_limits(vars(args).get("threads", 1), user_api="blas"):
-        try:
+        return command.run(args) if vars(args).get("run") is None else _on_run(command, args)
+
+
+def _on_run(command: Command, args: argparse.Namespace) -> int | None:
+    """The command on a trained run.  Numbers that overflow in its model are no warnings, and what is wrong with the
+    model is said of its file."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return command.run(args)
-        except MemoryError as error:
-            if run := vars(args).get("run"):
-                raise MemoryError(f"{vars(args).get('data_dir') or run}: there is not memory enough: {error}") from None
-            raise
+    except (UsageError, CheckpointError, data.DataError):
+        raise
+    except MemoryError as error:
+        source = vars(args).get("data_dir") or args.run
+        raise MemoryError(f"{source}: there is not memory enough: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{args.run / CHECKPOINT}: {error}") from None
 
 
 # ---- The parsers

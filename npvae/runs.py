@@ -269,10 +269,13 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:
     """The test set (M, D), float, binarized by the very draw that `fit` evaluates on; labels (M,) as the model takes
-    them.  Raises ValueError or TypeError for images that do not fit the model."""
+    them.  Raises UsageError or DataError for images that do not fit the model."""
     if images.test_images.shape[1] != vae.input_dim:
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
-    return Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
-                labels).floats()
+    try:
+        return Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
+                    labels).floats()
+    except (ValueError, TypeError) as error:
+        raise data.DataError(str(error)) from None

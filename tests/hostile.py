@@ -11,6 +11,7 @@ disk.  (Numbers that are finite and far too large end a training with 1, as NaN 
 The exit code is 1 if one did not, and those are printed.
 """
 import argparse
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -533,7 +534,8 @@ def read_otherwise(source):
     if source.suffix == ".npz":
         with np.load(source) as file:
             return np.concatenate([file[key].reshape(len(file[key]), -1) for key in
-                                   (("train", "test") if "train" in file.files else ("x_train", "x_test"))])
+                                   (("train", "test") if {"train", "test"} <= {*file.files}
+                                    else ("x_train", "x_test"))])
     if source.suffix == ".csv":
         rows = [row for row in csv.reader(source.read_text(encoding="utf-8-sig").splitlines(keepends=True)) if row]
         return np.array([[float(cell) for cell in row[1:]] for row in rows[1:]])
@@ -632,14 +634,14 @@ def faults(result, names, before, after):
         yield "words beside the result"
 
 
-def campaign(size, seed, keep=None, only=None, others=0):
-    """Run so many cases; the number of each outcome, and what went wrong in a line each."""
+def campaign(numbers, seed, keep=None, others=0):
+    """Run the cases of these numbers; what went wrong, in a line each."""
     outcomes, wrong, slowest, largest = Counter(), [], 0.0, 0
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         good = Path(name) / "good"
         good.mkdir()
         save_pictures = make_good(good)
-        for number in range(size) if only is None else [only]:
+        for done, number in enumerate(numbers, 1):
             folder = Path(name) / "place" / "case"
             folder.mkdir(parents=True)
             what, command, names, source = make_case(good, folder, np.random.default_rng([seed, number]))
@@ -647,7 +649,7 @@ def campaign(size, seed, keep=None, only=None, others=0):
             before = snapshot(folder)
             results = [in_a_fork(command, folder, source)]
             if (results[0][0] == 2 and command[0] != "report"
-                    and outcomes["in a new Python, too"] < others * (number + 1) / size):
+                    and outcomes["in a new Python, too"] < others * done / len(numbers)):
                 results.append(in_a_new_python(command, folder))
                 outcomes["in a new Python, too"] += 1
             after = snapshot(folder)
@@ -659,13 +661,12 @@ def campaign(size, seed, keep=None, only=None, others=0):
                     wrong.append(f"case {number} ({what}): {' '.join(command)}: {'; '.join(found)}: "
                                  f"{result[2][-700:].strip()}")
                     print(wrong[-1], flush=True)
-                elif only is not None or keep:
+                elif keep:
                     print(f"case {number} ({what}): {' '.join(command)}: {result[0]}: {result[2].strip()[:300]}",
                           flush=True)
-            if only is not None:
-                print(folder, result)
-                if keep:
-                    shutil.copytree(folder, keep, symlinks=True)
+            if keep:
+                with contextlib.suppress(shutil.Error):      # a pipe stays behind
+                    shutil.copytree(folder, Path(keep) / str(number), symlinks=True)
             shutil.rmtree(folder.parent)
     print(f"{sum(outcomes[name] for name in ('refused', 'harmless', 'wrong')):,} hostile files, seed {seed}: "
           f"{outcomes['refused']:,} refused, {outcomes['harmless']:,} harmless, {outcomes['wrong']:,} wrong; "
@@ -678,8 +679,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="the number of one case")
-    parser.add_argument("--keep", help="where to leave a copy of it, or to print all")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="every N-th case from number I on: N parts can "
+                        "run beside each other, and are together what one run is")
+    parser.add_argument("--keep", metavar="FOLDER", help="leave every case there, and print how it ended")
     parser.add_argument("--new", type=int, default=30, help="how many are given to a new Python, too")
     options = parser.parse_args()
-    sys.exit(bool(campaign(options.size, options.seed, options.keep, options.only, options.new)))
+    first, step = map(int, options.part.split("/"))
+    sys.exit(bool(campaign(range(first, options.size, step), options.seed, options.keep, options.new)))

@@ -72,7 +72,8 @@ ALLOWED = {
              "report_page", "train", "validate"},
     "commands": {"cli", "data", "evaluate", "explorer", "files", "gradcheck", "labels", "model", "objectives",
                  "options", "params", "plotting", "runs", "summary", "support", "terminal"},
-    "program": {"cli", "commands", "data", "options", "runs"}, "__main__": {"cli", "interrupt", "program"},
+    "program": {"checkpoint", "cli", "commands", "data", "options", "runs"},
+    "__main__": {"cli", "interrupt", "program"},
     "": {"checkpoint", "callbacks", "data", "evaluate", "gradcheck", "hierarchical", "interrupt", "levels",
          "likelihoods", "model", "objectives", "optim", "summary", "train"}}
 

@@ -157,6 +157,25 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path):
             tracemalloc.stop()
 
 
+def test_what_would_fill_the_memory_is_read_with_a_limit_alone(content, tmp_path):
+    """140 MB in a file of 600 kB; and what so small a file cannot hold is refused before any of it is read."""
+    folder = write_folder(tmp_path / "x", content)
+    (folder / "train-images-idx3-ubyte").write_bytes(gzip.compress(header(140_000, 25, 40) + bytes(140_000_000), 1))
+    (folder / "train-labels-idx1-ubyte").write_bytes(header(140_000) + bytes(140_000))
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header(5, 25, 40) + bytes(5000))
+    refusal(data.load, folder, name="train-images", says="become 140,000,000, ")
+    tracemalloc.start()
+    try:
+        loaded = data.load(folder, limit=3)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+    assert loaded.train_images.shape == (3, 1000) and len(loaded.train_labels) == 3 and len(loaded.test_labels) == 3
+    for pack in (bytes, gzip.compress):
+        (tmp_path / "lie").write_bytes(pack(header(2 ** 30) + bytes(100)))
+        refusal(data.read_idx, tmp_path / "lie", name="lie", says="is cut short: the header promises 1073741824 bytes")
+
+
 # --- folders ---
 
 @pytest.mark.parametrize("dash", ["-", "."])

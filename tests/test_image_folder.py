@@ -1,4 +1,11 @@
 """Folders of pictures: every pixel arrives as it is, in a known order, or the file that does not fit is named."""
+import io
+import logging
+import struct
+import tracemalloc
+import warnings
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -261,3 +268,80 @@ def test_folders_that_do_not_fit(tmp_path, rng):
     (tmp_path / "split" / "valid").mkdir()
     refusal(data.load, tmp_path / "split", name="split: ", says="holds train and test but not these two")
     refusal(load_pictures, tmp_path / "absent", name="absent", says="cannot be read (No such file or directory)")
+
+
+# --- files that are made to hurt ---
+
+def chunk(name, content):
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def black(width, height):
+    """A PNG of one bit a pixel, whose bytes are an eight thousandth of its pixels."""
+    packer = zlib.compressobj(9)
+    rows = [packer.compress(bytes((width + 7) // 8 + 1)) for _ in range(height)]
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+            + chunk(b"IDAT", b"".join([*rows, packer.flush()])) + chunk(b"IEND", b""))
+
+
+def eps():
+    Image.new("L", (5, 3)).save(stream := io.BytesIO(), "EPS")
+    return stream.getvalue()
+
+
+HURTS = {
+    "13,300 pixels a side": (black(13_300, 13_300), "is 13300 x 13300 pixels; at most 16,777,216 in all are allowed"),
+    "more than Pillow opens": (black(19_000, 19_000), "pixels; at most 16,777,216 in all are allowed"),
+    "a promise": (b"P5 70000 70000 255\n" + bytes(99), "pixels; at most 16,777,216 in all are allowed"),
+    "a program": (eps(), "none of PNG, JPEG, GIF, BMP, TIFF, WEBP, PPM"),
+    "text that expands": (black(5, 3)[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10 ** 8)))
+                          + black(5, 3)[33:], "cannot be read as a picture")}
+
+
+@pytest.mark.parametrize("case", HURTS)
+def test_pictures_that_are_made_to_hurt(case, tmp_path, rng, capfd, caplog):
+    """Refused in little memory, and without a word of Pillow's."""
+    content, says = HURTS[case]
+    folder = save(tmp_path / "x", grey(rng, 3), ["0.png", "1.png", "2.png"])
+    (folder / "1.png").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            refusal(data.load, folder, name="1.png", says=says)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_pillow_says_of_an_odd_file_is_no_line_of_ours(tmp_path, rng, capfd, monkeypatch):
+    """A warning and a logged error; the loggers are as before."""
+    folder, real = save(tmp_path / "x", grey(rng, 2), ["0.png", "1.png"]), Image.open
+
+    def talks(*args, **more):
+        warnings.warn("odd", UserWarning)
+        logging.getLogger("PIL.TiffImagePlugin").error("odd")
+        return real(*args, **more)
+
+    monkeypatch.setattr(Image, "open", talks)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])      # those of pytest, so that Python's last resort speaks
+    assert len(data.load(folder).train_images) == 1
+    assert capfd.readouterr() == ("", "") and not logging.getLogger("PIL").handlers
+
+
+def test_a_picture_of_a_gigabyte_is_not_read(tmp_path, rng):
+    folder = save(tmp_path / "x", grey(rng, 2), ["0.png", "1.png"])
+    with open(folder / "1.png", "ab") as file:
+        file.truncate(10 ** 9)
+    refusal(data.load, folder, name="1.png", says="is larger than 268,435,456 bytes")
+
+
+def test_with_a_limit_no_other_picture_is_opened(tmp_path, rng):
+    images = grey(rng, 40)
+    folder = save(tmp_path / "x", images, [f"{i}.png" for i in range(40)])
+    for i in (*range(3, 36), 39):
+        (folder / f"{i}.png").write_bytes(b"damaged")
+    loaded = data.load(folder, limit=3)
+    assert np.array_equal(loaded.train_images, rows(images[:3]))
+    assert np.array_equal(loaded.test_images, rows(images[36:39]))
