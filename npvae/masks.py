@@ -42,7 +42,7 @@ def hidden_degrees(units: int, n: int, rng: np.random.Generator | None = None, l
     count = max(n - least, 1)
     if rng is not None:
         return np.sort(rng.integers(least, least + count, units))
-    return least + np.arange(units) * count // max(units, 1)
+    return least + np.arange(units) * count // units
 
 
 def mask(inputs: Array, outputs: Array, strict: bool = False) -> Array:

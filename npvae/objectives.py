@@ -89,7 +89,7 @@ class ELBO(Described):
     made_of = ("beta", "sampled")
 
     def __init__(self, beta: float | Schedule = 1.0, sampled: bool = False, gradient: str = "total") -> None:
-        if isinstance(sampled, str) or sampled not in (True, False):
+        if sampled not in (True, False):
             raise TypeError(f"sampled must be True or False, got {shown(sampled)}: gradient= names an estimator")
         if gradient == "dreg":
             raise ValueError("gradient dreg is made of importance weights, which IWAE(gradient='dreg') has: for ELBO, "

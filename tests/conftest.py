@@ -35,6 +35,17 @@ def floating_point_errors_are_errors():
         yield
 
 
+_START = {}      # of each module of tests: its generators, each with its state after all imports
+
+
+@pytest.fixture(autouse=True)
+def generators_begin_anew(request):
+    """What a module's own generator gives a test does not depend on the tests before it."""
+    for generator, state in _START.get(request.module, ()):
+        generator.bit_generator.state = state
+    yield
+
+
 _BLAS = threadpoolctl.ThreadpoolController()
 
 
@@ -79,6 +90,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    _START.update({module: [(value, value.bit_generator.state) for value in vars(module).values()
+                            if type(value) is np.random.Generator] for module in {item.module for item in items}})
     equation = config.getoption("--equation")
     if equation and not EQUATION.fullmatch(equation):
         raise pytest.UsageError(f"--equation must be an id such as D6.1, got {equation!r}")

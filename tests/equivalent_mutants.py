@@ -94,8 +94,6 @@ _GROUPS = {
         "pixels = -x.shape[-1]",
         "likelihoods.GaussianPixel.mean: constant: return output[:, :output.shape[1] // 2].copy() -> "
         "return output[:, :output.shape[1] // -2].copy()"],
-    "One entry that is NaN makes NaN of the least and of the largest.": [
-        "levels.check_unit: name: np.isnan(low) -> np.isnan(high)"],
     "The middle one of three numbers, whichever of them is called a bound.": [
         "levels.mean_within: argument: return np.clip(mean, 0.001, 1 - 0.001) -> "
         "return np.clip(0.001, mean, 1 - 0.001)"],
@@ -125,9 +123,12 @@ _GROUPS = {
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 501",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 499",
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
-        "model.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
+        "model.module: constant: _BLOCK = 500 -> _BLOCK = 499",
+        "flows.module: constant: _BLOCK = 500 -> _BLOCK = 501",
+        "flows.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
     "Values and gradients share the buffers of matrix products: the same array by two names.": [
         "outputs.DenseOutput.backward: name: d.rows_pre -> a.rows_pre",
+        "made.MADE.backward: name: d.rows_pre.reshape(a.output.shape) -> a.rows_pre.reshape(a.output.shape)",
         "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
         "model.VAE.backward: name: d.logvar_pre -> a.logvar_pre",
         "model.VAE.backward: name: d.mu_pre -> a.mu_pre",
@@ -135,6 +136,46 @@ _GROUPS = {
     "What a matrix product leaves here is used in the next line and not again.": [
         "model.VAE._encode: name: a.mu_pre -> a.logvar_pre",
         "model.VAE._encode: name: a.logvar_pre -> a.mu_pre"],
+    "Buffers of values and of gradients are taken in either order: neither knows of the other.": [
+        "flows._Steps.add_buffers: order: for one, mark in ((a, ''), (d, 'd')): -> "
+        "for one, mark in ((d, 'd'), (a, '')):",
+        "flows.Planar.add_buffers: order: for one, mark in ((a, ''), (d, 'd')): -> "
+        "for one, mark in ((d, 'd'), (a, '')):"],
+    "The identity's backward pass does not look at the output.": [
+        "flows._Steps.backward: name: a.told_rows -> d.told_rows",
+        "flows.InverseAutoregressive.step_back: name: _rows(a.net[t]) -> _rows(d.net[t])"],
+    "z has the shape of eps.": [
+        "flows.InverseAutoregressive.add_buffers: name: (B, K, Z), T, H = (a.eps.shape, self.steps, self.width) -> "
+        "(B, K, Z), T, H = (a.z.shape, self.steps, self.width)"],
+    "The array is only looked at as rows, (B K, H).": [
+        "flows.InverseAutoregressive.add_buffers: argument: one.units = take(f'{mark}flow hidden', T, B, K, H) -> "
+        "one.units = take(f'{mark}flow hidden', T, K, B, H)"],
+    "One buffer is read for the last time before the other is written, so that they may be one.": [
+        "flows.InverseAutoregressive.add_buffers: argument: take('flow hidden pre and told', B, K, H) -> "
+        "take('dflow z by gate', B, K, H)",
+        "made.MADE.add_buffers: argument: (take('made by h', BK, H), take('output by h', BK, D)) -> "
+        "(take('made by h', BK, H), take('dh by made', BK, D))"],
+    "A slice may end behind the last column.": [
+        "masks.Staircase.__init__: index: ...=0).sum(), n_out)) -> ...=0).sum(), n_out + 1))"],
+    "Minus 0 is 0, for whole numbers.": [
+        "made.MADE.__init__: sign: told = np.zeros(hidden, int) -> told = -np.zeros(hidden, int)"],
+    "Which of two independent streams of random numbers a layer is drawn from does not matter, nor that there is a "
+    "third.": [
+        "made.MADE.initialize: order: zip((self.first, self.last), rng.spawn(2)) -> "
+        "zip((self.last, self.first), rng.spawn(2))",
+        "made.MADE.initialize: constant: zip((self.first, self.last), rng.spawn(2)) -> "
+        "zip((self.first, self.last), rng.spawn(3))"],
+    "A sum divides it, and takes the sign away.": [
+        "priors.Mixture.sample: sign: np.exp(logits.real.astype(np.float64) - logits.real.max()) -> "
+        "-np.exp(logits.real.astype(np.float64) - logits.real.max())"],
+    "A model with a VampPrior has no classes, and does not look at labels.": [
+        "priors.Vamp.pseudo_inputs: argument: np.zeros(1, np.int64) -> np.zeros(1)"],
+    "Two buffers of one shape, each of which stays 0 or is written before it is read, by each other's name.": [
+        "priors.Vamp.add_buffers: order: (take('prior bias', D), take('dprior bias', D)) -> "
+        "(take('dprior bias', D), take('prior bias', D))"],
+    "Of the names that are allowed, total is the last in the alphabet.": [
+        "objectives.ELBO.__init__: comparison: choice('gradient', gradient, ('total', 'stl')) != 'total' -> "
+        "choice('gradient', gradient, ('total', 'stl')) < 'total'"],
     "Every buffer is written before it is read.": [
         "model.VAE._take: sign: self._memory[name] = np.zeros(size, self.dtype) -> "
         "self._memory[name] = -np.zeros(size, self.dtype)",

@@ -241,6 +241,11 @@ class Suite:
         """A hash of the test files in which the tests of these names stand."""
         return digest(*(source_of(str(self.root / file)) for file in sorted(files_of(names))))
 
+    def basis(self, witness: str, judges: list[str]) -> str:
+        """Of a verdict: the test that failed, or else all that could have."""
+        failed = witness.partition(" in ")[2]
+        return self.files([failed] if failed in self.tests else judges)
+
 
 class Order:
     """Which tests come first: the quick ones, and those that have killed mutants of the same function or module."""
@@ -274,7 +279,7 @@ class Verdict:
     verdict: str
     witness: str      # the failure of the test that killed it
     basis: str
-    complete: bool      # all tests that execute its lines were run
+    asked: int      # so many tests
 
 
 class Kept:
@@ -290,15 +295,12 @@ class Kept:
         with self.path.open("a", encoding="utf-8") as file:
             print(json.dumps([key, *vars(found).values()]), file=file)
 
-    def holds(self, key: str, suite: Suite, judges: list[str]) -> bool:
-        """Is the verdict on this mutant what it would be today?"""
+    def holds(self, key: str, suite: Suite, judges: list[str], asked: int) -> bool:
+        """Is the verdict on this mutant what it would be today, with so many of its judges asked?"""
         found = self.known.get(key)
-        if found is None:
+        if found is None or found.verdict != KILLED and found.asked < asked:
             return False
-        names = judges
-        if found.verdict == KILLED:
-            names = [name for name in (found.witness.partition(" in ")[2],) if name in suite.tests]
-        return bool(names or not judges) and found.basis == suite.files(names)
+        return found.basis == suite.basis(found.witness, judges)
 
 
 # --- the study ---
@@ -382,10 +384,10 @@ class Study:
         def tasks() -> Iterator[tuple[Any, Callable[[], Any]]]:
             for module, mutant in jobs:
                 key, judges = digest(module, mutant.name, mutant.text), suite.judges(module, mutant)
-                if kept.holds(key, suite, judges):
+                names = order.chosen(module, mutant.owner, judges)
+                if kept.holds(key, suite, judges, len(names)):
                     count(module, mutant, kept.known[key])
                     continue
-                names = order.chosen(module, mutant.owner, judges)
                 yield (module, mutant, key, judges, names), functools.partial(
                     verdict, self.root, file_of(self.root, module), module, mutant.source,
                     suite.in_memory(module, mutant), [by_name[name] for name in names], held, seconds)
@@ -395,14 +397,12 @@ class Study:
             if isinstance(answer, dict):
                 raise SystemExit(f"{short(module)}.{mutant.name}: {answer}")
             if answer in STOPPED:
-                found = Verdict(UNDECIDED, f"stopped by signal {answer}", suite.files(judges), False)
+                kind, witness = UNDECIDED, f"stopped by signal {answer}"
             elif answer:
-                witness = answer if isinstance(answer, str) else f"signal {answer}"
-                by = [name for name in (witness.partition(" in ")[2],) if name in suite.tests]
-                found = Verdict(KILLED, witness, suite.files(by or judges), True)
+                kind, witness = KILLED, answer if isinstance(answer, str) else f"signal {answer}"
             else:
-                found = Verdict(SURVIVED, f"{len(names)} of {len(judges)} tests", suite.files(judges),
-                                len(names) == len(judges))
+                kind, witness = SURVIVED, f"{len(names)} of {len(judges)} tests"
+            found = Verdict(kind, witness, suite.basis(witness, judges), len(names))
             kept.add(key, found)
             count(module, mutant, found)
             done += 1

@@ -53,3 +53,11 @@ def test_another_umask_is_noticed():
         assert [*conftest.left_changed(before)] == ["umask"]
     finally:
         os.umask(mask)
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_generator_of_the_module_begins_anew(which):
+    assert RNG.random() == np.random.default_rng(0).random()

@@ -214,3 +214,15 @@ def test_free_bits_hide_no_nan():
     """NaN is not more than `bits`: it would have cost nothing."""
     loss, _, dkl = FreeBits(0.5)(np.ones((2, 1)), np.array([[1.0, np.nan], [1.0, 0.0]]), 0)
     assert np.isnan(loss) and dkl.all()
+
+
+@pytest.mark.parametrize("objective", [ELBO, IWAE, lambda beta: FreeBits(1, beta)])
+def test_a_schedule_may_not_fall_below_zero(objective):
+    with pytest.raises(ValueError, match="^beta must"):
+        objective(beta=lambda step: -0.5)(np.ones((2, 1)), np.ones((2, 1)), 0)
+
+
+@pytest.mark.parametrize("sampled", ["stl", 2, None])
+def test_sampled_is_true_or_false(sampled):
+    with pytest.raises(TypeError, match="^sampled must be True or False"):
+        ELBO(sampled=sampled)

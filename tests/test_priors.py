@@ -279,3 +279,26 @@ def test_encoding_images_ignores_the_pseudo_inputs(kernels):
     inputs, mu, logvar = vae.latent.prior.pseudo_inputs(vae)
     assert np.allclose(inputs, 1 / (1 + np.exp(-vae.parameters[U])), rtol=1e-14)
     assert all(np.allclose(one, other, rtol=1e-13) for one, other in zip((mu, logvar), plain.encode(inputs)))
+
+
+def test_a_draw_is_the_mean_of_a_component_plus_sigma_times_noise():
+    """By the noise that the generator gives: first the component, by its weight, then eps."""
+    vae, n = VAE(7, (6,), 3, dtype="float64", kernels="numpy", prior="mixture:4"), 50
+    mean, logvar, logits = (vae.parameters[f"prior.{name}"] for name in ("mean", "logvar", "logits"))
+    logvar[...], logits[...] = np.log([[4], [1], [9], [0.25]]), np.log([1, 2, 3, 4])
+    rng = np.random.default_rng(8)
+    chosen = rng.choice(4, n, p=[0.1, 0.2, 0.3, 0.4])
+    expected = mean[chosen] + np.array([2, 1, 3, 0.5])[chosen, None] * rng.standard_normal((n, 3))
+    for offset in (0, 1e4, -1e4):      # the weights are those of exp(logits), which would overflow
+        logits[...] += offset
+        assert np.allclose(vae.latent.prior.sample(n, np.random.default_rng(8), vae), expected, rtol=1e-9)
+        logits[...] -= offset
+
+
+def test_what_is_said_of_pseudo_inputs_stays_when_others_are_encoded():
+    vae = VAE(7, (6,), 3, dtype="float64", kernels="numpy", prior="vamp:4")
+    said = vae.latent.prior.pseudo_inputs(vae)
+    kept = [array.copy() for array in said]
+    vae.parameters["prior.pseudo_inputs"][...] += 1
+    vae.latent.prior.pseudo_inputs(vae)
+    assert all(np.array_equal(array, before) for array, before in zip(said, kept))
