@@ -129,6 +129,7 @@ _GROUPS = {
     "Values and gradients share the buffers of matrix products: the same array by two names.": [
         "outputs.DenseOutput.backward: name: d.rows_pre -> a.rows_pre",
         "made.MADE.backward: name: d.rows_pre.reshape(a.output.shape) -> a.rows_pre.reshape(a.output.shape)",
+        "second_layer.SecondLayer.backward: name: d.mu2_pre -> a.mu2_pre",
         "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
         "model.VAE.backward: name: d.logvar_pre -> a.logvar_pre",
         "model.VAE.backward: name: d.mu_pre -> a.mu_pre",
@@ -170,6 +171,9 @@ _GROUPS = {
         "-np.exp(logits.real.astype(np.float64) - logits.real.max())"],
     "A model with a VampPrior has no classes, and does not look at labels.": [
         "priors.Vamp.pseudo_inputs: argument: np.zeros(1, np.int64) -> np.zeros(1)"],
+    "The gradient has the shape of the values.": [
+        "second_layer.SecondLayer.add_buffers: name: take(f'ddecoder2 by {head}', *d.decoder2[-1].shape) -> "
+        "take(f'ddecoder2 by {head}', *a.decoder2[-1].shape)"],
     "Two buffers of one shape, each of which stays 0 or is written before it is read, by each other's name.": [
         "priors.Vamp.add_buffers: order: (take('prior bias', D), take('dprior bias', D)) -> "
         "(take('dprior bias', D), take('prior bias', D))"],

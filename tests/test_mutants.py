@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 
 from npvae import (ELBO, IWAE, VAE, Adam, CosineLR, CyclicalAnnealing, FreeBits, Gaussian, LinearAnnealing, StepLR)
+from npvae.hierarchical import active_units_per_layer, hierarchical_vae
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.likelihoods import LOGVAR_FLOOR
 from npvae.latents import DiagonalGaussian
@@ -138,10 +139,25 @@ def test_importance_weights_of_very_different_size(module):
     (StepLR, {"factor": 0.1}), (CosineLR, {}), (LinearAnnealing, {"beta": 1.0}), (FreeBits, {"beta": 1.0}),
     (CyclicalAnnealing, {"cycles": 4, "ratio": 0.5, "beta": 1.0}), (Gaussian, {"sigma": 0.1, "learned": False}),
     (ELBO, {"beta": 1.0, "sampled": False, "gradient": "total"}), (IWAE, {"beta": 1.0, "gradient": "total"}),
-    (VAE.sample, {"mean": True, "labels": None}), (VAE.log_likelihood, {"n_samples": 5000, "labels": None})])
+    (VAE.sample, {"mean": True, "labels": None}), (VAE.log_likelihood, {"n_samples": 5000, "labels": None}),
+    (active_units_per_layer, {"draws": 20, "labels": None}),
+    (hierarchical_vae, {"input_dim": 784, "hidden": ((200, 200), (100, 100)), "latent_dims": (100, 50),
+                        "activation": "tanh", "likelihood": "bernoulli", "dtype": "float32", "kernels": "numba",
+                        "seed": 0})])
 def test_defaults(made, defaults):
     parameters = inspect.signature(made).parameters.values()
     assert {p.name: p.default for p in parameters if p.default is not p.empty} == defaults
+
+
+@pytest.mark.parametrize("prior", ["mixture:4", "vamp:5", "hierarchical:2", "hierarchical:6,2"])
+def test_a_prior_knows_its_name(prior):
+    assert VAE(5, (4,), 3, kernels="numpy", prior=prior).latent.prior.name == prior
+
+
+@pytest.mark.parametrize("hidden", [5, "ab", ((4,),), ((4,), (3,), (2,))])
+def test_two_layers_have_two_sequences_of_widths(hidden):
+    with pytest.raises(ValueError, match="^hidden must be two sequences"):
+        hierarchical_vae(5, hidden, (3, 2))
 
 
 # --- objectives ---
