@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from npvae import VAE, made, masks
-from test_benchmark import BOTH, DRAWN, MADE, SMALL, VAMP, images      # it makes `contenders` importable
+from contender_gradients import BOTH, DRAWN, MADE, SMALL, VAMP
 from contenders import floor, npvae_, works
+from test_benchmark import images
 
 
 class Whole(masks.Staircase):      # all of a matrix
