@@ -232,7 +232,7 @@ BAD = {
     "sample run --label": "--label: expected at least one argument",
     "sample plain --label 0": "--label 0: the run in plain knows no labels; one of npvae train --conditional does$",
     "sample torn": "torn: config.json has 2 classes, checkpoint.npz a model of 3$",
-    "sample wrong": "wrong: config.json and checkpoint.npz are not those of one run"}
+    "sample wrong": "wrong/config.json is not the config.json of a run: classes must be .*, got 3$"}
 
 
 @pytest.mark.parametrize("line", BAD)
