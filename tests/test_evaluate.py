@@ -130,9 +130,11 @@ def test_blocks_leave_no_row_out(rows):
     assert bound.shape == (rows,) and np.allclose(bound, -nll - kl, atol=1e-9)
 
 
-def test_no_images_have_no_numbers():
+def test_no_images_are_refused():
     vae, x = linear_vae(8, 3, 1)
-    assert log_likelihood(vae, x[:0], np.random.default_rng(0)).values.shape == elbo(vae, x[:0], None).shape == (0,)
+    for measure in (log_likelihood, elbo):
+        with pytest.raises(ValueError, match=r"x must have shape \(rows, 8\) with at least one row, got \(0, 8\)"):
+            measure(vae, x[:0], np.random.default_rng(0))
 
 
 def test_memory_does_not_depend_on_the_number_of_samples():
