@@ -213,7 +213,12 @@ def _remove_empty(folders: list[Path]) -> None:
 def _lock_folder(folder: Path) -> int:
     """An open file that holds the lock until it is closed: the folder itself, so that nothing is left in it."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            if os.path.lexists(error.filename) and not os.path.isdir(error.filename):
+                raise
+            continue      # a folder that another removed, before it was seen to be one
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
             if sys.platform == "win32":      # no folder can be opened there; this file goes when it is closed
                 handle = os.open(folder / ".npvae-lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
