@@ -191,9 +191,8 @@ def _by_entry(point: Point, gradients: Mapping[str, Array], method: str, toleran
     found = {name: slopes(point, name, entries(theta), method) for name, theta in point.real.items()}
     found = {name: _shaped(value, point.real[name].shape) for name, value in found.items()}
     numeric = {name: value.value for name, value in found.items()}
-    reports = [_judge(point, name, entries(theta), np.asarray(gradients[name]), found[name], tolerance, counts,
-                      {**_gradients_of_others(name, numeric), **others}) for name, theta in point.real.items()]
-    return tuple(_of_other_arguments(point, gradients, reports))
+    return tuple(_judge(point, name, entries(theta), np.asarray(gradients[name]), found[name], tolerance, counts,
+                        {**_gradients_of_others(name, numeric), **others}) for name, theta in point.real.items())
 
 
 def _shaped(found: Slopes, shape: tuple[int, ...]) -> Slopes:
@@ -201,12 +200,13 @@ def _shaped(found: Slopes, shape: tuple[int, ...]) -> Slopes:
 
 
 def _of_other_arguments(point: Point, gradients: Mapping[str, Array], reports: Sequence[TensorReport]
-                        ) -> list[TensorReport]:
-    """With a diagnosis where a wrong gradient is the right one at other values of the tensors."""
+                        ) -> tuple[TensorReport, ...]:
+    """With a diagnosis where a wrong gradient is the right one at other values of the tensors.  Of a layer alone: the
+    pairs of a whole model's tensors are too many."""
     unclear = [tensor.name for tensor in reports
                if tensor.verdict == "WRONG" and not tensor.diagnosis and tensor.norm_error > 1e-4]
     says = other_arguments(point, gradients, unclear)
-    return [replace(tensor, diagnosis=says.get(tensor.name, tensor.diagnosis)) for tensor in reports]
+    return tuple(replace(tensor, diagnosis=says.get(tensor.name, tensor.diagnosis)) for tensor in reports)
 
 
 def _along_directions(point: Point, gradients: Mapping[str, Array], method: str, tolerance: float,
@@ -323,7 +323,8 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
               for axis, length in enumerate(value.shape)}
     point, limit = Point(loss, moving), _tolerance(method, tolerance)
     with imaginary_parts_may_be_lost():
-        tensors = _by_entry(point, gradients, method, limit, counts, {"the upstream gradient": upstream})
+        tensors = _of_other_arguments(point, gradients, _by_entry(point, gradients, method, limit, counts,
+                                                                  {"the upstream gradient": upstream}))
     broken = broken_rules(forward, backward, inputs, upstream, out, gradients, rng,
                           lambda name: _CANCELLED * cancelling(point, name))
     return Report(method, limit, tensors, tuple(broken))
