@@ -50,17 +50,23 @@ def engine(vae: "VAE", threads: int) -> "Direct | Lanes":
     That a part is `recordable` its own class must say: a subclass may compute something else.
     """
     parts = vae.likelihood, vae.output, vae.latent, *vae.latent.parts
-    if vae.kernels is reference or not all(vars(type(part)).get("recordable") for part in parts):
-        return Direct(vae)
-    from .kernels.fused.compile import is_cold
-    from .kernels.fused.trial import can_call, can_replay
-    if threads > 1 and is_cold():
-        _compile_the_rest(vae)
-    if can_replay(vae.dtype, threads > 1):
-        return Lanes(vae, threads)
-    if not can_call(vae.dtype):
-        vae.kernels = reference
+    if vae.kernels is not reference and all(vars(type(part)).get("recordable") for part in parts):
+        from .kernels.fused.compile import is_cold
+        from .kernels.fused.trial import can_replay
+        if threads > 1 and is_cold():
+            _compile_the_rest(vae)
+        if can_replay(vae.dtype, threads > 1):
+            return Lanes(vae, threads)
+    be_callable(vae)
     return Direct(vae)
+
+
+def be_callable(vae: "VAE") -> None:
+    """Before Python calls kernels: from now on those of NumPy, where it turns out that Numba compiles none."""
+    if vae.kernels is not reference:
+        from .kernels.fused.trial import can_call
+        if not can_call(vae.dtype):
+            vae.kernels = reference
 
 
 def _compile_the_rest(vae: "VAE") -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from . import checkpoint, evaluate, flows, likelihoods, outputs, priors, support
 from .buffers import buffers
 from .kernels import load
-from .lanes import Direct, Lanes, available_cores, engine
+from .lanes import Direct, Lanes, available_cores, be_callable, engine
 from .latents import ESTIMATORS, compose
 from .layers import ACTIVATIONS, MLP, Dense
 from .objectives import ELBO, Objective
@@ -237,6 +237,7 @@ class VAE:
         """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
         x = self.images(x, "x")
         labels = self.check_labels(labels, len(x))
+        be_callable(self)
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         for start in range(0, len(x), _BLOCK):
             block = slice(start, start + _BLOCK)
@@ -260,6 +261,7 @@ class VAE:
     def decode(self, z: Array, labels: Array | None = None) -> Array:
         """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
         z = matrix("z", z, self.latent_dim)
+        be_callable(self)
         return self._decoder_output(z, self.check_labels(labels, len(z)))
 
     @by_one_thread
@@ -277,6 +279,7 @@ class VAE:
     def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
         """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
         labels = self.check_labels(labels, integer("n", n, 1))
+        be_callable(self)
         z = self.latent.prior_sample(n, generator("rng", rng), self)
         return self._decoder_output(z, labels, rng, drawn=not mean)
 

@@ -118,3 +118,39 @@ def test_a_process_that_cannot_be_started_is_no_answer(told, tmp_path, monkeypat
     monkeypatch.setattr(trial, "TESTED", ())
     monkeypatch.setattr(child, "start", start)
     assert not trial.can_replay.__wrapped__("float32") and len(told) == 1 and not any(tmp_path.iterdir())
+
+
+COMPILES_NOTHING = """
+from numba.core import compiler
+del compiler.compile_extra
+import numpy as np, npvae
+
+class OwnLikelihood(type(npvae.likelihoods.find("bernoulli"))):
+    pass
+
+x, z, eps = np.full((3, 6), 0.5), np.ones((3, 2)), np.ones((3, 1, 4))
+rng = lambda: np.random.default_rng(0)
+calls = {
+    "encode": lambda vae: vae.encode(x), "decode": lambda vae: vae.decode(z),
+    "sample": lambda vae: vae.sample(3, rng()),
+    "reconstruct": lambda vae: vae.reconstruct(x, rng()), "elbo": lambda vae: vae.elbo(x, rng()),
+    "log_likelihood": lambda vae: vae.log_likelihood(x, rng(), 5),
+    "loss": lambda vae: vae.loss_and_gradients(x, eps[..., :vae.noise_dim], npvae.ELBO(sampled=True))[0]}
+models = {
+    "plain": lambda kernels: npvae.VAE(6, (), 2, kernels=kernels),
+    "own": lambda kernels: npvae.VAE(6, (), 2, kernels=kernels, likelihood=OwnLikelihood()),
+    "two layers": lambda kernels: npvae.hierarchical_vae(6, ((3,), (2,)), (2, 2), kernels=kernels)}
+for model in models.values():
+    for name, call in calls.items():
+        found, right = model("numba"), model("numpy")
+        found.threads = right.threads = 1      # a second thread would have another process compile
+        assert np.array_equal(call(found), call(right)), name
+print("works")
+"""
+
+
+def test_whatever_is_called_first_of_a_numba_that_compiles_nothing(tmp_path):
+    run = subprocess.run([sys.executable, "-W", "always", "-c", COMPILES_NOTHING], capture_output=True, text=True,
+                         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+    assert (run.returncode, run.stdout) == (0, "works\n"), run.stderr
+    assert run.stderr.count("RuntimeWarning") == 1

@@ -45,8 +45,9 @@ def can_replay(dtype: str, shared: bool = False) -> bool:
     return works
 
 
+@functools.cache
 def can_call(dtype: str) -> bool:
-    """Do kernels work at all, called by Python?"""
+    """Do kernels work at all, called by Python?  Warns where they do not.  What it compiles, every model calls."""
     from .dense import identity_forward
     try:
         identity_forward(np.empty((1, 1), dtype), np.empty((1, 1), dtype), np.empty(1, dtype))
