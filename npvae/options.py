@@ -2,6 +2,7 @@
 lesson; `runs.py` does what the flags say.
 """
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -227,6 +228,9 @@ def _as_flags(path: Path, parser: argparse.ArgumentParser, theirs: dict[str, Any
         check_objective(args)
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).removesuffix(f' (see {parser.prog} --help)')}") from None
+    for name, value in theirs.items():
+        if isinstance(value, str) and not _is_a_word(value):
+            raise UsageError(f"{path}: {name} is {shown(value)}, which no command line can hold")
     ours = settings(args)
     for name, value in theirs.items():
         if ours[name] != value or isinstance(ours[name], bool) != isinstance(value, bool):
@@ -240,6 +244,14 @@ def _flag(name: str, value: Any) -> list[str]:
     if value is None or isinstance(value, bool):
         return [flag] if value else []
     return [f"{flag}={(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}"]
+
+
+def _is_a_word(text: str) -> bool:
+    """Can the system pass this text to a program?"""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

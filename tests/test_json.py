@@ -94,6 +94,8 @@ def test_every_setting_is_looked_at(settings, tmp_path):
     ("hidden", [4, 0], "--hidden: must be positive"),
     ("posterior", "iaf:" + "9" * 30, "at most 1,000 steps are allowed"), ("lr", "0.1", "lr is '0.1', which no flag"),
     ("conditional", 1, "--conditional: ignored explicit argument '1'"), ("k", True, "--k: expected one argument"),
+    ("data_dir", "a\0b", "data_dir is 'a\\x00b', which no command line can hold"),
+    ("data_dir", "\ud800", "data_dir is '\\ud800', which no command line can hold"),
     ("free_bits", 0.5, "free-bits needs the analytic KL of --objective elbo")])
 def test_what_is_said_of_a_setting(name, value, says, settings, tmp_path):
     write(tmp_path, {**settings, "objective": "iwae", name: value})
