@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ COMPLEX_STEP = 1e-30
 CENTRAL_STEP = EPS ** (1 / 3)
 KINK = 1e-3      # one-sided slopes that differ by more of the gradient's size may have a kink between them
 _LARGE_STEP = 1e-8      # sideways, where a derivative times 1e-30 would be no number any more
+_HIDING = 1e-3      # of a slope: rounding that hides more leaves it to larger steps to confirm the complex step
 _FIRST_STEP, _FACTOR, _RUNGS = 2.0 ** -10, 8.0, 14      # of the ladder of central differences in `hold`
 
 
@@ -216,6 +217,7 @@ class Slopes:
     jumps: Array
     central: bool = False      # central differences, and not the complex step
     note: str = ""      # why they are, though the complex step was asked for
+    confirmed: bool = True      # does the complex step say what central differences say?  Else it judges nothing
     complex_step: float = COMPLEX_STEP
 
 
@@ -227,8 +229,11 @@ def slopes(point: Point, name: str, probes: Sequence[Probe], method: str) -> Slo
     if found.kind == "not analytic":
         return by_central(point, name, probes, found.sideways, found.central)
     values = np.array([found.point.complex_slope(name, probe) for probe in probes])
-    if found.kind == "smooth":
-        return Slopes(values, np.zeros(len(probes)), complex_step=found.point.complex_step)
+    if found.kind in ("smooth", "open"):
+        told = Slopes(values, np.zeros(len(probes)), complex_step=found.point.complex_step)
+        return told if found.kind == "smooth" else replace(told, confirmed=False, note=(
+            f"no central differences confirm the complex step in {name}: the loss jumps here, or its rounding, some "
+            f"{point.noise:.0e}, hides them.  Leave out what does not depend on {name}"))
     return _beside_kinks(found.point, name, probes, values, found)
 
 
@@ -322,7 +327,7 @@ def by_central(point: Point, name: str, probes: Sequence[Probe], sideways: float
 class Held:
     """Along one direction: what the complex step and central differences say, and what follows."""
 
-    kind: str      # "smooth": both agree; "kink": the slopes on both sides differ; "not analytic": else
+    kind: str      # "smooth": both agree; "kink": the slopes on both sides differ; "not analytic"; "open": no telling
     sideways: float
     central: float
     point: Point      # with the complex step that is large enough
@@ -376,11 +381,25 @@ def _hold_along(point: Point, name: str, v: Array) -> Held:
         if suspicion and abs(central - suspicion.central) <= 16 * point.noise / h:
             return suspicion      # the same again, or as near as it can be said with so small a step
         if kind == "smooth":
-            return Held("smooth", sideways, central, point)
+            scale = max(abs(sideways), abs(central))
+            hidden = 8 * point.noise / h > _HIDING * scale and _denied_from_afar(point, name, v, sideways)
+            return Held("open" if hidden else "smooth", sideways, central, point)
         suspicion = Held(kind, sideways, central, point) if kind else suspicion
     if not rungs:
         return Held("kink", sideways, np.nan, point)      # the edge itself: entry by entry, one side may do
-    return suspicion or Held("smooth", sideways, rungs[-1].limit, point)
+    return suspicion or Held("open", sideways, rungs[-1].limit, point)
+
+
+def _denied_from_afar(point: Point, name: str, v: Array, sideways: float) -> bool:
+    """Where rounding hides slopes of the size of this one, larger steps may still show that f moves otherwise."""
+    rungs: list[_Rung] = []
+    for h in _FIRST_STEP * _FACTOR ** np.arange(4, 0, -1):
+        slope, jump = point.central_slope(name, Probe(..., v, h), guarded=True)
+        if np.isfinite(slope):
+            rungs.append(_extrapolate(rungs[-1] if rungs else None, slope, jump))
+            if _verdict(rungs, sideways, point.noise / h) == "not analytic":
+                return True
+    return False
 
 
 def _extrapolate(last: _Rung | None, slope: float, jump: float) -> _Rung:

@@ -18,7 +18,8 @@ Three things a number alone cannot tell, and the report does:
 
     not analytic   np.abs, np.var and the like drop the imaginary part.  So the complex step never judges alone: in each
                    tensor it is held against central differences along a random direction, and where the two disagree
-                   beyond truncation and rounding, these judge the tensor
+                   beyond truncation and rounding, these judge the tensor.  Where the loss jumps, or its rounding
+                   hides them and larger steps deny the complex step, nothing can judge: UNDECIDED
     a kink         a tie of a maximum, a ReLU at exactly 0.  Any number between the slopes on both sides is neither
                    right nor wrong: UNDECIDED, and not ok.  Outside of them it is wrong
     a zero         whose terms cancel, such as the gradient of a bias in front of batch normalisation.  Both numbers are
@@ -239,6 +240,8 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
     tolerance = max(tolerance, TOLERANCES["central"]) if found.note else tolerance
     rest: dict[str, Any] = {"norm": norm, "at": point.real[name]}
     report = _compare(name, analytic, found, tolerance, counts, others, **rest)
+    if not found.confirmed and report.verdict != "UNDECIDED" and np.isfinite(report.analytic):
+        return replace(report, verdict="UNDECIDED", diagnosis="")
     if report.verdict != "WRONG" or not np.isfinite([report.analytic, report.numeric]).all():
         return report
     values, smooth = np.ravel(found.value), np.ravel(found.jumps) == 0

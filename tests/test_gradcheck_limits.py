@@ -219,6 +219,33 @@ def test_layer_norm_of_width_two(epsilon, size):
         assert wrong.verdict == "WRONG" and not wrong.violations, wrong
 
 
+@COMPLEX
+@pytest.mark.parametrize("gradient", [np.zeros_like(X), 2 * np.abs(X)])
+@pytest.mark.parametrize("beside, verdict", [(0.0, None), (1e12, "UNDECIDED")])
+def test_rounding_hides_what_would_confirm_the_complex_step(beside, verdict, gradient, method):
+    """x |x| beside 10^12: central differences see nothing of it with small steps, and with large ones that the complex
+    step has lost something.  Alone, they judge."""
+    report = check_gradients(lambda p: beside + (np.abs(p["x"]) * p["x"].real).sum(), {"x": gradient}, {"x": X}, method)
+    assert report.verdict == (verdict or ("right" if gradient.any() else "WRONG"))
+    assert ("no central differences confirm" in report.tensors[0].note) == (verdict is not None)
+
+
+@COMPLEX
+def test_a_jump_of_the_loss_is_undecided(method):
+    report = check_gradients(lambda p: np.where(p["x"].real >= 0, p["x"] + 1, p["x"]).sum(), {"x": np.ones(3)},
+                             {"x": np.array([0.0, 1.0, 2.0])}, method)
+    assert report.verdict == "UNDECIDED" and "the loss jumps here" in report.tensors[0].note
+
+
+@COMPLEX
+@pytest.mark.parametrize("function, derivative, at", [
+    (lambda a: np.where(a.real > 0, a, 0), lambda a: 1.0 * (a > 0), -0.01),      # dead, and alive with larger steps
+    (np.tanh, lambda a: 1 / np.cosh(a) ** 2, 12.0), (lambda a: a ** 3, lambda a: 3 * a * a, 1e-6)])
+def test_small_gradients_beside_a_large_loss_are_right(function, derivative, at, method):
+    theta = np.full(3, at) + [0, 1e-7, 2e-7]
+    assert check_gradients(lambda p: 1e6 + function(p["x"]).sum(), {"x": derivative(theta)}, {"x": theta}, method).ok
+
+
 def test_what_is_not_used_has_no_rounding():
     report = check_gradients(lambda p: p["x"].sum(), {"x": np.ones(3), "y": np.array([1e-300])},
                              {"x": np.ones(3), "y": np.ones(1)})
