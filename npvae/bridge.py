@@ -49,6 +49,13 @@ def _library_of(*things: Any) -> str:
     return ""
 
 
+def _one(out: Any) -> Any:
+    """What forward returns, one array.  Raises TypeError for several."""
+    if isinstance(out, (tuple, list, dict)):
+        raise TypeError(f"forward must return one array, got {type(out).__name__}")
+    return out
+
+
 def _torch(forward: Any, backward: Any, constants: Sequence[str]) -> tuple[Forward, Backward]:
     torch = sys.modules["torch"]
     owner: Any = forward if isinstance(forward, type) else getattr(forward, "__self__", None)
@@ -63,7 +70,7 @@ def _torch(forward: Any, backward: Any, constants: Sequence[str]) -> tuple[Forwa
 
     def forward_in_numpy(**inputs: Array) -> Array:
         with torch.no_grad():
-            return np.array(call({name: tensor(value) for name, value in inputs.items()}).numpy())
+            return np.array(_one(call({name: tensor(value) for name, value in inputs.items()})).numpy())
 
     def backward_in_numpy(dout: Array, **inputs: Array) -> dict[str, Array]:
         tensors = {name: tensor(value) for name, value in inputs.items()}
@@ -83,7 +90,7 @@ def _jax(forward: Any, backward: Any, constants: Sequence[str]) -> tuple[Forward
                         "jax.config.update('jax_enable_x64', True)")
 
     def forward_in_numpy(**inputs: Array) -> Array:
-        return np.array(forward(**{name: jax.numpy.asarray(value) for name, value in inputs.items()}))
+        return np.array(_one(forward(**{name: jax.numpy.asarray(value) for name, value in inputs.items()})))
 
     def backward_in_numpy(dout: Array, **inputs: Array) -> dict[str, Array]:
         arrays = {name: jax.numpy.asarray(value) for name, value in inputs.items()}

@@ -111,6 +111,12 @@ class Point:
             values = [self.middle, *(self.nearby(rng).guarded() for _ in range(4))]
         return max(float(np.ptp([value for value in values if np.isfinite(value)] or [0.0])), EPS * abs(self.middle))
 
+    @cached_property
+    def steady(self) -> bool:
+        """Is f(theta) the same twice, but for the rounding of sums taken in another order?"""
+        again = self.guarded()
+        return bool(abs(again - self.middle) <= 1e-9 * abs(self.middle)) or not np.isfinite(again)
+
     def nearby(self, rng: np.random.Generator, complex_step: float = COMPLEX_STEP) -> "Point":
         """The same loss a few roundings away."""
         return Point(self.loss, {name: value * (1 + EPS * rng.integers(-3, 4, value.shape))
@@ -223,6 +229,7 @@ class Slopes:
 
 def slopes(point: Point, name: str, probes: Sequence[Probe], method: str) -> Slopes:
     """By "complex" or "central" differences; where the first cannot be believed, by the second."""
+    _require_fine_steps(point, name)
     if "central" in method:
         return _central(point, name, probes)
     found = hold(point, name)
@@ -235,6 +242,19 @@ def slopes(point: Point, name: str, probes: Sequence[Probe], method: str) -> Slo
             f"no central differences confirm the complex step in {name}: the loss jumps here, or its rounding, some "
             f"{point.noise:.0e}, hides them.  Leave out what does not depend on {name}"))
     return _beside_kinks(found.point, name, probes, values, found)
+
+
+def _require_fine_steps(point: Point, name: str) -> None:
+    """Raise TypeError for a loss that moves with steps of 2^-14, in proportion, and not at all with one of 2^-40 that
+    rounding would show: somewhere inside, it is float32."""
+    v = _direction(point.real[name], np.random.default_rng(0))
+    with np.errstate(all="ignore"):
+        coarse, fine, finest = (abs(point.central_slope(name, Probe(..., v, 2.0 ** -k), guarded=True)[0])
+                                for k in (10, 14, 40))
+        in_steps = finest == 0 and abs(fine - coarse) < 0.1 * coarse and coarse * 2.0 ** -40 > 64 * point.noise
+    if in_steps:
+        raise TypeError(f"the loss must be computed in float64 throughout, and moves with {name} in steps like those "
+                        "of float32: rounding in lower precision hides errors below 1e-3")
 
 
 def _central(point: Point, name: str, probes: Sequence[Probe]) -> Slopes:

@@ -165,7 +165,7 @@ def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapp
     True
 
     Raises ValueError or TypeError for arguments that do not fit, such as float32 and whole numbers; TypeError for a
-    loss that takes no complex numbers, where the method needs them.
+    loss that takes no complex numbers, where the method needs them, and for one that is float32 somewhere inside.
     """
     limit = _tolerance(method, tolerance)
     _check_names(gradients, parameters)
@@ -240,6 +240,9 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
     tolerance = max(tolerance, TOLERANCES["central"]) if found.note else tolerance
     rest: dict[str, Any] = {"norm": norm, "at": point.real[name]}
     report = _compare(name, analytic, found, tolerance, counts, others, **rest)
+    if not point.steady:
+        return replace(report, verdict="UNDECIDED", diagnosis="", note="the loss gives two values at the same "
+                       "parameters, so it has no derivative: draw its noise once, before the check")
     if not found.confirmed and report.verdict != "UNDECIDED" and np.isfinite(report.analytic):
         return replace(report, verdict="UNDECIDED", diagnosis="")
     if report.verdict != "WRONG" or not np.isfinite([report.analytic, report.numeric]).all():
@@ -307,7 +310,7 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
     automatic differentiation: a custom backward pass is checked as it stands, and the report says where it is wrong.
 
     Raises ValueError or TypeError for arguments that do not fit, such as float32 and whole numbers; TypeError for a
-    forward that takes no complex numbers, where the method needs them.
+    forward that takes no complex numbers, where the method needs them, and for one that is float32 somewhere inside.
     """
     rng = _generator(rng, _UPSTREAM)
     if isinstance(constants, str) or not set(constants) <= set(inputs):
@@ -346,5 +349,8 @@ def _first_calls(forward: Callable[..., Array], backward: Callable[..., Mapping[
     gradients = backward(upstream.copy(), **copies(inputs))
     if not isinstance(gradients, Mapping):
         raise TypeError(f"backward must return a mapping of names to gradients, got {type(gradients).__name__}")
+    for name, value in gradients.items():
+        if not isinstance(value, (np.ndarray, np.generic, float)):
+            raise TypeError(f"the gradient of {name} must be an array, got {type(value).__name__}")
     _check_names(gradients, moving)
     return out, upstream, {name: np.array(value) for name, value in gradients.items()}

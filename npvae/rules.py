@@ -114,7 +114,7 @@ def _strided(value: Array) -> Array:
 
 
 def _equal(a: Array, b: Array) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
+    return np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind in "fc")
 
 
 def _near(a: Array, b: Array, rounding: Callable[[], float] = float) -> bool:

@@ -246,6 +246,27 @@ def test_small_gradients_beside_a_large_loss_are_right(function, derivative, at,
     assert check_gradients(lambda p: 1e6 + function(p["x"]).sum(), {"x": derivative(theta)}, {"x": theta}, method).ok
 
 
+@pytest.mark.parametrize("method", TOLERANCES)
+@pytest.mark.parametrize("gradient", [2 * X, 3 * X])
+def test_a_loss_that_draws_its_noise_anew_is_undecided(gradient, method):
+    """It has no derivative, so no gradient of it is right, whatever rounding might excuse."""
+    rng = np.random.default_rng(0)
+    report = check_gradients(lambda p: (p["x"] ** 2 + p["x"] * rng.standard_normal(X.shape)).sum(), {"x": gradient},
+                             {"x": X}, method)
+    assert report.verdict == "UNDECIDED" and "two values at the same parameters" in report.tensors[0].note
+
+
+@pytest.mark.parametrize("method", TOLERANCES)
+@pytest.mark.parametrize("function", [
+    lambda x: x.astype(np.complex64 if np.iscomplexobj(x) else np.float32) ** 2,
+    lambda x: np.abs(x.astype(np.complex64)).astype(float),
+    lambda x: fill(np.empty(x.shape, np.complex64 if np.iscomplexobj(x) else np.float32), x * x)])
+def test_a_loss_in_float32_is_refused_wherever_it_is_that(function, method):
+    """Its steps have no slope: small ones would say that nothing moves, and confirm a gradient of zero."""
+    with pytest.raises(TypeError, match="float64 throughout, and moves with x in steps"):
+        check_gradients(lambda p: function(p["x"]).astype(complex).sum(), {"x": 0 * X}, {"x": X}, method)
+
+
 def test_what_is_not_used_has_no_rounding():
     report = check_gradients(lambda p: p["x"].sum(), {"x": np.ones(3), "y": np.array([1e-300])},
                              {"x": np.ones(3), "y": np.ones(1)})
@@ -300,6 +321,16 @@ def test_whole_numbers_go_into_constants():
 
 # --- PyTorch and JAX ---
 
+@pytest.mark.parametrize("constant", ["mean", None, 1, np.array([True])])
+def test_constants_of_any_type(constant):
+    assert check_pair(lambda x, how: 2 * x, lambda dout, x, how: {"x": 2 * dout}, {"x": X, "how": constant}, ["how"]).ok
+
+
+def test_a_gradient_that_is_no_array():
+    with pytest.raises(TypeError, match="the gradient of x must be an array, got list"):
+        check_pair(lambda x: 2 * x, lambda dout, x: {"x": (2 * dout).tolist()}, {"x": X})
+
+
 @pytest.fixture
 def library(request):
     """PyTorch or JAX, or the test is skipped; what an import writes into the environment is taken back."""
@@ -348,6 +379,10 @@ def test_a_pytorch_function(library):
     assert check_pair(lambda x: torch.relu(x), None, {"x": t}, method="central").ok
     with pytest.raises(TypeError, match="x must be float64, got float32"):
         check_pair(torch.tanh, None, {"x": t.float()})
+    with pytest.raises(TypeError, match="forward must return one array, got tuple"):
+        check_pair(lambda x: (x, x), None, {"x": t})
+    with pytest.raises(TypeError, match="float64 throughout"):
+        check_pair(lambda x: torch.tanh(x.float()).double(), None, {"x": t}, method="central")
 
 
 @pytest.mark.parametrize("library", ["jax"], indirect=True)
@@ -367,6 +402,8 @@ def test_a_jax_function(library):
         report = check_pair(lambda x: jax.numpy.linalg.norm(x, axis=1), None, {"x": jax.numpy.asarray(X)})
         assert report.ok and "not analytic in x" in str(report)
         assert check_pair(lambda x: x ** 2, lambda dout, x: {"x": 2 * dout * x}, {"x": jax.numpy.asarray(X)}).ok
+        with pytest.raises(TypeError, match="forward must return one array, got tuple"):
+            check_pair(lambda x: (x, x), None, {"x": jax.numpy.asarray(X)})
 
 
 def test_neither_is_imported_unless_given():
