@@ -309,8 +309,9 @@ def test_a_broken_rule_is_reported(broken):
     assert all(tensor.error <= report.tolerance for tensor in report.tensors), report
     assert list(report.violations) == ONLY[broken]
     assert report.ok == (not ONLY[broken])
+    verdict = "UNDECIDED" if broken is ForwardCounts else "right"      # two results have no derivative
     for line in ONLY[broken]:
-        assert f"\n* {line}" in str(report) and "gradients right, rules BROKEN" in str(report)
+        assert f"\n* {line}" in str(report) and f"gradients {verdict}, rules BROKEN" in str(report)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e8])
