@@ -78,7 +78,7 @@ ALLOWED = {
          "likelihoods", "model", "objectives", "optim", "summary", "train"}}
 
 # Beyond NumPy and the standard library.
-THIRD_PARTY = {"kernels.fused.compile": {"numba"}, "kernels.fused.elementary": {"numba"},
+THIRD_PARTY = {"kernels.fused.compile": {"numba", "llvmlite"}, "kernels.fused.elementary": {"numba"},
                "kernels.fused.native": {"llvmlite", "numba"}, "kernels.fused.recording": {"numba", "threadpoolctl"},
                "kernels.fused.trial": {"llvmlite", "numba"},
                "turns": {"threadpoolctl"}, "runs": {"threadpoolctl"}, "program": {"threadpoolctl"},

@@ -4,6 +4,7 @@ model; and what they must leave as it was.
 import gc
 import itertools
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -292,3 +293,41 @@ def test_available_cores(environment, cores, monkeypatch):
     for count in (4, None):
         monkeypatch.setattr(os, "cpu_count", lambda: count)
         assert available_cores() == min(cores, count or 1)
+
+
+FORK_WHILE_ANOTHER_COMPILES = """
+import os, signal, threading, time
+import numpy as np, npvae
+from npvae.kernels import fused
+from numba.core.compiler_lock import global_compiler_lock
+from llvmlite.binding import ffi
+
+def hold(lock):
+    with lock:
+        held.set()
+        time.sleep(0.2)
+
+for lock in (global_compiler_lock, ffi.lib._lock):
+    held = threading.Event()
+    thread = threading.Thread(target=hold, args=(lock,))
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        vae = npvae.VAE(6, (), 2)
+        vae.threads = 1
+        vae.loss_and_gradients(np.full((4, 6), 0.5), np.ones((4, 1, 2)))
+        os._exit(0)
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+print("works")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
+def test_a_fork_while_another_thread_compiles():
+    """The child must not wait for a lock whose holder it does not have."""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK_WHILE_ANOTHER_COMPILES], capture_output=True,
+                         text=True, timeout=200)
+    assert (run.returncode, run.stdout) == (0, "works\n"), run.stderr

@@ -201,3 +201,36 @@ def _write(file: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _compiler_locks() -> list[Any]:
+    """Of Numba and llvmlite, in the order in which they are taken; those that still have these names."""
+    found = []
+    with contextlib.suppress(Exception):
+        from numba.core.compiler_lock import global_compiler_lock
+        found.append(global_compiler_lock._lock)
+    with contextlib.suppress(Exception):
+        from llvmlite.binding import ffi
+        found.append(ffi.lib._lock._lock)
+    return found
+
+
+class _Fork:
+    """A fork waits until no other thread compiles: the child would find the locks taken, for good, by a thread that it
+    has not."""
+
+    def __init__(self) -> None:
+        self._locks = _compiler_locks()
+
+    def before(self) -> None:
+        for lock in self._locks:
+            lock.acquire()
+
+    def after(self) -> None:
+        for lock in reversed(self._locks):
+            lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    _fork = _Fork()
+    os.register_at_fork(before=_fork.before, after_in_parent=_fork.after, after_in_child=_fork.after)
