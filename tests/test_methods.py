@@ -106,8 +106,9 @@ def test_how_often_and_where_the_loss_is_evaluated(method):
     for name in at:
         equal = [step for step in steps[name] if np.allclose(np.abs(step), size[name], rtol=1e-6, atol=0)]
         assert len(equal) == (10 if "central" in method else 5)
-        assert len(steps[name]) - len(equal) <= (0 if "central" in method else 1 + 2 * 3)
-    assert len(seen) - sum(map(len, steps.values())) <= 1 + 4      # in the middle, and for the size of rounding
+        in_float32 = 2      # a step to both sides: is it float32 inside?
+        assert len(steps[name]) - len(equal) <= in_float32 + (0 if "central" in method else 1 + 2 * 3)
+    assert len(seen) - sum(map(len, steps.values())) <= 2 + 4      # in the middle, and for the size of rounding
 
 
 def test_directions_are_those_of_the_generator():
