@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -89,7 +89,11 @@ def _read_idx(path: Path, limit: int | None) -> _Idx:
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except MemoryError as error:
-        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+        _fail_for_memory(path, error)
+
+
+def _fail_for_memory(path: Path, error: MemoryError) -> NoReturn:
+    fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, limit: int | None) -> _Idx:
@@ -254,7 +258,7 @@ def load_array(path: str | Path, limit: int | None = None) -> ImageData:
     except DataError:
         raise
     except MemoryError as error:
-        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+        _fail_for_memory(path, error)
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except Exception as error:  # a damaged file raises whatever zipfile and zlib raise
@@ -354,7 +358,7 @@ def load(source: str | Path | None = None, progress: Progress = iter, limit: int
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except MemoryError as error:
-        fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+        _fail_for_memory(path, error)
     return images.first(limit)
 
 
