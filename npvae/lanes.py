@@ -29,7 +29,7 @@ import numpy as np
 from .cuts import LINE, Call, phases, pieces, shares
 from .kernels import reference
 from .params import Array
-from .turns import all_blas_threads, many_turns_with_one, one_blas_thread
+from .turns import all_blas_threads, has_one_blas_thread, many_turns_with_one, one_blas_thread
 
 if TYPE_CHECKING:
     from .model import VAE
@@ -145,8 +145,11 @@ class Lanes:
 
     def run(self, order: Any) -> None:
         """Replay what `order` made, on all threads; back when all is done."""
-        with self.turn:
+        if has_one_blas_thread():
             self._team.run(order)
+        else:
+            with self.turn:
+                self._team.run(order)
 
     def order(self, *phases: Sequence[Sequence[Any]]) -> Any:
         """Phases of tasks, each a list of recorded calls; the tasks of a phase may run at the same time."""

@@ -96,11 +96,11 @@ class Adam(Described):
         """The moments, made on first use.  Raises ValueError where they belong to other parameters, or where eps is
         less than any normal number of their type."""
         if self.m is None or self.v is None:
+            if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # 0 there; the step for g = 0 is then 0/0
+                raise ValueError(f"eps must be at least {least:.2g} for {parameters.flat.dtype}, got {self.eps}")
             self.m, self.v = parameters.zeros_like(), parameters.zeros_like()
         if self.m.shapes != parameters.shapes or self.m.flat.dtype != parameters.flat.dtype:
             raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
-        if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # 0 there, and Adam's step for g = 0 is 0/0
-            raise ValueError(f"eps must be at least {least:.2g} for {parameters.flat.dtype}, got {self.eps}")
         return self.m, self.v
 
     def step(self, parameters: Block, gradients: Block, kernels: Any = reference) -> None:

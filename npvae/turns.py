@@ -20,10 +20,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 
 class _Here(threading.local):
-    """An object that stands for this thread.  Its number would not do: after a fork another thread may get it."""
+    """This thread: an object that stands for it (its number would not do: after a fork another thread may get it), and
+    the turns that it is inside of, the innermost last."""
 
     def __init__(self) -> None:
         self.thread = object()
+        self.inside: list[bool] = []
 
 
 _here = _Here()
@@ -40,9 +42,9 @@ class Owner:
         self._depth = 0
 
     def __enter__(self) -> None:
-        thread, process = self._holder.setdefault("thread", (_here.thread, os.getpid()))
-        if thread is not _here.thread:
-            when = "" if process == os.getpid() else " when this process was forked from another"
+        holder = self._holder.get("thread") or self._holder.setdefault("thread", (_here.thread, os.getpid()))
+        if holder[0] is not _here.thread:
+            when = "" if holder[1] == os.getpid() else " when this process was forked from another"
             raise RuntimeError(f"this model {'is' if not when else 'was'} in use by another thread{when}: "
                                "each thread needs a model of its own")
         self._depth += 1
@@ -79,45 +81,30 @@ class _Blas:
     """BLAS's number of threads: 1 while `single` work is under way, or will be soon, else as it was found."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._single: bool | None = None      # the work that is under way, where there is any
         self._under_way: set[object] = set()      # threads
-        self._nested: dict[object, list[bool]] = {}      # what each of them is inside of, the innermost last
         self._queue: collections.deque[tuple[object, bool]] = collections.deque()
         self._keepers: collections.Counter[object] = collections.Counter()
         self._before: list[int] = []      # threads of each library, while there is a limit
 
-    def enter(self, single: bool) -> None:
-        inside = self._nested.setdefault(_here.thread, [])
-        if not inside or inside[-1] != single:
-            self._change(single)
-        inside.append(single)
-
-    def leave(self) -> None:
-        inside = self._nested[_here.thread]
-        single = inside.pop()
-        if not inside:
-            del self._nested[_here.thread]
-            self._change(None)
-        elif inside[-1] != single:
-            self._change(inside[-1])
-
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Around many turns of single work: the limit may stay between them."""
-        with self._changed:
+        with self._lock:
             self._keepers[_here.thread] += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._keepers -= {_here.thread: 1}
                 self._lift_if_unused()
 
-    def _change(self, single: bool | None) -> None:
+    def change(self, single: bool | None) -> None:
         """This thread ends its turn, if it has one, and waits for another, if it wants one."""
         me = _here.thread
-        with self._changed:
+        with self._lock:
             self._under_way.discard(me)
             if single is None:
                 self._lift_if_unused()
@@ -157,10 +144,10 @@ class _Blas:
     def after_fork(self) -> None:
         """Of all threads only this one is left."""
         me = _here.thread
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._queue.clear()
         self._under_way &= {me}
-        self._nested = {me: self._nested[me]} if me in self._nested else {}
         self._keepers = collections.Counter({me: self._keepers[me]} if me in self._keepers else {})
         with contextlib.suppress(Exception):
             self._lift_if_unused()
@@ -195,10 +182,21 @@ class _Turn(contextlib.ContextDecorator):
         self._single = single
 
     def __enter__(self) -> None:
-        _blas.enter(self._single)
+        inside = _here.inside
+        if not inside or inside[-1] != self._single:
+            _blas.change(self._single)
+        inside.append(self._single)
 
     def __exit__(self, *error: object) -> None:
-        _blas.leave()
+        inside = _here.inside
+        single, outer = inside.pop(), inside[-1] if inside else None
+        if outer != single:
+            _blas.change(outer)
+
+
+def has_one_blas_thread() -> bool:
+    """Is this a turn of `one_blas_thread` already?  Quicker to ask than to enter one more."""
+    return bool(_here.inside) and _here.inside[-1]
 
 
 one_blas_thread, all_blas_threads = _Turn(True), _Turn(False)
