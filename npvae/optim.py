@@ -96,7 +96,7 @@ class Adam(Described):
         """The moments, made on first use.  Raises ValueError where they belong to other parameters, or where eps is
         less than any normal number of their type."""
         if self.m is None or self.v is None:
-            if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # 0 there; the step for g = 0 is then 0/0
+            if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # there 0, and a step then 0/0
                 raise ValueError(f"eps must be at least {least:.2g} for {parameters.flat.dtype}, got {self.eps}")
             self.m, self.v = parameters.zeros_like(), parameters.zeros_like()
         if self.m.shapes != parameters.shapes or self.m.flat.dtype != parameters.flat.dtype:
