@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -347,7 +347,9 @@ def _grey(path: Path) -> np.ndarray:
                 fail(path, f"is larger than {_MOST_BYTES:,} bytes; a smaller picture is needed")
             with Image.open(file, formats=_FORMATS) as picture:
                 _check_pixels(path, *picture.size)
-                picture.load()
+                of_c = picture.format == "TIFF" and file.fileno() != 2      # which is free where stderr is closed
+                with _stderr_is_nowhere() if of_c else nullcontext():
+                    picture.load()
                 upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
                 if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:
                     return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") cuts off all above 255
@@ -385,6 +387,22 @@ def _in_silence() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def _stderr_is_nowhere() -> Iterator[None]:
+    """libtiff, written in C, tells of damage on the process's own stderr, whatever Python does with its warnings."""
+    try:
+        kept = os.dup(2)
+    except OSError:      # it is closed
+        yield
+        return
+    with open(kept, "wb", closefd=True), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
 
 
 def _on_white(picture: "Image") -> "Image":

@@ -1,6 +1,7 @@
 """Folders of pictures: every pixel arrives as it is, in a known order, or the file that does not fit is named."""
 import io
 import logging
+import os
 import struct
 import tracemalloc
 import warnings
@@ -268,6 +269,31 @@ def test_folders_that_do_not_fit(tmp_path, rng):
     (tmp_path / "split" / "valid").mkdir()
     refusal(data.load, tmp_path / "split", name="split: ", says="holds train and test but not these two")
     refusal(load_pictures, tmp_path / "absent", name="absent", says="cannot be read (No such file or directory)")
+
+
+def test_what_libtiff_says_of_damage_is_no_message_of_ours(tmp_path, rng, capfd):
+    """It is written in C, and writes to the process's own stderr, past Python's."""
+    Image.fromarray(grey(rng, 1, 20, 20)[0]).save(stream := io.BytesIO(), "TIFF", compression="tiff_adobe_deflate")
+    folder = save(tmp_path / "x", grey(rng, 2), ["0.png", "1.png"])
+    raw = stream.getvalue()
+    (folder / "2.tiff").write_bytes(raw[:12] + bytes(188) + raw[200:])
+    with pytest.raises(OSError), Image.open(folder / "2.tiff") as damaged:
+        damaged.load()
+    assert "ZIPDecode" in capfd.readouterr().err
+    refusal(data.load, folder, name="2.tiff", says="cannot be read as a picture (it is damaged")
+    os.write(2, b"stderr is back")
+    assert capfd.readouterr() == ("", "stderr is back")
+
+
+def test_tiff_where_stderr_is_closed(tmp_path, rng):
+    folder, kept = save(tmp_path / "x", images := grey(rng, 2), ["0.tiff", "1.tiff"]), os.dup(2)
+    os.close(2)
+    try:
+        found = load_pictures(folder)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    assert np.array_equal(np.concatenate([found.train_images, found.test_images]), rows(images))
 
 
 # --- files that are made to hurt ---
