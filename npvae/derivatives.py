@@ -271,9 +271,12 @@ def _central(point: Point, name: str, probes: Sequence[Probe]) -> Slopes:
 def _slope_and_kink(point: Point, name: str, probe: Probe) -> tuple[float, float]:
     """The central difference and the size of a kink within its step, 0 for none.
 
-    A kink or curvature?  Curvature's part in the jump halves with the step, and again.
+    A kink or curvature?  Curvature's part in the jump halves with the step, and again.  Where f is not defined on one
+    side, its slope on the other is all there is, and decides nothing.
     """
-    slope, jump = point.central_slope(name, probe)
+    slope, jump = point.central_slope(name, probe, guarded=True)
+    if not np.isfinite(slope) and np.isfinite(point.middle):
+        return next((side for side in _sides(point, name, probe) if np.isfinite(side)), 0.0), np.inf
     jump = abs(jump)
     if jump <= KINK * abs(slope):
         return slope, 0.0
@@ -321,17 +324,21 @@ def _near_a_kink(point: Point, name: str, probe: Probe, sideways: float) -> tupl
 
 def _at_an_edge(point: Point, name: str, probe: Probe, sideways: float) -> tuple[float, float, float]:
     """Where f is defined on one side only, the slope of that side may confirm the complex step; else nothing can."""
-    theta, kept = point.real[name], point.real[name].copy()
+    confirmed = any(abs(slope - sideways) <= 1e-3 * abs(sideways) for slope in _sides(point, name, probe))
+    return sideways, 0.0 if confirmed else np.inf, 0.0
+
+
+def _sides(point: Point, name: str, probe: Probe) -> list[float]:
+    """The slopes of the two sides; NaN of one where f is not defined."""
+    theta, kept, found = point.real[name], point.real[name].copy(), []
     try:
         for step in (probe.size, -probe.size):
             theta[probe.place] = kept[probe.place] + step * probe.direction
-            slope = (point.guarded() - point.middle) / step
-            if abs(slope - sideways) <= 1e-3 * abs(sideways):
-                return sideways, 0.0, 0.0
+            found.append((point.guarded() - point.middle) / step)
             theta[...] = kept
     finally:
         theta[...] = kept
-    return sideways, np.inf, 0.0
+    return found
 
 
 def by_central(point: Point, name: str, probes: Sequence[Probe], sideways: float, central: float) -> Slopes:

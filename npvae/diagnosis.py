@@ -62,7 +62,7 @@ def diagnose(analytic: Array, numeric: Array, wrong: Array, others: Mapping[str,
     if not analytic.any():
         return "zero throughout: a path from here to the loss is missing, or the gradient was never written"
     if not numeric.any():
-        return "not zero, and the loss does not depend on this tensor"
+        return "not zero, and the loss does not depend on this tensor, or has an extremum here"
     patterns = [_is_constant_ratio]
     if not along_directions:
         patterns += [_is_transposed, _is_shifted, _has_blocks_exchanged, _is_in_one_place, _is_masked, _is_another,

@@ -24,7 +24,7 @@ class TensorReport:
     norm_error: float      # |analytic - numeric| / |numeric|, Euclidean norms over the whole tensor
     verdict: str
     tolerance: float      # of `error`: that of central differences where they judge
-    kinks: int = 0      # entries where the slopes on the two sides differ
+    kinks: int = 0      # entries where the slopes on the two sides differ, or one side has none
     diagnosis: str = ""
     zero_bound: float = 0.0
     note: str = ""      # why central differences judge, or nothing does
@@ -34,8 +34,8 @@ class TensorReport:
                  "the numeric gradient is zero throughout: this tests nothing" if self.vacuous else "",
                  f"{'wrong where the gradient is ' * (self.verdict == 'WRONG')}zero up to rounding: the terms that "
                  f"cancel leave up to {self.zero_bound:.1e}" if self.zero_bound else "",
-                 f"{self.kinks} entries lie at a kink of the loss, where no derivative is right or wrong: move the "
-                 "parameters" if self.kinks else "", self.note]
+                 f"{self.kinks} entries lie at a kink of the loss, or where it ends: no derivative is right or wrong; "
+                 "move the parameters" if self.kinks else "", self.note]
         return (f"{self.name:20s} error {self.error:8.1e} at {str(list(self.index)):12s} "
                 f"analytic {self.analytic: .12e}  numeric {self.numeric: .12e}"
                 f"{''.join(f'{chr(10)}      {note}' for note in notes if note)}")

@@ -145,6 +145,19 @@ def test_a_kink_that_is_a_small_part_of_a_gradient():
     assert [tensor.verdict for tensor in report.tensors] == ["right", "UNDECIDED"], report
 
 
+@pytest.mark.parametrize("method", ["central", "directional central"])
+@pytest.mark.parametrize("root", [np.sqrt, np.vectorize(math.sqrt, otypes=[float])])
+def test_a_step_beyond_the_edge_decides_nothing(root, method):
+    """sqrt x at x = 1e-8, where central differences step to below 0, by NaN or by an error.  What lies inside is
+    judged all the same, and NaN is wrong wherever it is."""
+    at = {"x": np.array([1e-8, 2.0])}
+    for x, slopes, verdict in ((at["x"], [1, 1], "UNDECIDED"), (at["x"], [np.nan, 1], "WRONG"),
+                               (at["x"] + 1, [1, 1], "right"), (at["x"] + 1, [1, 2], "WRONG"),
+                               *([(at["x"], [1, 2], "WRONG")] if method == "central" else [])):
+        report = check_gradients(lambda p: root(p["x"]).sum(), {"x": 0.5 / np.sqrt(x) * slopes}, {"x": x}, method)
+        assert (report.verdict, report.ok) == (verdict, verdict == "right"), report
+
+
 # --- zeros that are rounding ---
 
 def normalised(x):
