@@ -51,8 +51,8 @@ def evaluate(args: argparse.Namespace) -> None:
     found = summarize(run.vae, x, np.random.default_rng(args.seed), args.samples, labels, progress=lambda blocks:
                       cli.progress(blocks, "blocks of images"))
     meaning = "each image given its label; " * bool(run.classes) + _meaning(run, x)
-    print(f"{len(x):,} of {len(images.test_images):,} test images of {run.args.data_dir}, nats per image, means; seed "
-          f"{args.seed}")
+    print(f"{len(x):,} of {len(images.test_images):,} test images of {plain(run.args.data_dir)}, nats per image, "
+          f"means; seed {args.seed}")
     print(textwrap.indent(str(found), "  "), f"({meaning})", sep="\n")
     _print_dimensions(found)
     if args.json:
@@ -145,7 +145,7 @@ def info(args: argparse.Namespace) -> None:
     run = open_run(args.run)
     vae, last = run.vae, run.last
     height, width = run.image_shape
-    print(f"run       {args.run}\n"
+    print(f"run       {plain(str(args.run))}\n"
           f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
           + f"classes   {listed(run.classes)}\n" * bool(run.classes) +
           f"epochs    {run.epochs} of {run.args.epochs}")
@@ -249,7 +249,7 @@ def explore(args: argparse.Namespace) -> None:
     run, out = _open(args, EXPLORER, [".html"])
     images, x, _ = _test_set(run, args)
     write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
-    print(f"{out}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
+    print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 
 # ---- Helpers
@@ -285,4 +285,4 @@ def _write(flag: str, path: Path, content: bytes) -> None:
         write_atomically(path, content)
     except OSError as error:
         raise UsageError(f"{flag} {path} cannot be written: {error.strerror}") from None
-    print(path)
+    print(plain(str(path)))

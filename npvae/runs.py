@@ -29,6 +29,7 @@ from .model import VAE, load_with_manifest
 from .params import Array
 from .plotting import PICTURES, save_pictures
 from .report_page import REPORT, write_report
+from .terminal import plain
 from .train import BINARIZE_ONCE, NonFiniteError, Rows, Run, fit, saved_state
 from .validate import shown
 
@@ -127,11 +128,16 @@ def _of_file(source: str, error: Exception) -> Exception:
 
 
 def _check_places(args: argparse.Namespace) -> None:
-    """Results among the pictures of a folder would be taken for pictures the next time.  Raises UsageError."""
+    """Raises UsageError where results would lie among the pictures of a folder, and be taken for pictures the next
+    time, and where a folder has the name of a file to write."""
     pictures, out = (Path(os.path.realpath(path)) for path in (args.data_dir, args.out))
     if pictures.is_dir() and pictures in (out, *out.parents) and not data.holds_idx(pictures):
         raise UsageError(f"--out {args.out} lies in --data-dir {args.data_dir}, among the pictures; choose a folder "
                          "outside of it")
+    for name in FILES:
+        if (args.out / name).is_dir():
+            raise UsageError(f"--out {args.out} holds a folder {name}, where a run has a file of that name; choose "
+                             "another folder")
 
 
 class RunFolder(Callback):
@@ -169,7 +175,7 @@ def _checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
         raise UsageError(f"--resume: {args.out} holds {METRICS} of epochs that are done, but no {CHECKPOINT} to go on "
                          "from; put it back, or begin anew by --overwrite")
     if not args.quiet:
-        print(f"{args.out} holds no {CHECKPOINT} yet: the run begins anew", file=sys.stderr)
+        print(f"{plain(str(args.out))} holds no {CHECKPOINT} yet: the run begins anew", file=sys.stderr)
     return None
 
 
@@ -184,8 +190,8 @@ def _print_result(args: argparse.Namespace, images: int, last: dict[str, float],
               "110.4 to 110.7 with the defaults, 105.5 to 105.7 with --hidden 400 (pytorch/examples: 105.6)")
     if last["step"] < FEW_STEPS:
         print(_more_steps(args, images, int(last["step"])))
-    print("pictures:", *pictures, sep="\n  ")
-    print(f"all on one page: {page}")
+    print("pictures:", *(plain(str(picture)) for picture in pictures), sep="\n  ")
+    print(f"all on one page: {plain(str(page))}")
 
 
 def _more_steps(args: argparse.Namespace, images: int, steps: int) -> str:

@@ -264,6 +264,14 @@ def test_a_folder_that_holds_a_run_is_left_alone(first, run_program):
     assert contents(first[0]) == before
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_folder_in_the_place_of_a_file_is_found_before_training(first, run_program, tmp_path, name):
+    out = tmp_path / "run"
+    (out / name).mkdir(parents=True)
+    assert_refused(run_program(*TINY, "--data-dir", "data.npz", "--out", out, "--overwrite"), f"holds a folder {name}")
+    assert [path.name for path in out.iterdir()] == [name]
+
+
 def test_overwrite(first, run_program, tmp_path):
     shutil.copytree(first[0] / "run", tmp_path / "run")
     code, _, _ = run_program(*TINY, "--data-dir", "data.npz", "--out", tmp_path / "run", "--overwrite", "--epochs", 1)

@@ -136,7 +136,7 @@ def test_names_of_any_bytes(tmp_path, monkeypatch):
             grey = np.random.default_rng(i).integers(0, 256, (3, 4), dtype=np.uint8)
             Image.fromarray(grey).save(tmp_path / "in" / label / f"{i}.png")
     monkeypatch.setattr(sys, "argv", ["npvae"])
-    out = str(tmp_path / "out \x1b]0;title\x07 \udcfe")
+    out = str(tmp_path / "out\n \x1b]0;title\x07 \udcfe")
 
     def run(*argv):
         streams = [io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2)]
@@ -150,11 +150,12 @@ def test_names_of_any_bytes(tmp_path, monkeypatch):
 
     code, printed = run("train", *TINY[2:], "--latent", "2", "--data-dir", str(tmp_path / "in"), "--conditional",
                         "--kernels", "numpy", "--out", out)
-    assert code == 0 and "\\xfe/report.html" in printed, printed
-    assert "out \\x1b]0;title\\x07 \\xfe" in Path(out, "report.html").read_text(encoding="utf-8")
+    assert code == 0 and "out\\n \\x1b]0;title\\x07 \\xfe/report.html" in printed, printed
+    assert "out\\n \\x1b]0;title\\x07 \\xfe" in Path(out, "report.html").read_text(encoding="utf-8")
     code, printed = run("info", out)
     assert code == 0 and "classes   \\x1b[31mred, $x$ $\\frac{$, " in printed
-    assert run("explore", out)[0] == 0
+    code, printed = run("explore", out)
+    assert code == 0 and printed.count("\n") == 2, printed
     page = Path(out, "explore.html").read_text(encoding="utf-8")
     assert "\\x1b[31mred" in page and "\x1b" not in page
     code, printed = run("sample", out, "--label", "\x1b[1mno")
