@@ -1,8 +1,10 @@
 """Mutants of `mutation.py` that change nothing a test could see, by the reason why.
 
-They are named as the program prints them after "survived": module, function, operator, and the source before and
-after.
+They are named as the program prints them after "unexplained": module, function, operator, and the source before and
+after; or, where one reason holds for many, by their function and a regular expression for the rest of the name.
 """
+import re
+
 _GROUPS = {
     "At 0 both branches are 0.  A complex step would differ there, where f has no derivative.": [
         "kernels.reference.dense.relu_forward: comparison: out[...] = np.where(a.real < 0, 0, a) -> "
@@ -191,3 +193,18 @@ _GROUPS = {
         "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(0, rows // draws)",
         "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(-1, rows // draws)"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}
+
+#: reason -> function -> what the names of its mutants must match, after the function
+PATTERNS = {
+    "The last axis of a matrix is axis 1.": {
+        "kernels.reference.flows.planar_direction_forward": "sign: .*axis=-1.* -> .*axis=1.*",
+        "kernels.reference.flows.planar_direction_backward": "sign: .*axis=-1.* -> .*axis=1.*",
+        "kernels.reference.priors.gaussian_log_density_forward": "sign: axis=-1 -> axis=1"}}
+
+
+def reason(name: str) -> str:
+    """Why a mutant changes nothing; "" if it has not been explained."""
+    function, _, rest = name.partition(": ")
+    found = (why for why, patterns in PATTERNS.items()
+             if function in patterns and re.fullmatch(patterns[function], rest, re.DOTALL))
+    return EQUIVALENT.get(name) or next(found, "")

@@ -43,7 +43,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from equivalent_mutants import EQUIVALENT
+from equivalent_mutants import reason
 from mutation_judge import Held, Lines, Probes, Test, collected, files_of, forked, functions, measured, verdict
 from mutation_operators import OPERATORS, Place
 
@@ -316,7 +316,7 @@ class Study:
     root: Path
     probed: Sequence[str]      # modules of which it is known which test executes what
     modules: Sequence[str]      # those to judge, among them
-    explained: dict[str, str]
+    reason: Callable[[str], str]      # why a mutant is equivalent, if that has been explained
     folder: Path
     limit: int | None = None
     seed: int = 0
@@ -373,7 +373,7 @@ class Study:
             if kind == KILLED:
                 order.killed(module, mutant.owner, found.witness.partition(" in ")[2])
             elif kind == SURVIVED:
-                kind = "explained" if full in self.explained else "unexplained"
+                kind = "explained" if self.reason(full) else "unexplained"
             if self.verbose or found.verdict != KILLED and kind != "explained":
                 self.tell(f"{kind}: {full}: {found.witness}")
             counts[module, kind] += 1
@@ -472,7 +472,7 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.monotonic()
     modules = [module for module in TARGETS if args.module is None or short(module) in args.module]
     files = [f"tests/{name}.py" for name in args.tests or ()] or ["tests"]
-    good = Study(ROOT, TARGETS, modules, EQUIVALENT, args.results, args.limit, args.seed, args.jobs, args.seconds,
+    good = Study(ROOT, TARGETS, modules, reason, args.results, args.limit, args.seed, args.jobs, args.seconds,
                  args.verbose, files).run()
     print(f"{time.monotonic() - start:.0f} seconds")
     return 0 if good else 1

@@ -1,6 +1,7 @@
 """The mutation harness on toy modules; and, with `pytest -m slow`, the whole study."""
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import mutation
-from equivalent_mutants import EQUIVALENT
+from equivalent_mutants import EQUIVALENT, PATTERNS, reason
 from mutation import mutants
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the harness forks")
@@ -132,14 +133,26 @@ def test_no_two_mutants_are_alike_and_none_is_the_original(module):
 
 def test_every_explained_mutant_exists():
     """An entry whose code has changed is to be removed; each has a reason."""
-    made, missing = set(), {*EQUIVALENT}
+    patterns = [(owner, pattern) for owners in PATTERNS.values() for owner, pattern in owners.items()]
+    named = {*(name.partition(": ")[0] for name in EQUIVALENT), *(owner for owner, _ in patterns)}
+    made = set()
     for module in mutation.TARGETS:
         short = mutation.short(module) + "."
-        owners = {name.removeprefix(short).split(":")[0] for name in missing if name.startswith(short)}
+        owners = {name.removeprefix(short) for name in named if name.startswith(short)}
         source = mutation.file_of(mutation.ROOT, module).read_text(encoding="utf-8")
         made |= {short + mutant.name for mutant in mutants(source, owners)}
     assert {*EQUIVALENT} <= made, {*EQUIVALENT} - made
-    assert all(len(reason.split()) >= 4 for reason in EQUIVALENT.values())
+    for owner, pattern in patterns:
+        assert any(re.fullmatch(f"{re.escape(owner)}: {pattern}", name, re.DOTALL) for name in made), (owner, pattern)
+    assert all(len(why.split()) >= 4 for why in [*EQUIVALENT.values(), *PATTERNS])
+
+
+def test_a_pattern_explains_no_more_than_it_matches():
+    (owner, pattern), *_ = next(iter(PATTERNS.values())).items()
+    assert pattern == "sign: .*axis=-1.* -> .*axis=1.*"
+    assert reason(f"{owner}: sign: f(x, axis=-1) -> f(x, axis=1)") == next(iter(PATTERNS))
+    assert not reason(f"{owner}: sign: f(x, axis=-1) -> f(x, axis=0)")
+    assert not reason(f"{owner}_: sign: f(x, axis=-1) -> f(x, axis=1)") and not reason("nothing")
 
 
 # --- what is judged ---
@@ -152,6 +165,7 @@ def decide(n):
     return not n
 """
 IMPORTED = """import functools
+import re
 RATE = 2
 
 
@@ -179,7 +193,8 @@ from pathlib import Path
 import mutation, mutation_judge
 mutation_judge.GRACE = 0.5
 root = Path(sys.argv[2])
-study = mutation.Study(root, ["toy.numbers_"], ["toy.numbers_"], {}, root / "results", processes=2, verbose=True)
+study = mutation.Study(root, ["toy.numbers_"], ["toy.numbers_"], lambda name: "", root / "results", processes=2,
+                       verbose=True)
 print("good" if study.run() else "not good")
 """
 NEVER = "import toy.numbers_\n\ndef test_nothing():\n    toy.numbers_.double(1), toy.numbers_.decide(1)\n"
