@@ -19,13 +19,13 @@ CATEGORICAL, BETA_BINOMIAL = reference.categorical_nll_forward, reference.beta_b
 SLIPS = {
     "D12.1": (CONTINUOUS, "np.log((1 - e) / far)", "np.log((1 + e) / far)"),
     "D12.2": (reference.continuous_bernoulli_nll_backward, "= dnll[:, :, None]", "= -dnll[:, :, None]"),
-    "D12.3": (CONTINUOUS, "slope = slope - c * power", "slope = slope + c * power"),
-    "D12.4": (LOGISTIC, "below + above - inside", "below + above + inside"),
+    "D12.3": (CONTINUOUS, "0.5 - series * near", "0.5 + series * near"),
+    "D12.4": (LOGISTIC, "(lower)) - inside", "(lower)) + inside"),
     "D12.5": (reference.discretized_logistic_nll_backward, "inside - upper", "-inside - upper"),
     "D12.6": (CATEGORICAL, "(m - taken + np", "(m - taken - np"),
     "D12.7": (reference.categorical_nll_backward, "np.where(taken, -others", "np.where(taken, others"),
     "D12.8": (BETA_BINOMIAL, "(r_s - r_a - r_b)", "(r_s + r_a - r_b)"),
-    "D12.9": (reference.beta_binomial_nll_backward, "_sigmoid(share) * both", "both"),
+    "D12.9": (reference.beta_binomial_nll_backward, "sigmoid(log_alpha - log_beta) * both", "both"),
     "D12.10": (reference.gaussian_optimal_nll_backward, "(dnll[:, :, None] + c)", "dnll[:, :, None]")}
 
 rng = np.random.default_rng(3)

@@ -23,7 +23,7 @@ SLIPS = {
     "D14.1": (Composed.forward, "kernels.subtract(a.log_q_z", "kernels.add(a.log_q_z"),
     "D14.2": (flows._Steps.forward, "a.log_det_at)", "a.log_det_at[1:])"),
     "D14.3": (reference.planar_forward, "t * t + slope", "t + slope"),
-    "D14.4": (reference.planar_direction_forward, "(-a)[0] - 1", "(-a)[0] + 1"),
+    "D14.4": (reference.planar_direction_forward, "softplus(-a) - 1", "softplus(-a) + 1"),
     "D14.5": (reference.planar_backward, "+ 2 * t * (1 - s)", "- 2 * t * (1 - s)"),
     "D14.6": (reference.gate_forward, "np.sum(-softplus", "np.sum(softplus"),
     "D14.7": (reference.gate_backward, "* dz + dlog_det", "* dz - dlog_det"),

@@ -30,9 +30,9 @@ SLIPS = {
     "D4.2": (GAUSSIAN_BACK, "dnll[:, :, None] * r * inverse", "-dnll[:, :, None] * r * inverse"),
     "D4.3": (GAUSSIAN_BACK, "mean.shape[-1] - np.sum", "mean.shape[-1] + np.sum"),
     "D4.4": (GAUSSIAN_BACK, "np.sum(r * r, axis=-1)", "np.mean(r * r, axis=-1)"),
-    "D4.5": (PIXEL, "logvar = LOGVAR_FLOOR + np.where", "logvar = np.where"),
+    "D4.5": (PIXEL, "logvar = LOGVAR_FLOOR + softplus", "logvar = softplus"),
     "D4.6": (PIXEL_BACK, "upstream * residual * precision", "-upstream * residual * precision"),
-    "D4.7": (PIXEL_BACK, "precision) * sigmoid", "precision)"),
+    "D4.7": (PIXEL_BACK, "precision) * sigmoid(t)", "precision)"),
     "D4.8": (GAUSSIAN, "np.exp(-0.5 * logvar)", "np.exp(-logvar)")}
 
 rng = np.random.default_rng(3)

@@ -213,6 +213,7 @@ FOUND = [
     ("categorical_nll", (1e8, 1e8, -1e9, -1e9, 1.0 / 3), "logits", [0.5, -0.5, 0, 0]),
     ("discretized_logistic_nll", (0.5, 105.0, byte(128)), "nll", [111.92755790627831]),
     ("discretized_logistic_nll", (0.5, 1e4, byte(128)), "nll", [10006.927557906278]),
+    ("discretized_logistic_nll", (0.5, 20.0, byte(128)), "output", [-4.1651162486095644e-21, 1.0]),
     ("continuous_bernoulli_nll", (1e4, 1.0), "nll", [-9.210340371976184]),
     ("continuous_bernoulli_nll", (1e8, 1.0), "nll", [-18.420680743952367]),
     ("continuous_bernoulli_nll", (1e8, 1.0), "logits", [-1e-8]),

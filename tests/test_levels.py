@@ -163,9 +163,12 @@ def test_stirlings_series():
 
 
 @MODULES
-@pytest.mark.parametrize("log_alpha, log_beta", [(-300, 0), (0, -300), (-30, 5), (40, -40), (30, 30), (80, 80)])
+@pytest.mark.parametrize("log_alpha, log_beta", [
+    (-300, 0), (0, -300), (-30, 5), (40, -40), (30, 30), (80, 80), (-10000, 3), (400, -10000), (-10000, -700),
+    (700, 10000), (10000, 10000)])
 def test_beta_binomial_far_out(kernels, log_alpha, log_beta):
-    """Only black, only white, a binomial: finite, and black and white are what is left where alpha and beta vanish."""
+    """Only black, only white, a binomial: finite, and black and white are what is left where alpha and beta vanish.
+    Nothing overflows on the way, nor is divided by alpha = 0."""
     likelihood = find("beta-binomial")
     nll = nll_of(kernels, likelihood, np.array([log_alpha, log_beta], float), BYTES)
     doutput = np.empty((256, 1, 2))

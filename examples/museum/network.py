@@ -163,7 +163,7 @@ LIKELIHOOD = [
             "np.exp(self._logvar(params))"),
     Exhibit("Gaussian pixels: softplus' forgotten", YES, "complex step", PIXEL,
             likelihoods.gaussian_pixel_nll_backward,
-            "(1 - residual * residual * precision) * sigmoid",
+            "(1 - residual * residual * precision) * sigmoid(t)",
             "(1 - residual * residual * precision)"),
     Exhibit("Gaussian pixels: the wrong half shown", NOT_APPLICABLE, "draws follow the density", PIXEL,
             GaussianPixel.mean,

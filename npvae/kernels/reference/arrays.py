@@ -39,8 +39,8 @@ def transpose(out: Array, a: Array) -> None:
 
 
 def sum_squares(total: Array, x: Array) -> None:
-    """total[0] = sum_i x[i]^2,  x (P,): infinite or NaN as soon as one entry is."""
-    total[0] = np.dot(x, x)
+    """total = sum_i x[i]^2,  total (1,), x (P,): infinite or NaN as soon as one entry is."""
+    total[...] = np.dot(x, x)
 
 
 def add_to_draws_forward(out: Array, x: Array, y: Array) -> None:

@@ -57,12 +57,13 @@ def leaky_relu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None
 
 
 def elu_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = a where a >= 0, else exp(a) - 1 (Clevert et al. 2016, equation 15, with alpha = 1).
+    """out = a where a >= 0, else exp(a) - 1 (Clevert et al. 2016, equation 15, with alpha = 1):
 
-    expm1 keeps the digits of exp(a) - 1 near a = 0; it sees only negative arguments, so it cannot overflow.
+    max(a, 0) + expm1(min(a, 0)).  expm1 keeps the digits of exp(a) - 1 near a = 0, and of no positive number it cannot
+    overflow.
     """
     a = pre + b
-    out[...] = np.where(a.real < 0, np.expm1(np.where(a.real < 0, a, 0)), a)
+    out[...] = np.where(a.real < 0, 0, a) + np.expm1(np.where(a.real < 0, a, 0))
 
 
 def elu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
@@ -85,15 +86,28 @@ def tanh_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
     np.sum(dpre, axis=0, out=db)
 
 
-def sigmoid_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = 1 / (1 + exp(-a)), with e = exp(-|a|) so that nothing overflows:
+def minus_abs(a: Array) -> Array:
+    """-|a|, by the sign of the real part: the absolute value of a complex number is no analytic function."""
+    return np.where(a.real < 0, a, -a)
+
+
+def sigmoid(a: Array) -> Array:
+    """1 / (1 + exp(-a)), with e = exp(-|a|) so that nothing overflows:
 
         a >= 0:  1 / (1 + e)          a < 0:  e / (1 + e)          (D2.8)
     """
-    a = pre + b
-    negative = a.real < 0
-    e = np.exp(np.where(negative, a, -a))
-    out[...] = np.where(negative, e, 1) / (1 + e)
+    e = np.exp(minus_abs(a))
+    return np.where(a.real < 0, e, 1) / (1 + e)
+
+
+def softplus(a: Array) -> Array:
+    """log(1 + exp(a)) = max(a, 0) + log1p(exp(-|a|))  (D2.9): the second neither overflows nor loses digits."""
+    return np.where(a.real < 0, 0, a) + np.log1p(np.exp(minus_abs(a)))
+
+
+def sigmoid_forward(out: Array, pre: Array, b: Array) -> None:
+    """out = 1 / (1 + exp(-a))."""
+    out[...] = sigmoid(pre + b)
 
 
 def sigmoid_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
@@ -103,10 +117,8 @@ def sigmoid_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
 
 
 def softplus_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = log(1 + exp(a)) = max(a, 0) + log1p(exp(-|a|))  (D2.9): the second neither overflows nor loses digits."""
-    a = pre + b
-    negative = a.real < 0
-    out[...] = np.where(negative, 0, a) + np.log1p(np.exp(np.where(negative, a, -a)))
+    """out = log(1 + exp(a))."""
+    out[...] = softplus(pre + b)
 
 
 def softplus_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:

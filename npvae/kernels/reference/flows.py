@@ -10,20 +10,14 @@ draw k.  Shapes:  z, z0 (B, K, Z);  log_det (B, K);  u, w, u_hat (B, Z);  bias, 
 import numpy as np
 from numpy.typing import NDArray
 
+from .dense import sigmoid, softplus
+
 Array = NDArray[np.inexact]
 
 
-def _softplus_and_sigmoid(a: Array) -> tuple[Array, Array]:
-    """log(1 + exp(a)) and 1 / (1 + exp(-a)), with e = exp(-|a|) so that nothing overflows."""
-    negative = a.real < 0
-    e = np.exp(np.where(negative, a, -a))
-    return np.where(negative, 0, a) + np.log1p(e), np.where(negative, e, 1) / (1 + e)
-
-
 def _tanh_and_slope(a: Array) -> tuple[Array, Array]:
-    """tanh(a) and its derivative, 1 - tanh^2 = 4 e / (1 + e)^2,  e = exp(-2 |a|), also where tanh rounds to 1."""
-    e = np.exp(np.where(a.real < 0, 2 * a, -2 * a))
-    return np.tanh(a), 4 * e / ((1 + e) * (1 + e))
+    """tanh(a) and its derivative, 1 - tanh^2 = 4 sigmoid(2 a) sigmoid(-2 a), also where tanh rounds to 1."""
+    return np.tanh(a), 4 * sigmoid(2 * a) * sigmoid(-2 * a)
 
 
 def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -> None:
@@ -43,8 +37,8 @@ def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -
     w = 0 has no direction, and 0/0 says so.
     """
     a = np.sum(w * u, axis=-1)
-    stretch[...], _ = _softplus_and_sigmoid(a)
-    pull = _softplus_and_sigmoid(-a)[0] - 1
+    stretch[...] = softplus(a)
+    pull = softplus(-a) - 1
     u_hat[...] = u + (pull / np.sum(w * w, axis=-1))[:, None] * w
 
 
@@ -58,11 +52,10 @@ def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Arr
         dw    = c du_hat + da u + 2 dn w                  directly, through a, and through n
     """
     a, n = np.sum(w * u, axis=-1), np.sum(w * w, axis=-1)
-    softplus, sigmoid = _softplus_and_sigmoid(-a)
-    c = (softplus - 1) / n
+    c = (softplus(-a) - 1) / n
     dpull = np.sum(du_hat * w, axis=-1) / n
     dn = -dpull * c
-    da = -sigmoid * dpull + _softplus_and_sigmoid(a)[1] * dstretch
+    da = -sigmoid(-a) * dpull + sigmoid(a) * dstretch
     du[...] = du_hat + da[:, None] * w
     dw[...] = c[:, None] * du_hat + da[:, None] * u + 2 * dn[:, None] * w
 
@@ -120,10 +113,9 @@ def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
 
     -softplus(-g) is log s also where s would round to 0 or to 1; and 1 - s is taken as sigmoid(-g).
     """
-    m, g = net[:, :, :z0.shape[2]], net[:, :, z0.shape[2]:]
-    softplus, rest = _softplus_and_sigmoid(-g)
-    z[...] = _softplus_and_sigmoid(g)[1] * z0 + rest * m
-    np.sum(-softplus, axis=-1, out=log_det)
+    m, g = np.split(net, 2, axis=-1)
+    z[...] = sigmoid(g) * z0 + sigmoid(-g) * m
+    np.sum(-softplus(-g), axis=-1, out=log_det)
 
 
 def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, z0: Array, net: Array) -> None:
@@ -133,9 +125,8 @@ def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, z0: Array
         dm  = (1 - s) dz
         dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det  (D14.7)  ds/dg = s (1 - s);   d log s / dg = 1 - s
     """
-    size = z0.shape[2]
-    m, g = net[:, :, :size], net[:, :, size:]
-    s, rest = _softplus_and_sigmoid(g)[1], _softplus_and_sigmoid(-g)[1]
+    (m, g), (dm, dg) = np.split(net, 2, axis=-1), np.split(dnet, 2, axis=-1)
+    s, rest = sigmoid(g), sigmoid(-g)
     dz0[...] = s * dz
-    dnet[:, :, :size] = rest * dz
-    dnet[:, :, size:] = rest * (s * (z0 - m) * dz + dlog_det[:, :, None])
+    dm[...] = rest * dz
+    dg[...] = rest * (s * (z0 - m) * dz + dlog_det[:, :, None])

@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .dense import sigmoid, softplus
+
 Array = NDArray[np.inexact]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -88,7 +90,7 @@ def gaussian_nll_backward(dmean: Array, dlogvar: Array, dnll: Array, mean: Array
     """
     inverse = np.exp(-0.5 * logvar)
     r = (mean - x[:, None, :]) * inverse
-    dlogvar[0] = np.sum(dnll * 0.5 * (mean.shape[-1] - np.sum(r * r, axis=-1)))
+    dlogvar[...] = np.sum(dnll * 0.5 * (mean.shape[-1] - np.sum(r * r, axis=-1)))
     dmean[...] = dnll[:, :, None] * r * inverse
 
 
@@ -103,11 +105,9 @@ def gaussian_pixel_nll_forward(nll: Array, output: Array, x: Array) -> None:
     image is explained by sigma -> 0 at nll -> -infinity (Mattei and Frellsen 2018).  A smooth bound keeps the exact
     gradient, which a clip would not.
     """
-    pixels = x.shape[-1]
-    residual = x[:, None, :] - output[..., :pixels]
-    t = output[..., pixels:] - LOGVAR_FLOOR
-    negative = t.real < 0
-    logvar = LOGVAR_FLOOR + np.where(negative, 0, t) + np.log1p(np.exp(np.where(negative, t, -t)))
+    mean, s = np.split(output, 2, axis=-1)
+    residual = x[:, None, :] - mean
+    logvar = LOGVAR_FLOOR + softplus(s - LOGVAR_FLOOR)
     np.sum(0.5 * (residual * residual * np.exp(-logvar) + logvar + LOG_2PI), axis=-1, out=nll)
 
 
@@ -120,16 +120,12 @@ def gaussian_pixel_nll_backward(doutput: Array, dnll: Array, output: Array, x: A
 
     doutput (B, K, 2 D) is [dmean, ds].
     """
-    pixels = x.shape[-1]
-    residual = output[..., :pixels] - x[:, None, :]
-    t = output[..., pixels:] - LOGVAR_FLOOR
-    negative = t.real < 0
-    e = np.exp(np.where(negative, t, -t))
-    sigmoid = np.where(negative, e, 1) / (1 + e)
-    precision = np.exp(-(LOGVAR_FLOOR + np.where(negative, 0, t) + np.log1p(e)))
-    upstream = dnll[:, :, None]
-    doutput[..., :pixels] = upstream * residual * precision
-    doutput[..., pixels:] = upstream * 0.5 * (1 - residual * residual * precision) * sigmoid
+    (mean, s), (dmean, ds) = np.split(output, 2, axis=-1), np.split(doutput, 2, axis=-1)
+    t, upstream = s - LOGVAR_FLOOR, dnll[:, :, None]
+    residual = mean - x[:, None, :]
+    precision = np.exp(-(LOGVAR_FLOOR + softplus(t)))
+    dmean[...] = upstream * residual * precision
+    ds[...] = upstream * 0.5 * (1 - residual * residual * precision) * sigmoid(t)
 
 
 def gaussian_optimal_nll_forward(nll: Array, logvar: Array, mean: Array, x: Array) -> None:
@@ -147,7 +143,7 @@ def gaussian_optimal_nll_forward(nll: Array, logvar: Array, mean: Array, x: Arra
     residual = x[:, None, :] - mean
     squares = np.sum(residual * residual, axis=-1)
     variance = np.sum(squares) / mean.size
-    logvar[0] = np.log(variance)
+    logvar[...] = np.log(variance)
     nll[...] = 0.5 * (squares / variance + mean.shape[-1] * (logvar + LOG_2PI))
 
 
@@ -201,16 +197,15 @@ def continuous_bernoulli_nll_forward(nll: Array, tail: Array, logits: Array, x: 
     x, negative = x[:, None, :], logits.real < 0
     t = np.where(negative, -logits, logits)
     small = t.real < 1
-    near, far = np.where(small, t, 0), np.where(small, 1, t)
-    power, cumulant, slope = near, -0.5 * near, 0.5 + 0 * near
-    for k, c in enumerate(COTH):
-        cumulant = cumulant + c / (2 * k + 2) * power * near
-        slope = slope - c * power
-        power = power * near * near
+    near, far, cumulant = t[small], t[~small], np.empty_like(t)
+    integral: Array | float = 0.0
+    series: Array | float = 0.0
+    for k, c in reversed(list(enumerate(COTH, 1))):
+        integral, series = integral * near * near + c / (2 * k), series * near * near + c
     e = np.exp(-far)
-    cumulant = np.where(small, cumulant, np.log((1 - e) / far))
+    cumulant[small], cumulant[~small] = (integral * near - 0.5) * near, np.log((1 - e) / far)
+    tail[small], tail[~small] = 0.5 - series * near, 1 / far - e / (1 - e)
     np.sum(cumulant + t * np.where(negative, x, 1 - x), axis=-1, out=nll)
-    tail[...] = np.where(small, slope, 1 / far - e / (1 - e))
 
 
 def continuous_bernoulli_nll_backward(dlogits: Array, dnll: Array, tail: Array, logits: Array, x: Array) -> None:
