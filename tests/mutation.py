@@ -248,10 +248,12 @@ class Suite:
 
 
 class Order:
-    """Which tests come first: the quick ones, and those that have killed mutants of the same function or module."""
+    """Which tests come first: the quick ones, those that execute little else, and those that have killed mutants of the
+    same function or module."""
 
     def __init__(self, tests: dict[str, Test], seconds: float) -> None:
         self.tests, self.seconds, self.kills = tests, seconds, Counter[tuple[str, str]]()
+        self.breadth = {name: sum(bits.bit_count() for bits in test.lines.values()) for name, test in tests.items()}
 
     def killed(self, module: str, owner: str, name: str) -> None:
         self.kills.update([(f"{module}.{owner}", name), (module, name)])
@@ -260,7 +262,7 @@ class Order:
         """Of these, best first, as many as take the seconds that there are."""
         def rank(name: str) -> float:
             near, far = self.kills[f"{module}.{owner}", name], self.kills[module, name]
-            return (self.tests[name].seconds + 0.01) / (1 + near) ** 2 / (1 + far)
+            return (self.tests[name].seconds + 0.01) * self.breadth[name] / (1 + near) ** 2 / (1 + far)
         left, found = self.seconds, list[str]()
         for name in sorted(names, key=rank):
             left -= self.tests[name].seconds
