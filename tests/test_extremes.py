@@ -255,11 +255,26 @@ def test_what_its_type_cannot_hold_is_infinite_and_no_large_number(module, dtype
 @pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
 def test_bounds_and_mixtures_without_any_weight(module):
     """All w are 0, or one is infinite: so is the bound.  A NaN stays one."""
-    log_w = np.array([[-np.inf, -np.inf], [-np.inf, 3], [np.inf, 3], [np.nan, np.inf]])
+    log_w = np.array([[-np.inf, -np.inf], [-np.inf, 3], [np.inf, 3], [np.nan, np.inf], [3, 3]])
     with np.errstate(invalid="ignore"):
         outputs = run_forward(module, "importance_bound", {"log_w": log_w})
-    assert np.array_equal(outputs["bound"], [-np.inf, 3 - math.log(2), np.inf, np.nan], equal_nan=True)
-    assert np.array_equal(outputs["weights"][1], [0, 1]) and np.isnan(outputs["weights"][[0, 2, 3]]).all()
-    far = arrays("mixture", (1e30, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0), "float32")
-    with np.errstate(over="ignore", invalid="ignore"):
-        assert np.isneginf(run_forward(module, "mixture", far)["log_p"]).all()
+    assert np.allclose(outputs["bound"], [-np.inf, 3 - math.log(2), np.inf, np.nan, 3], equal_nan=True)
+    assert np.array_equal(outputs["weights"][[1, 4]], [[0, 1], [0.5, 0.5]])
+    assert np.isnan(outputs["weights"][[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
+def test_a_draw_far_from_some_components_or_all(module):
+    """Each draw has a density of its own: of what is too far for its type there is nothing, without a warning."""
+    z = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3, 1)
+    three = {"mean": np.array([[1e30], [0], [0]]), "logvar": np.zeros((3, 1)), "logits": np.zeros(3)}
+    right = math.log(2 / 3) - 0.5 * (z[..., 0] ** 2 + math.log(2 * math.pi))
+    for place in (None, *np.ndindex(2, 3)):
+        moved, expected = z.copy(), right.copy()
+        if place is not None:
+            moved[place], expected[place] = -1e30, -np.inf
+        inputs = {"z": moved, **{name: value.astype(np.float32) for name, value in three.items()}}
+        with np.errstate(over="ignore"):
+            outputs = run_forward(module, "mixture", inputs)
+        assert np.allclose(outputs["log_p"], expected, rtol=1e-6)
+        assert np.allclose(outputs["weights"][np.isfinite(expected)], [0, 0.5, 0.5])
