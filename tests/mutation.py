@@ -258,11 +258,13 @@ class Order:
     def killed(self, module: str, owner: str, name: str) -> None:
         self.kills.update([(f"{module}.{owner}", name), (module, name)])
 
-    def chosen(self, module: str, owner: str, names: list[str]) -> list[str]:
-        """Of these, best first, as many as take the seconds that there are."""
-        def rank(name: str) -> float:
+    def chosen(self, module: str, owner: str, names: list[str], mentioning: Container[str] = ()) -> list[str]:
+        """Of these, best first, as many as take the seconds that there are; before all others those that mention what
+        has changed."""
+        def rank(name: str) -> tuple[bool, float]:
             near, far = self.kills[f"{module}.{owner}", name], self.kills[module, name]
-            return (self.tests[name].seconds + 0.01) * self.breadth[name] / (1 + near) ** 2 / (1 + far)
+            cost = (self.tests[name].seconds + 0.01) * self.breadth[name]
+            return name not in mentioning, cost / (1 + near) ** 2 / (1 + far)
         left, found = self.seconds, list[str]()
         for name in sorted(names, key=rank):
             left -= self.tests[name].seconds
@@ -368,6 +370,7 @@ class Study:
         if self.limit is not None and self.limit < len(jobs):
             import numpy as np
             jobs = [jobs[i] for i in sorted(np.random.default_rng(self.seed).choice(len(jobs), self.limit, False))]
+        jobs.sort(key=lambda job: suite.in_memory(*job) is None)      # those that take an import are slow: last
 
         def count(module: str, mutant: Mutant, found: Verdict) -> None:
             full = f"{short(module)}.{mutant.name}"
@@ -386,7 +389,7 @@ class Study:
         def tasks() -> Iterator[tuple[Any, Callable[[], Any]]]:
             for module, mutant in jobs:
                 key, judges = digest(module, mutant.name, mutant.text), suite.judges(module, mutant)
-                names = order.chosen(module, mutant.owner, judges)
+                names = order.chosen(module, mutant.owner, judges, suite.mentioning(mutant.names))
                 if kept.holds(key, suite, judges, len(names)):
                     count(module, mutant, kept.known[key])
                     continue
