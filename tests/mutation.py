@@ -57,9 +57,9 @@ TARGETS = tuple(f"npvae.{name}" for name in (
         "arrays", "dense", "masks", "likelihoods", "levels", "latents", "priors", "flows", "objectives", "estimators",
         "optim", "batches")),
     "params", "layers", "masks", "likelihoods", "levels", "latents", "priors", "second_layer", "hierarchical", "flows",
-    "outputs", "made", "objectives", "buffers", "model", "evaluate", "summary", "optim", "train", "data", "labels",
-    "callbacks", "cuts", "lanes", "kernels.fused.recording", "kernels.fused.team", "checkpoint", "gradcheck", "rules",
-    "report", "validate"))
+    "outputs", "made", "objectives", "buffers", "model", "evaluate", "summary", "optim", "support", "train", "data",
+    "labels", "callbacks", "cuts", "lanes", "turns", "kernels.fused.recording", "kernels.fused.team", "checkpoint",
+    "derivatives", "gradcheck", "diagnosis", "rules", "report", "validate"))
 
 
 # --- the mutants of a source ---
