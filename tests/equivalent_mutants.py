@@ -6,24 +6,6 @@ after; or, where one reason holds for many, by their function and a regular expr
 import re
 
 _GROUPS = {
-    "At 0 both branches are 0.  A complex step would differ there, where f has no derivative.": [
-        "kernels.reference.dense.relu_forward: comparison: out[...] = np.where(a.real < 0, 0, a) -> "
-        "out[...] = np.where(a.real <= 0, 0, a)",
-        "kernels.reference.dense.leaky_relu_forward: comparison: out[...] = np.where(a.real < 0, LEAKY_SLOPE * "
-        "a, a) -> "
-        "out[...] = np.where(a.real <= 0, LEAKY_SLOPE * a, a)"],
-    "The inner choice only keeps expm1 from overflowing: where the outer one takes its value, a < 0, nothing "
-    "has changed, and expm1 of anything up to 1 is finite.": [
-        "kernels.reference.dense.elu_forward: comparison: np.expm1(np.where(a.real < 0, a, 0)) -> "
-        "np.expm1(np.where(a.real <= 0, a, 0))",
-        "kernels.reference.dense.elu_forward: name: np.expm1(np.where(a.real < 0, a, 0)) -> "
-        "np.expm1(np.where(a < 0, a, 0))",
-        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
-        "np.expm1(np.where(a.real < 1, a, 0))",
-        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
-        "np.expm1(np.where(a.real < 0, a, 1))",
-        "kernels.reference.dense.elu_forward: constant: np.expm1(np.where(a.real < 0, a, 0)) -> "
-        "np.expm1(np.where(a.real < 0, a, -1))"],
     "At out = 0 both branches are dout.": [
         "kernels.reference.dense.elu_backward: comparison: dpre[...] = np.where(out.real < 0, dout * (out + "
         "1), dout) -> "

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 # forgotten since a test holds the list against the folder.  Imports for type annotations alone do not count.
 _CHAPTERS = ("arrays", "dense", "masks", "likelihoods", "levels", "latents", "priors", "flows", "objectives",
              "estimators", "optim", "batches")
-_REFERENCE = {f"kernels.reference.{name}": {"kernels.reference.dense"} if name in ("likelihoods", "levels", "flows")
-              else set() for name in _CHAPTERS}
+_REFERENCE = {f"kernels.reference.{name}": {"kernels.reference.dense"}
+              if name in ("likelihoods", "levels", "latents", "flows") else set() for name in _CHAPTERS}
 _FUSED = {
     "kernels.fused.child": set(), "kernels.fused.compile": set(), "kernels.fused.elementary": {"kernels.fused.compile"},
     **{f"kernels.fused.{name}": {f"kernels.reference.{name}", "kernels.fused.compile", "kernels.fused.elementary"}

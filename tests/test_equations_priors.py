@@ -22,7 +22,7 @@ SLIPS = {
     "D13.1": (reference.mixture_forward, "np.sum(0.5 * (logvar", "np.sum(0.4 * (logvar"),
     "D13.2": (reference.mixture_forward, "- np.log(np.sum(np.exp(logits", "+ np.log(np.sum(np.exp(logits"),
     "D13.3": (Composed.forward, "kernels.subtract(a.log_ratio", "kernels.add(a.log_ratio"),
-    "D13.4": (reference.mixture_forward, "shifted / total[:, :, None]", "shifted * total[:, :, None]"),
+    "D13.4": (reference.mixture_forward, "shifted / total", "shifted * total"),
     "D13.5": (reference.mixture_backward, "dz[...] -= pull", "dz[...] += pull"),
     "D13.6": (reference.mixture_backward, "dmean[c] = np.sum(pull", "dmean[c] = -np.sum(pull"),
     "D13.7": (reference.mixture_backward, "- dlogits[c])", "+ dlogits[c])"),

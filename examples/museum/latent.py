@@ -149,8 +149,8 @@ KL = [
             "dmu[...] += dkl * mu"),
 ]
 
-_BOUND = "m[:, 0] + np.log(total) - math.log(log_w.shape[1])"
-_SHIFT = "log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)][:, None]"
+_BOUND = "np.where(endless, m, m + np.log(total)) - math.log(log_w.shape[1])"
+_SHIFT = "log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)]"
 _WEIGHTED = "dbound[:, None] * weights"
 
 OBJECTIVE = [
@@ -203,13 +203,13 @@ OBJECTIVE = [
     Exhibit("IWAE: log of the sum, not of the mean", NO, "exact log p(x)", IMPORTANCE,
             objectives.importance_bound_forward,
             _BOUND,
-            "m[:, 0] + np.log(total)"),
+            "np.where(endless, m, m + np.log(total))"),
     Exhibit("IWAE: exp without the shift", NO, "exact log p(x)", IMPORTANCE, objectives.importance_bound_forward,
             _SHIFT,
-            "np.zeros((len(log_w), 1))", shipped="mlberkeley/scae-pytorch, mended in #4"),
+            "np.zeros(len(log_w))", shipped="mlberkeley/scae-pytorch, mended in #4"),
     Exhibit("IWAE: shift by the batch's maximum", NO, "exact log p(x)", IMPORTANCE, objectives.importance_bound_forward,
             _SHIFT,
-            "np.full((len(log_w), 1), log_w.real.max())"),
+            "np.full(len(log_w), log_w.real.max())"),
     Exhibit("IWAE: weights softmax(+loss) in the gradient alone", YES, "complex step", IMPORTANCE,
             objectives.importance_bound_backward,
             _WEIGHTED,

@@ -8,6 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .dense import minus_abs
+
 Array = NDArray[np.inexact]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -17,11 +19,13 @@ EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 17))
 
 def _excess(a: Array) -> Array:
     """exp(a) - 1 - a >= 0, which the difference would lose near a = 0."""
-    small = (a.real > -0.5) & (a.real < 0.5)
-    near, series = np.where(small, a, 0), 0 * a
+    excess, small = np.expm1(a) - a, minus_abs(a).real > -0.5
+    near = a[small]
+    series: Array | float = 0.0
     for c in reversed(EXPONENTIAL):
         series = series * near + c
-    return np.where(small, near * near * series, np.expm1(a) - a)
+    excess[small] = near * near * series
+    return excess
 
 
 def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:

@@ -142,8 +142,8 @@ def categorical_nll_forward(nll: Array, top: Array, total: Array, logits: Array,
     others = np.sum(shares, axis=-1, keepdims=True)
     top[..., None], total[..., None] = m, 1 + others
     taken = np.take_along_axis(scores, _index(x, scores.shape[-1])[..., None], axis=-1)
-    unknown = 0 * x[:, None, :, None]      # a pixel that is NaN has no level
-    np.sum(m - taken + np.log1p(others) + unknown, axis=(2, 3), out=nll)
+    cost = m - taken + np.log1p(others) + 0 * x[:, None, :, None]      # 0 x: a pixel that is NaN has no level
+    np.sum(cost, axis=(2, 3), out=nll)
 
 
 def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
@@ -186,8 +186,7 @@ def _rising(a: Array, k: Any) -> tuple[Array, Array]:
     z, steps = np.where(small, a + SHIFT, a), np.arange(1, SHIFT)
     excess = (z + k - 0.5) * np.log1p(k / z) - k + _rest(z + k) - _rest(z)
     ratio = np.prod((a[..., None] + steps) / ((a + k)[..., None] + steps), axis=-1) / np.where(some, a + k, 1)
-    below = np.where(some, excess + k * np.log(z) + np.log(ratio), 0 * a)
-    return np.where(small, 1.0 * some, k), np.where(small, below, excess)
+    return np.where(small, some, k), np.where(small, excess + k * np.log(z) + np.log(ratio), excess)
 
 
 def _rising_slope(a: Array, k: Any) -> Array:
@@ -195,7 +194,7 @@ def _rising_slope(a: Array, k: Any) -> Array:
     small, some = a.real < SHIFT, k != 0
     z = np.where(small, a + SHIFT, a)
     slope = a * (np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
-    first = np.where(some, k / np.where(some, a + k, 1), 0)      # a / a - a / (a + k)
+    first = k / np.where(some, a + k, 1)      # a / a - a / (a + k), 0 for k = 0
     return slope + np.where(small, first + _level_shares(a, k), 0)
 
 
@@ -205,7 +204,7 @@ def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, ...]:
 
     alpha and beta end at exp(LARGEST): what is taken from them, and not from their logarithms, is gone long before.
     """
-    logs = output.astype(np.result_type(output, np.float64))
+    logs = output.astype(np.promote_types(output.dtype, np.float64))
     both = np.exp(np.where(logs.real > LARGEST, LARGEST, logs))
     return *np.split(logs, 2, axis=-1), *np.split(both, 2, axis=-1), _level(x, LEVELS)
 
@@ -234,15 +233,15 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
         c_s log(alpha + beta) - c_a log alpha - c_b log beta
             = c_a softplus(log beta - log alpha) + c_b softplus(log alpha - log beta)
-              + (c_s - c_a - c_b) log(alpha + beta)
+              + (c_s - c_a - c_b) log(alpha + beta),      log(alpha + beta) = log alpha + softplus(log beta - log alpha)
     """
     log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)
     (c_a, r_a), (c_b, r_b) = _rising(alpha, level), _rising(beta, LEVELS - 1 - level)
     c_s, r_s = _rising(alpha + beta, LEVELS - 1)
     up, down = softplus(log_beta - log_alpha), softplus(log_alpha - log_beta)
-    log_sum = np.where(log_alpha.real < log_beta.real, log_beta + down, log_alpha + up)
     ways = LOG_CHOOSE[_index(x, LEVELS)]
-    nll[...] = np.sum(c_a * up + c_b * down + (c_s - c_a - c_b) * log_sum + (r_s - r_a - r_b) - ways, axis=-1)
+    logarithms = c_a * up + c_b * down + (c_s - c_a - c_b) * (log_alpha + up)
+    nll[...] = np.sum(logarithms + (r_s - r_a - r_b) - ways, axis=-1)
 
 
 def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:

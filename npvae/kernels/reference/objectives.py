@@ -24,11 +24,11 @@ def importance_bound_forward(bound: Array, weights: Array, log_w: Array) -> None
     Where all w of an image are 0 in their type the bound is -infinity, where one is infinite so is the bound; there
     are no weights then, they are NaN.
     """
-    m = log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)][:, None]
-    endless = np.isinf(m.real)
-    shifted = np.exp(log_w - np.where(endless, np.nan, m))
-    total = np.where(endless[:, 0], 1, np.sum(shifted, axis=1))
-    bound[...] = m[:, 0] + np.log(total) - math.log(log_w.shape[1])
+    m = log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)]
+    endless = np.isinf(m)
+    shifted = np.exp(log_w - np.where(endless, np.nan, m)[:, None])
+    total = np.sum(shifted, axis=1)
+    bound[...] = np.where(endless, m, m + np.log(total)) - math.log(log_w.shape[1])
     weights[...] = shifted / total[:, None]
 
 

@@ -30,8 +30,7 @@ def gaussian_log_density_forward(log_p: Array, z: Array, mu: Array, logvar: Arra
     alone.  It is p(h1|h2) of two stochastic layers (Burda et al. 2016, equation 1).  1 / sigma = exp(-logvar / 2) is
     taken before the square: exp(-logvar) would overflow at twice the sigma.
     """
-    r = (z - mu) * np.exp(-0.5 * logvar)
-    np.sum(-0.5 * (r * r + (logvar + LOG_2PI)), axis=-1, out=log_p)
+    np.sum(-0.5 * (((z - mu) * np.exp(-0.5 * logvar)) ** 2 + (logvar + LOG_2PI)), axis=-1, out=log_p)
 
 
 def gaussian_log_density_backward(dz: Array, dmu: Array, dlogvar: Array, dlog_p: Array, z: Array, mu: Array,
@@ -73,15 +72,15 @@ def mixture_forward(log_p: Array, weights: Array, inverse: Array, peak: Array, z
     shift = logits[np.argmax(logits.real)]
     log_pi = (logits - shift) - np.log(np.sum(np.exp(logits - shift)))
     peak[...] = log_pi - np.sum(0.5 * (logvar + LOG_2PI), axis=1)
-    share = weights
+    share = np.empty_like(weights)
     for c in range(len(mean)):
         share[:, :, c] = peak[c] - np.sum(0.5 * ((z - mean[c]) * inverse[c]) ** 2, axis=-1)
     m = np.take_along_axis(share, np.argmax(share.real, axis=-1)[:, :, None], axis=-1)
-    endless = np.isinf(m.real)
+    endless = np.isinf(m)
     shifted = np.exp(share - np.where(endless, np.nan, m))
-    total = np.where(endless[:, :, 0], 1, np.sum(shifted, axis=-1))
-    log_p[...] = m[:, :, 0] + np.log(total)
-    weights[...] = shifted / total[:, :, None]
+    total = np.sum(shifted, axis=-1, keepdims=True)
+    log_p[:, :, None] = np.where(endless, m, m + np.log(total))
+    weights[...] = shifted / total
 
 
 def mixture_backward(dz: Array, dmean: Array, dlogvar: Array, dlogits: Array, dlog_p: Array, weights: Array,
