@@ -16,15 +16,26 @@ _GROUPS = {
         "r = (mean - x[:, None, :]) * np.exp(-0.5 * logvar)",
         "kernels.reference.likelihoods.gaussian_nll_forward: sign: r = (x[:, None, :] - mean) * np.exp(-0.5 * "
         "logvar) -> "
-        "r = -((x[:, None, :] - mean) * np.exp(-0.5 * logvar))"],
+        "r = -((x[:, None, :] - mean) * np.exp(-0.5 * logvar))",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: sign: residual = x[:, None, :] - mean -> "
+        "residual = -(x[:, None, :] - mean)",
+        "kernels.reference.likelihoods.gaussian_pixel_nll_forward: arithmetic: residual = x[:, None, :] - mean -> "
+        "residual = mean - x[:, None, :]",
+        "kernels.reference.likelihoods.gaussian_optimal_nll_forward: arithmetic: residual = x[:, None, :] - mean -> "
+        "residual = mean - x[:, None, :]",
+        "kernels.reference.likelihoods.gaussian_optimal_nll_forward: sign: residual = x[:, None, :] - mean -> "
+        "residual = -(x[:, None, :] - mean)",
+        "kernels.reference.priors.gaussian_log_density_forward: arithmetic: ((z - mu) * np.exp(-0.5 * logvar)) "
+        "** 2 + (logvar + LOG_2PI) -> "
+        "((mu - z) * np.exp(-0.5 * logvar)) ** 2 + (logvar + LOG_2PI)",
+        "kernels.reference.priors.mixture_forward: arithmetic: np.sum(0.5 * ((z - mean[c]) * inverse[c]) ** 2, "
+        "axis=-1) -> "
+        "np.sum(0.5 * ((mean[c] - z) * inverse[c]) ** 2, axis=-1)"],
     "One row, one column or one entry: the first is the last.": [
         "buffers.buffers: constant: vae.output.shapes[vae.output.b][0] -> vae.output.shapes[vae.output.b][-1]",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.kl.sum(axis=1) -> -a.nll[:, -1] - a.kl.sum(axis=1)",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, -1] - a.log_ratio[:, 0]",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, 0] - a.log_ratio[:, -1]",
-        "kernels.reference.objectives.importance_bound_forward: constant: m[:, 0] + np.log(total) - "
-        "math.log(log_w.shape[1]) -> "
-        "m[:, -1] + np.log(total) - math.log(log_w.shape[1])",
         "evaluate.rows_at_once: constant: max(1, _NUMBERS // vae.output.shapes[vae.output.b][0]) -> "
         "max(1, _NUMBERS // vae.output.shapes[vae.output.b][-1])",
         "evaluate.exact_log_likelihood: constant: math.exp(vae.likelihood._logvar(vae.parameters)[0]) -> "
@@ -116,7 +127,9 @@ _GROUPS = {
         "zip((self.first, self.last), rng.spawn(3))"],
     "A sum divides it, and takes the sign away.": [
         "priors.Mixture.sample: sign: np.exp(logits.real.astype(np.float64) - logits.real.max()) -> "
-        "-np.exp(logits.real.astype(np.float64) - logits.real.max())"],
+        "-np.exp(logits.real.astype(np.float64) - logits.real.max())",
+        "kernels.reference.priors.mixture_backward: sign: pi = np.exp(logits - logits[np.argmax(logits.real)]) -> "
+        "pi = -np.exp(logits - logits[np.argmax(logits.real)])"],
     "A model with a VampPrior has no classes, and does not look at labels.": [
         "priors.Vamp.pseudo_inputs: argument: np.zeros(1, np.int64) -> np.zeros(1)"],
     "The gradient has the shape of the values.": [
@@ -137,7 +150,108 @@ _GROUPS = {
         "evaluate.log_likelihood: function: images = max(1, rows // draws) -> images = rows // draws",
         "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(2, rows // draws)",
         "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(0, rows // draws)",
-        "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(-1, rows // draws)"]}
+        "evaluate.log_likelihood: constant: images = max(1, rows // draws) -> images = max(-1, rows // draws)"],
+    "The branches are one function in two forms, which where they meet differ by rounding.": [
+        "kernels.reference.likelihoods.bernoulli_nll_forward: comparison: x, negative = (x[:, None, :], "
+        "logits.real < 0) -> "
+        "x, negative = (x[:, None, :], logits.real <= 0)",
+        "kernels.reference.likelihoods.bernoulli_nll_backward: comparison: np.where(logits.real < 0, tail - x, 1 "
+        "- x - tail) -> "
+        "np.where(logits.real <= 0, tail - x, 1 - x - tail)",
+        "kernels.reference.likelihoods.continuous_bernoulli_nll_forward: comparison: x, negative = (x[:, None, "
+        ":], logits.real < 0) -> "
+        "x, negative = (x[:, None, :], logits.real <= 0)",
+        "kernels.reference.likelihoods.continuous_bernoulli_nll_forward: comparison: small = t.real < 1 -> "
+        "small = t.real <= 1",
+        "kernels.reference.likelihoods.continuous_bernoulli_nll_forward: name: small = t.real < 1 -> small = t < 1",
+        "kernels.reference.likelihoods.continuous_bernoulli_nll_backward: comparison: np.where(logits.real < 0, "
+        "tail - x, 1 - x - tail) -> "
+        "np.where(logits.real <= 0, tail - x, 1 - x - tail)"],
+    "1 / sigma stands twice in every product.": [
+        "kernels.reference.likelihoods.gaussian_nll_backward: sign: inverse = np.exp(-0.5 * logvar) -> "
+        "inverse = -np.exp(-0.5 * logvar)",
+        "kernels.reference.likelihoods.gaussian_optimal_nll_backward: sign: inverse = np.exp(-0.5 * logvar) -> "
+        "inverse = -np.exp(-0.5 * logvar)",
+        "kernels.reference.priors.gaussian_log_density_backward: sign: inverse = np.exp(-0.5 * logvar) -> "
+        "inverse = -np.exp(-0.5 * logvar)"],
+    "Stirling's series is exact to rounding from 8 on, and so from 9 on.": [
+        "kernels.reference.levels.module: constant: SHIFT = 8 -> SHIFT = 9"],
+    "From exp(45) on (a + 255) / a is 1, and up to exp(350) a^2 is finite: any bound between does.": [
+        "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 301.0",
+        "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 150.0"],
+    "At LARGEST itself both are the same.": [
+        "kernels.reference.levels._alpha_beta_level: comparison: both = np.exp(np.where(logs.real > LARGEST, "
+        "LARGEST, logs)) -> "
+        "both = np.exp(np.where(logs.real >= LARGEST, LARGEST, logs))",
+        "kernels.reference.levels._alpha_beta_level: name: both = np.exp(np.where(logs.real > LARGEST, LARGEST, "
+        "logs)) -> "
+        "both = np.exp(np.where(logs > LARGEST, LARGEST, logs))"],
+    "Of two types the larger is taken, in whichever order they are given.": [
+        "kernels.reference.levels._alpha_beta_level: argument: output.astype(np.promote_types(output.dtype, "
+        "np.float64)) -> "
+        "output.astype(np.promote_types(np.float64, output.dtype))"],
+    "A pixel that is NaN costs NaN, at whichever level it is looked up; other numbers that are none are "
+    "refused before.": [
+        "kernels.reference.levels._index: constant: np.where(np.isin(level, np.arange(levels)), level, 0).astype -> "
+        "np.where(np.isin(level, np.arange(levels)), level, 1).astype",
+        "kernels.reference.levels._index: constant: ...evels)), level, 0).astype -> ...evels)), level, -1).astype"],
+    "NumPy takes any negative number for the size that it is to find.": [
+        "kernels.reference.levels.categorical_nll_forward: constant: scores = logits.reshape(*top.shape, -1) -> "
+        "scores = logits.reshape(*top.shape, -2)",
+        "kernels.reference.levels.categorical_nll_backward: constant: scores = logits.reshape(*top.shape, -1) -> "
+        "scores = logits.reshape(*top.shape, -2)"],
+    "The last axis is the default, in NumPy from 2.3 on.": [
+        "kernels.reference.levels.categorical_nll_forward: argument: m = np.take_along_axis(scores, largest, "
+        "axis=-1) -> "
+        "m = np.take_along_axis(scores, largest)",
+        "kernels.reference.levels.categorical_nll_forward: argument: ...[-1])[..., None], axis=-1) -> "
+        "...[-1])[..., None])",
+        "kernels.reference.priors.mixture_forward: argument: ...=-1)[:, :, None], axis=-1) -> ...=-1)[:, :, None])"],
+    "0 and NaN have no sign that counts.": [
+        "kernels.reference.levels.categorical_nll_backward: arithmetic: upstream = dnll[..., None, None] + 0 * "
+        "x[:, None, :, None] -> "
+        "upstream = dnll[..., None, None] - 0 * x[:, None, :, None]",
+        "kernels.reference.levels.categorical_nll_forward: arithmetic: m - taken + np.log1p(others) + 0 * x[:, "
+        "None, :, None] -> "
+        "m - taken + np.log1p(others) - 0 * x[:, None, :, None]"],
+    "The same two axes, named otherwise.": [
+        "kernels.reference.priors.mixture_backward: order: dmean[c] = np.sum(pull, axis=(0, 1)) -> "
+        "dmean[c] = np.sum(pull, axis=(1, 0))",
+        "kernels.reference.priors.mixture_backward: order: 0.5 * (np.sum(push * r, axis=(0, 1)) - dlogits[c]) -> "
+        "0.5 * (np.sum(push * r, axis=(1, 0)) - dlogits[c])",
+        "kernels.reference.levels.categorical_nll_forward: order: np.sum(cost, axis=(2, 3), out=nll) -> "
+        "np.sum(cost, axis=(3, 2), out=nll)",
+        "kernels.reference.levels.categorical_nll_forward: constant: np.sum(cost, axis=(2, 3), out=nll) -> "
+        "np.sum(cost, axis=(-2, 3), out=nll)"],
+    "For k = 0 it is 0 divided by a number.": [
+        "kernels.reference.levels._rising_slope: constant: first = k / np.where(some, a + k, 1) -> "
+        "first = k / np.where(some, a + k, -1)",
+        "kernels.reference.levels._rising_slope: constant: first = k / np.where(some, a + k, 1) -> "
+        "first = k / np.where(some, a + k, 2)"],
+    "The last term is below 1e-17 of the sum, and one more still smaller.": [
+        "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 18)",
+        "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 16)"],
+    "Infinite is a number of either sign.": [
+        "kernels.reference.priors.mixture_forward: sign: endless = np.isinf(m) -> endless = np.isinf(-m)",
+        "kernels.reference.objectives.importance_bound_forward: sign: endless = np.isinf(m) -> endless = np.isinf(-m)"],
+    "Of shares with the same real part any may be the shift, which changes nothing on paper.": [
+        "kernels.reference.priors.mixture_forward: name: np.argmax(share.real, axis=-1)[:, :, None] -> "
+        "np.argmax(share, axis=-1)[:, :, None]"],
+    "The weights of a draw sum to one, so that dlogits still has the sum of dlog_p.": [
+        "kernels.reference.priors.mixture_backward: name: dlogits[...] -= pi / np.sum(pi) * np.sum(dlog_p) -> "
+        "dlogits[...] -= pi / np.sum(pi) * np.sum(dlogits)"],
+    "np.repeat takes a float for a whole number.": [
+        "kernels.reference.arrays.append_labels_forward: arithmetic: width, draws = (x.shape[1], len(x) // "
+        "len(labels)) -> "
+        "width, draws = (x.shape[1], len(x) / len(labels))"],
+    "The quotient is the same number in double precision.": [
+        "kernels.reference.likelihoods.module: constant: -3617 / 10670622842880000 -> -3617 / 10670622842880001",
+        "kernels.reference.likelihoods.module: constant: 43867 / 5109094217170944000 -> 43867 / 5109094217170944001",
+        "kernels.reference.likelihoods.module: constant: 43867 / 5109094217170944000 -> 43867 / 5109094217170943999",
+        "kernels.reference.likelihoods.module: constant: -174611 / 802857662698291200000 -> "
+        "-174611 / 802857662698291200001",
+        "kernels.reference.likelihoods.module: constant: -174611 / 802857662698291200000 -> "
+        "-174611 / 802857662698291199999"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}
 
 #: reason -> function -> what the names of its mutants must match, after the function
@@ -145,7 +259,12 @@ PATTERNS = {
     "The last axis of a matrix is axis 1.": {
         "kernels.reference.flows.planar_direction_forward": "sign: .*axis=-1.* -> .*axis=1.*",
         "kernels.reference.flows.planar_direction_backward": "sign: .*axis=-1.* -> .*axis=1.*",
-        "kernels.reference.priors.gaussian_log_density_forward": "sign: axis=-1 -> axis=1"}}
+        "kernels.reference.priors.gaussian_log_density_forward": "sign: axis=-1 -> axis=1"},
+    "The branches are one function in two forms, which where they meet differ by rounding.": {
+        "kernels.reference.levels._rising": r".*a\.real < SHIFT.* -> .*a(\.real <=| <) SHIFT.*",
+        "kernels.reference.levels._rising_slope": r".*a\.real < SHIFT.* -> .*a(\.real <=| <) SHIFT.*",
+        "kernels.reference.latents._excess": r".*minus_abs\(a\)\.real > -0\.5.* -> .*"
+                                             r"minus_abs\(a\)(\.real >= -0\.5|\.real > -0\.25| > -0\.5)\)"}}
 
 
 def reason(name: str) -> str:

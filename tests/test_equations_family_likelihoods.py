@@ -22,7 +22,7 @@ SLIPS = {
     "D12.3": (CONTINUOUS, "0.5 - series * near", "0.5 + series * near"),
     "D12.4": (LOGISTIC, "(lower)) - inside", "(lower)) + inside"),
     "D12.5": (reference.discretized_logistic_nll_backward, "inside - upper", "-inside - upper"),
-    "D12.6": (CATEGORICAL, "(m - taken + np", "(m - taken - np"),
+    "D12.6": (CATEGORICAL, "m - taken + np", "m - taken - np"),
     "D12.7": (reference.categorical_nll_backward, "np.where(taken, -others", "np.where(taken, others"),
     "D12.8": (BETA_BINOMIAL, "(r_s - r_a - r_b)", "(r_s + r_a - r_b)"),
     "D12.9": (reference.beta_binomial_nll_backward, "sigmoid(log_alpha - log_beta) * both", "both"),
