@@ -70,7 +70,7 @@ ALLOWED = {
     "options": {"cli", "data", "files", "flows", "kernels", "lanes", "layers", "likelihoods", "objectives", "optim",
                 "outputs", "priors", "terminal", "validate"},
     "runs": {"callbacks", "checkpoint", "cli", "data", "files", "labels", "model", "options", "params", "plotting",
-             "report_page", "train", "validate"},
+             "report_page", "terminal", "train", "validate"},
     "commands": {"cli", "data", "evaluate", "explorer", "files", "gradcheck", "labels", "model", "objectives",
                  "options", "params", "plotting", "runs", "summary", "support", "terminal"},
     "program": {"checkpoint", "cli", "commands", "data", "options", "runs"},
