@@ -109,21 +109,20 @@ class _Phase:
 
     def __init__(self, number: int) -> None:
         self.tasks: list[list[Call]] = [[] for _ in range(number)]
-        self._read: list[set[Span]] = [set() for _ in range(number)]
-        self._written: list[set[Span]] = [set() for _ in range(number)]
+        self._touched: list[tuple[set[Span], set[Span]]] = [(set(), set()) for _ in range(number)]
 
     def take(self, tasks: Sequence[Sequence[Call]]) -> bool:
         """Add these calls to the tasks; False, and nothing added, if one of them touches what another task has written
         or writes what another has touched."""
         touched = [_touched(calls) for calls in tasks]
         for i, (read, written) in enumerate(touched):
-            for j, (others_read, others_written) in enumerate(zip(self._read, self._written)):
+            for j, (others_read, others_written) in enumerate(self._touched):
                 if i != j and (_meet(read | written, others_written) or _meet(written, others_read)):
                     return False
-        for i, (calls, (read, written)) in enumerate(zip(tasks, touched)):
-            self.tasks[i] += calls
-            self._read[i] |= read
-            self._written[i] |= written
+        for mine, calls, known, new in zip(self.tasks, tasks, self._touched, touched):
+            mine += calls
+            known[0].update(new[0])
+            known[1].update(new[1])
         return True
 
 
@@ -131,7 +130,7 @@ def _touched(calls: Sequence[Call]) -> tuple[set[Span], set[Span]]:
     """The memory that calls read, and that which they write."""
     found: tuple[set[Span], set[Span]] = set(), set()
     for kernel, arguments in calls:
-        for role, value in zip(roles_of(kernel, arguments), arguments, strict=True):
+        for role, value in zip(roles_of(kernel, arguments), arguments):
             found[role.isupper()].add(_span(value))
     return found
 
@@ -140,7 +139,7 @@ def _span(array: Array) -> Span:
     """From the first byte to the last: of some columns of a matrix it takes in the others."""
     start = array.__array_interface__["data"][0]
     length = sum((n - 1) * stride for n, stride in zip(array.shape, array.strides)) + array.itemsize
-    return start, start + length if array.size else start
+    return start, start + length
 
 
 def _meet(some: set[Span], others: set[Span]) -> bool:
@@ -160,11 +159,11 @@ def _by_rows(roles: str, arguments: Sequence[Array], number: int, batch: int,
 
     def own(role: str, value: Array, part: slice, first: bool) -> Array:
         if role in "Rr":
-            each = len(value) // size if size else 1
+            each = len(value) // size
             return value[part.start * each:part.stop * each]
         return value if role == "s" or role == "E" and first else np.empty_like(value)
 
-    return [tuple(own(role, value, part, i == 0) for role, value in zip(roles, arguments, strict=True))
+    return [tuple(own(role, value, part, i == 0) for role, value in zip(roles, arguments))
             for i, part in enumerate(_rows(size, number, batch, draws))]
 
 

@@ -80,14 +80,12 @@ def _compile_the_rest(vae: "VAE") -> None:
 
 def compile_backward(vae: "VAE") -> None:
     """Record the backward pass and the update, which compiles their kernels; for `_compile_the_rest`."""
-    from .kernels.fused.native import meet
-    lanes, sampled = Lanes(vae, 1), not vae.latent.analytic
+    lanes, sampled = Lanes(vae, 2), not vae.latent.analytic
     a, d = vae.passes(128, 1)      # as many as are usual: smaller batches are cut elsewhere
     lanes.record(lambda kernels: vae.forward(a, sampled, kernels))      # it makes the memory of masked weights
     lanes.order_backward(d, a, sampled)
-    theta, m, v, grad = np.zeros((4, 1), vae.dtype)
-    lanes.order([lanes.record(lambda kernels: kernels.adam_update(theta, m, v, grad, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0))])
-    meet(np.zeros(1, np.int64).ctypes.data, 0, 1, 0)
+    flat = vae.parameters.flat
+    lanes.order([lanes.record(lambda kernels: kernels.adam_update(flat, flat, flat, flat, *[0.0] * 6))])
 
 
 class Direct:

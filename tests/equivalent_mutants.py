@@ -256,6 +256,28 @@ EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant i
 
 #: reason -> function -> what the names of its mutants must match, after the function
 PATTERNS = {
+    "Two sets of spans meet or do not, whichever is named first.": {
+        "cuts.phases": r"argument: _meet\(.*",
+        "cuts._Phase.take": r"argument: _meet\(.*"},
+    "A task more than there are touches nothing.": {
+        "cuts._Phase.__init__": r"index: range\(number\) -> range\(number \+ 1\) #2"},
+    "The product has as many rows as its first factor.": {
+        "cuts.phases": r"name: \(out, W\) -> \(x, W\)"},
+    "Of a kernel that needs rows, the first two arguments have as many.": {
+        "cuts.phases": r"constant: .*len\(one\[0\]\).* -> .*len\(one\[1\]\).*"},
+    "A multiple of -1 is one of 1.": {
+        "cuts._rows": "constant: .* else 1\\) -> .* else -1\\)",
+        "cuts.pieces": "constant: multiple=1 -> multiple=-1"},
+    "Which of all tasks that compute the same is the one to write it.": {
+        "cuts._by_rows": r"constant: .*i == 0\) -> .*i == 1\)"},
+    "Of one row or one column the strides may be equal: then the weights are fewer numbers than the rows.": {
+        "cuts._is_transposed": "comparison: .* < .* -> .* <= .*"},
+    "There is a part of the weights for each part of the rows.": {
+        "cuts._by_weights": "name: parts -> rows"},
+    "The first two terms are added first, and either may be overwritten then.": {
+        "cuts.add_up": r"constant: .* = \(total, parts\[0\]\) -> .* = \(total, parts\[1\]\)"},
+    "No name of a kernel is in both.": {
+        "cuts.module": r"order: .*_forward.*_backward.* -> .*_backward.*_forward.*"},
     "The last axis of a matrix is axis 1.": {
         "kernels.reference.flows.planar_direction_forward": "sign: .*axis=-1.* -> .*axis=1.*",
         "kernels.reference.flows.planar_direction_backward": "sign: .*axis=-1.* -> .*axis=1.*",

@@ -1,15 +1,19 @@
 """The very first run: a second process compiles what a step needs last, and nothing depends on it."""
+import queue
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 
 import npvae
 from npvae import VAE, lanes
 from npvae.kernels import fused
-from npvae.kernels.fused import compile as compiling
+from npvae.kernels.fused import compile as compiling, team
 from workers import wait_until
 
 BACKWARD = ("softplus_backward", "gaussian_pixel_nll_backward", "reparameterize_backward", "gaussian_kl_backward",
@@ -34,20 +38,46 @@ def test_it_compiles_the_backward_pass_and_the_update():
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("prior", ["normal", "mixture:3"])
+def test_it_compiles_what_a_step_runs(prior, monkeypatch):
+    """The same kernels for the same types as the backward pass and the update of 130 images, and no others."""
+    vae, seen = VAE(70, (64,), 3, prior=prior), []
+
+    class Order:
+        def __init__(self, phases, threads):
+            assert threads == 2
+            seen.append({(call[0].__name__, *map(numba.typeof, call[1]))
+                         for tasks in phases for calls in tasks for call in calls})
+
+        def set_scalars(self, values):
+            pass
+
+    monkeypatch.setattr(team, "Order", Order)
+    monkeypatch.setattr(lanes.Lanes, "run", lambda self, order: None)
+    lanes.compile_backward(vae)
+    engine, (a, d), flat = lanes.Lanes(vae, 2), vae.passes(130, 1), vae.parameters.flat
+    engine.backward(d, a, not vae.latent.analytic)
+    engine.kernels.adam_update(*(np.zeros_like(flat) for _ in range(4)), 0.1, 0.9, 0.99, 1e-8, 1.0, 1)
+    compiled, run = seen[:2], seen[2:]
+    assert compiled == run and {name for name, *_ in run[1]} == {"adam_update"}
+    assert {"matmul", "sum_squares", "relu_backward", "reparameterize_backward"} <= {name for name, *_ in run[0]}
+
+
 @pytest.fixture
 def started(monkeypatch):
-    """What would have been started as another process."""
-    commands = []
+    """What would have been started as other processes; and of each thread that waits for one, is it a daemon?"""
+    commands, daemons = [], queue.SimpleQueue()
 
     class Popen:
         def __init__(self, command, **options):
             commands.append(command)
 
         def wait(self):
+            daemons.put(threading.current_thread().daemon)
             return 0
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
-    return commands
+    return SimpleNamespace(commands=commands, daemons=daemons)
 
 
 @pytest.mark.parametrize("cold, threads, processes", [(True, 2, 1), (True, 1, 0), (False, 2, 0)])
@@ -56,13 +86,14 @@ def test_only_where_there_is_a_core_for_it_and_nothing_on_disk(cold, threads, pr
     vae = VAE(6, (5,), 2, dtype="float64")
     vae.threads = threads
     assert isinstance(vae.engine, lanes.Lanes) and isinstance(vae.engine, lanes.Lanes)
-    assert len(started) == processes
+    assert len(started.commands) == processes
 
 
 def test_its_program_builds_the_same_model(started):
     vae = VAE(6, (5, 4), 2, "tanh", "gaussian:0.3", "float64", decoder_hidden=(3,))
     lanes._compile_the_rest(vae)
-    *_, last = started[0][-1].splitlines()      # those before load npvae
+    assert started.daemons.get(timeout=300)      # the program may end before it
+    *_, last = started.commands[0][-1].splitlines()      # those before load npvae
     names = {"npvae": npvae}
     exec(last.replace("npvae.lanes.compile_backward(", "vae = ("), names)
     assert names["vae"].config() == vae.config()

@@ -26,8 +26,9 @@ def test_shares_hold_every_parameter_once(shapes, number):
     """And of each tensor a lane has the part that it multiplies, but for what a cache line adds at both ends."""
     found, owner, start = shares(dict(enumerate(shapes)), number), np.full(sum(map(math.prod, shapes)), -1), 0
     for lane, parts in enumerate(found):
+        assert len(parts) <= len(shapes)
         for part in parts:
-            assert part.start < part.stop and (owner[part] == -1).all() and part.start % LINE == 0
+            assert part.start < part.stop and (owner[part] == -1).all() and part.start * 4 % 64 == 0      # bytes
             owner[part] = lane
     assert (owner >= 0).all() and len(found) == number
     for shape in shapes:
@@ -68,7 +69,10 @@ def test_a_kernel_in_parts_is_the_kernel(name, number):
     assert [not np.array_equal(*pair) for pair in zip(before, whole)] == [role.isupper() for role in roles]
     batch = len(arguments[0])
     found = phases([(kernel, tuple(arguments))], number, batch, 1, reference, RECORD)
-    assert name in _WHOLE or sum(kernel.__name__ == name for tasks in found for task in tasks for kernel, _ in task) > 1
+    tasks = [own for tasks in found for task in tasks for kernel, own in task if kernel.__name__ == name]
+    assert name in _WHOLE or len(tasks) > 1
+    assert all(sum(np.shares_memory(own[i], arguments[i]) for own in tasks) == 1
+               for i, role in enumerate(roles) if role == "E")
     run([[[(getattr(reference, kernel.__name__), own) for kernel, own in task] for task in tasks] for tasks in found])
     for ours, alone in zip(arguments, whole):
         assert np.allclose(ours, alone, rtol=1e-12, atol=1e-12 * np.abs(alone).max())
@@ -172,13 +176,66 @@ def test_draws_of_an_image_stay_together():
 
 
 def test_what_a_task_reads_is_not_written_before_it_has():
-    """A product reads all of W, in each task; then W is written, in parts.  Whichever task comes first, it must not
-    write what the other has still to read."""
-    rng = np.random.default_rng(0)
+    """A product reads all of W, in each task; then W is written, in parts, if not at once.  Whichever task comes first,
+    it must not write what the other has still to read."""
+    rng, more = np.random.default_rng(0), np.ones((2, 90))
     x, W, one, other = (rng.standard_normal(shape) for shape in ((90, 5), (5, 6), (5, 6), (5, 6)))
     out, expected = np.full((90, 6), np.nan), x @ W
-    run(phases([(fused.matmul, (out, x, W)), (fused.add, (W, one, other))], 2, 90, 1, fused, RECORD))
+    between = fused.negate, tuple(more)
+    run(phases([(fused.matmul, (out, x, W)), between, (fused.add, (W, one, other))], 2, 90, 1, fused, RECORD))
     assert np.allclose(out, expected, rtol=1e-13) and np.array_equal(W, one + other)
+
+
+def kernels_in(found):
+    """By name, for each task of each phase."""
+    return [[[kernel.__name__ for kernel, _ in task] for task in tasks] for tasks in found]
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (2, 1)])
+def test_what_a_task_writes_is_not_written_by_another_in_the_same_phase(shape):
+    x, y = np.zeros(shape), np.ones((3, *shape))
+    halves = [["negate"], ["negate"]]
+    calls = [(reference.negate, (x, y[0])), (reference.sum_first, (x, y)), (reference.negate, (y[1], y[2]))]
+    assert kernels_in(phases(calls, 2, len(x), 1, reference, RECORD)) == [halves, [["sum_first"], []], halves]
+
+
+@pytest.mark.parametrize("number, added", [
+    (2, [[0, 0], [2, 1], [1, 0]]), (4, [[0, 0, 0, 0], [3, 3, 3, 0], [0, 0, 0, 0], [3, 0, 0, 0]])])
+def test_sums_over_rows_are_put_off_until_one_is_read(number, added):
+    """Then the threads share those that are due, and each is added up once, into memory that is not read.  Who has
+    added one up may read it."""
+    rng = np.random.default_rng(0)
+    dpre, dout, out = rng.integers(1, 9, (3, 4, 9, 5)).astype(float)
+    sums, read = np.full((4, 5), np.nan), np.full((1, 5), np.nan)
+    layers = [(reference.identity_backward, arrays) for arrays in zip(dpre, sums, dout, out)]
+    found = phases([*layers[:3], (reference.negate, (read, sums[1:2])), layers[3]], number, 9, 1, reference, RECORD)
+    assert [[task.count("add") for task in tasks] for tasks in kernels_in(found)] == added
+    assert not any(np.shares_memory(out, term) for tasks in found for task in tasks for _, (out, *terms) in task
+                   for term in terms)
+    run(found)
+    assert np.array_equal(sums, dout.sum(axis=1)) and np.array_equal(read, -sums[1:2])
+
+
+@pytest.mark.parametrize("rows, inner, columns, cut", [
+    (2, 3, 6, True), (2, 6, 3, True), (3, 3, 6, False), (3, 6, 3, False), (2, 4, 4, True), (1, 9, 1, False)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_product_is_cut_by_weights_that_are_as_many_numbers_as_its_rows(rows, inner, columns, cut, turned):
+    """Into sums, or where the weights are transposed into columns.  Sums are not for columns of a matrix; what they are
+    of may be."""
+    for wide_out, wide_x in ((0, 0), (0, 1), (1, 0)):
+        W = np.ones((columns, inner)).T if turned else np.ones((inner, columns))
+        out, x = np.zeros((rows, columns + wide_out))[:, :columns], np.ones((rows, inner + wide_x))[:, :inner]
+        found = phases([(reference.matmul, (out, x, W))], 2, rows, 1, reference, RECORD)
+        parts = [task[0][1][2].shape for task in found[0] if task]
+        if cut and (turned or not wide_out):
+            shapes = [(inner, columns // 2), (inner, columns - columns // 2)] if turned else [
+                (inner // 2, columns), (inner - inner // 2, columns)]
+            assert parts == shapes and len(found) == 2 - turned
+            assert turned or [task[0][1][0].shape for task in found[1]] == [(1, columns)] * 2
+        else:
+            assert parts == [W.shape] * min(rows, 2) and len(found) == 1
+        run(found)
+        assert (out == inner).all()
 
 
 @pytest.mark.parametrize("config", range(len(CONFIGS)))

@@ -16,7 +16,7 @@ import threadpoolctl
 
 from npvae import ELBO, VAE, Callback, fit
 from npvae.kernels import fused
-from npvae.kernels.fused import team
+from npvae.kernels.fused import native, team
 from npvae.kernels.fused.native import ASLEEP
 from npvae.lanes import available_cores
 from test_gradients import batch
@@ -67,9 +67,54 @@ def test_small_work_needs_no_thread(monkeypatch):
         return len(other_threads(before))
 
     monkeypatch.setattr(team, "_WORTH", WORTH)
+    for numbers in (WORTH - 1, WORTH):
+        assert len(team.Order([[[product(numbers)]]], 2).programs) == 1 + (numbers == WORTH)
+        assert len(team.Order([[[product()], [(fused.add, tuple(np.ones((3, numbers))))]]], 2).programs) == 1 + (
+            numbers == WORTH)
     assert threads_for(fused.add, *[WORTH - 1] * 3) == 0
     assert threads_for(fused.matmul, (1, WORTH - 1), (1, 1), (1, WORTH - 1)) == 0
     assert threads_for(fused.matmul, (2, 1), (2, WORTH // 2 + 1), (WORTH // 2 + 1, 1)) == 1
+
+
+def product(rows=1):
+    """A call, for which nothing has to be compiled."""
+    return fused.matmul, (np.zeros((rows, 1)), np.ones((rows, 1)), np.ones((1, 1)))
+
+
+def test_an_order_is_a_program_for_each_thread():
+    """Tasks in turn, the leader's last; between phases that have any calls they meet, but one by itself does not."""
+    a, b, c, d, e, f = calls = [product() for _ in "abcdef"]
+    letters = {id(arguments): letter for (_, arguments), letter in zip(calls, "abcdef")}
+
+    def text(program):
+        return "".join(letters.get(id(arguments), "|") for _, arguments in program.calls)
+
+    for threads, texts in ((1, ["abcdef"]), (2, ["bc||", "ad|e|f"]), (3, ["d|e|", "bc||", "a||f"])):
+        order = team.Order([[[a], [b, c], [d]], [[], []], [[], [], [e]], [[f], []]], threads)
+        assert [text(program) for program in order.programs] == texts and text(order.alone) == "abcdef"
+        meetings = {(arguments[0], threads - 1 - number, *arguments[1:3]) for number, one in enumerate(order.programs)
+                    for kernel, arguments in one.calls if kernel is native.meet}
+        assert meetings == {(min(meetings)[0], i, i, threads) for i in range(threads) if threads > 1}
+        assert order.rows.tolist() == [[one.table.ctypes.data, len(one.calls)] for one in order.programs]
+        order.set_scalars([0.5, 3.0])
+        assert all((one.scalars[:, :2] == (0.5, 3.0)).all() for one in (*order.programs, order.alone))
+
+
+@pytest.mark.parametrize("seconds, mean", [([8.0], 8.0), ([8.0, 4.0], 7.0), ([8.0, 4.0, 7.0, 11.0], 8.0),
+                                           ([8.0, 1000.0], 10.0), ([8.0, 0.0], 8.0), ([8.0, -1.0], 8.0)])
+def test_the_mean_time_of_a_way(seconds, mean, monkeypatch):
+    """Of the newest run a quarter; a long run counts as twice the mean, and one that took no time not at all."""
+    monkeypatch.setattr(team, "_TRIAL", 5)
+    for slow in (False, True):
+        for other, sooner in ((mean - 1e-9, True), (mean, False), (mean + 1e-9, False)):
+            order = team.Order([[[product()], [product()]]], 2)
+            assert [order.is_for_one() for _ in range(5)] == [False, False, False, False, True]
+            for one in seconds:
+                order.took(one, slow)
+            order.took(other, not slow)
+            faster = sooner if not slow else other > mean
+            assert [order.is_for_one() for _ in range(6)] == [*[faster] * 4, not faster, faster]
+    assert team.Order([[[product()]]], 1).is_for_one()
 
 
 @TEAMS
