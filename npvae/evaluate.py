@@ -127,7 +127,7 @@ def log_likelihood(vae: "VAE", x: Array, rng: np.random.Generator, n_samples: in
     """
     x, labels = checked(vae, x, labels)
     rows = rows_at_once(vae, _ROWS)
-    draws = min(n_samples, max(1, rows // min(_IMAGES, max(1, len(x)))))
+    draws = min(n_samples, max(1, rows // min(_IMAGES, len(x))))
     images = max(1, rows // draws)
     ends = [n_samples * group // min(_GROUPS, n_samples) for group in range(min(_GROUPS, n_samples) + 1)]
     totals, squares = np.full((len(ends) - 1, len(x)), -np.inf), np.full(len(x), -np.inf)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from npvae import IWAE, VAE, active_units, kl_per_dimension
+from npvae import IWAE, VAE, active_units, evaluate, kl_per_dimension
 from npvae.evaluate import count_active, elbo, log_likelihood
 
 SIGMA = 0.7
@@ -162,6 +162,17 @@ def test_passes_of_a_thousand_rows(images, samples, monkeypatch):
     assert sum(rows) == images * samples and max(rows) <= 1000 and min(rows) > 0
     assert max(batch for batch, _ in made) >= min(images, 8)
     assert len(rows) == 1 if sum(rows) <= 1000 else len(rows) <= 1.2 * sum(rows) / 1000 + 1
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_rows_so_wide_that_few_pass_at_once(rows, monkeypatch):
+    """Fewer than the eight images of a pass: one draw of each, and then fewer images."""
+    vae, x = linear_vae(8, 3, 1)
+    monkeypatch.setattr(evaluate, "rows_at_once", lambda vae, most: rows)
+    passes, made = vae.passes, []
+    monkeypatch.setattr(vae, "passes", lambda *sizes: made.append(sizes) or passes(*sizes))
+    assert np.allclose(vae.log_likelihood(x[:9], np.random.default_rng(0), 2), exact(vae, x[:9]), atol=1e-9)
+    assert sum(batch for batch, _ in made) == 18 and {draws for _, draws in made} == {1} and max(made) == (rows, 1)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian-learned", "gaussian-pixel"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npvae import VAE, active_units, kl_per_dimension, plotting, summarize
-from npvae.evaluate import exact_log_likelihood, information_per_dimension, nats_per_dimension
+from npvae.evaluate import LogLikelihood, exact_log_likelihood, information_per_dimension, nats_per_dimension
 from npvae.explorer import write_explorer
 from npvae.kernels import reference
 from npvae.summary import Estimate, Summary, _Groups, _Moments
@@ -102,11 +102,14 @@ def test_moments_of_one_draw_have_no_error():
     assert moments.estimate() == (1.5, 0)
 
 
-@pytest.mark.parametrize("samples", [1, 2, 9])
+@pytest.mark.parametrize("samples", [1, 2, 9, 10])
 def test_few_draws(samples):
-    """What cannot be said is left out: no error of one draw, no bound of as many draws as there are."""
+    """What cannot be said is left out: no error of one draw, no bound of more than half as many draws as there are."""
     found = summarize(model(), np.full((4, 6), 0.5), np.random.default_rng(0), samples)
-    assert list(found.iwae) == [] and found.violations == []
+    assert list(found.iwae) == [5] * (samples == 10) and found.violations == []
+    numbers = [*found.sampled_elbo, found.distortion, found.rate, found.rounding, found.log_p.standard_error,
+               *(number for bound in found.bounds.values() for number in bound)]
+    assert {type(number) for number in numbers} == {float}
     assert math.isnan(found.elbo.error) == (samples == 1) and (found.plain()["log_p_error"] is None) == (samples == 1)
     one = summarize(model(), np.full((1, 6), 0.5), np.random.default_rng(0), samples)
     assert one.plain()["log_p_standard_error"] is None and "these images" not in str(one) and "nan" not in str(one)
@@ -225,17 +228,63 @@ def test_a_wrong_order_is_reported(slip, monkeypatch):
     assert found.plain()["violations"] == found.violations
 
 
+def by_hand(**changes):
+    """A summary of three images: log p(x) is -9 +- 1/6, or +- 1/sqrt(3) as a sample, and low by 0.04."""
+    log_p = LogLikelihood(np.array([-8.0, -9, -10]), np.array([100, 20, 61.5]), np.array([0.3, 0, 0.4]),
+                          np.array([-0.03, -0.06, -0.03]), 1234)
+    return Summary(**{
+        "elbo": Estimate(-12.5, 0.25), "sampled_elbo": Estimate(-12.25, 0.5), "iwae": {
+            5: Estimate(-11.0, math.nan), 50: Estimate(-10.0, 0.125)}, "log_p": log_p, "exact": np.array([-8.0, -9, -7]),
+        "distortion": 9.5, "rate": 3.0, "active_units": 2, "kl_per_dimension": np.array([1.0, 2.0]),
+        "information_per_dimension": np.array([0.5, 1.5, 0.25]), "rounding": 0.5, **changes})
+
+
 def test_how_much_out_of_order_counts():
-    """Four standard errors of the two, and what rounding does."""
-    vae, x = poor()
-    found = summarize(vae, x, np.random.default_rng(0), 500)
+    """More than four standard errors of the two, and what rounding does: here 4 |(3, 4)| + 1/2."""
+    def count(**changes):
+        return len(by_hand(**changes).violations)
 
-    def with_elbo(value, error):
-        changed = {**vars(found), "elbo": Estimate(value, error), "sampled_elbo": None, "iwae": {5: Estimate(-10, 0.3)}}
-        return Summary(**changed).violations
+    for value, wrong in ((10.5, 0), (10.75, 1)):
+        assert count(elbo=Estimate(value, 3.0), sampled_elbo=None, iwae={50: Estimate(-10.0, 4.0)}) == wrong
+        for sign in (1, -1):
+            low, high = Estimate(-30.0 - sign * value, 3.0), Estimate(-30.0 + sign * 10.0, 4.0)
+            assert count(elbo=low, sampled_elbo=high) == count(elbo=high, sampled_elbo=low) == wrong
+    for value in (-10.0, -5.0):
+        assert count(elbo=Estimate(value, math.nan), sampled_elbo=None) == 0
+    assert count(sampled_elbo=None, iwae={}, log_p=replace(by_hand().log_p, values=np.full(3, -7.0))) == 0
+    assert count(exact=np.full(3, -10.5)) == 1
 
-    assert with_elbo(-10 + 1.9, 0.4) == [] and len(with_elbo(-10 + 2.1, 0.4)) == 1
-    assert with_elbo(-10, math.nan) == [] and with_elbo(-10 + 5, math.nan) == []
+
+TEXT = """\
+ELBO                        -12.50 +- 0.25     = -distortion - rate
+  distortion, -log p(x|z)     9.50
+  rate, KL(q(z|x) || p(z))    3.00
+IWAE bound, K = 5           -11.00
+IWAE bound, K = 50          -10.00 +- 0.12
+log p(x)                     -9.00 +- 0.17     1,234 importance samples
+  exact                      -8.00
+  +- 0.58 where these images stand for all of their kind
+  low by about 0.04, the bias of the logarithm of a mean
+  effective samples           61.5     the median image's; 20.0 the least
+active units                  2        of 3
+ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= exact log p(x): holds"""
+
+
+def test_every_number_in_its_place():
+    """In the table and as JSON."""
+    found, wrong = by_hand(), by_hand(elbo=Estimate(-7.0, 0.25), exact=None, kl_per_dimension=None, iwae={})
+    assert str(found) == TEXT and found.plain() == {
+        "elbo": -12.5, "elbo_error": 0.25, "sampled_elbo": {"value": -12.25, "error": 0.5}, "distortion": 9.5,
+        "rate": 3.0, "iwae": {"5": {"value": -11.0, "error": None}, "50": {"value": -10.0, "error": 0.125}},
+        "log_p": -9.0, "log_p_error": pytest.approx(1 / 6), "log_p_standard_error": pytest.approx(3 ** -0.5),
+        "log_p_bias": pytest.approx(-0.04), "log_p_reliable": True, "exact_log_p": -8.0,
+        "effective_samples": {"median": 61.5, "least": 20.0}, "active_units": 2, "kl_per_dimension": [1.0, 2.0],
+        "information_per_dimension": [0.5, 1.5, 0.25], "violations": []}
+    assert wrong.plain()["exact_log_p"] is None and wrong.plain()["kl_per_dimension"] is None
+    assert {type(number) for number in (*found.plain()["effective_samples"].values(), found.plain()["log_p"])} == {float}
+    assert str(wrong).splitlines()[-3:] == ["ELBO <= log p(x): VIOLATED", *(f"  {line}" for line in wrong.violations)]
+    assert wrong.plain()["violations"] == wrong.violations and len(wrong.violations) == 2
+    assert by_hand(log_p=replace(found.log_p, biases=np.full(1, -0.05))).reliable      # the first order up to here
 
 
 # ---- What is refused, and what must not be
