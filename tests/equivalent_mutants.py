@@ -65,7 +65,8 @@ _GROUPS = {
         "objectives.IWAE.__call__: constant: np.empty_like(log_w[:, 0]) -> np.empty_like(log_w[:, -1])",
         "evaluate.importance_bound: constant: (np.empty_like(log_w[:, 0]), np.empty_like(log_w)) -> "
         "(np.empty_like(log_w[:, -1]), np.empty_like(log_w))",
-        "evaluate.kl_per_dimension: name: kl = np.empty_like(mu) -> kl = np.empty_like(logvar)"],
+        "evaluate.kl_per_dimension: name: kl = np.empty_like(mu) -> kl = np.empty_like(logvar)",
+        "summary._Bounds.__call__: name: kl = np.empty_like(a.mu) -> kl = np.empty_like(a.logvar)"],
     "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "
         "if self.m is None and self.v is None:",
@@ -286,7 +287,23 @@ PATTERNS = {
         "kernels.reference.levels._rising": r".*a\.real < SHIFT.* -> .*a(\.real <=| <) SHIFT.*",
         "kernels.reference.levels._rising_slope": r".*a\.real < SHIFT.* -> .*a(\.real <=| <) SHIFT.*",
         "kernels.reference.latents._excess": r".*minus_abs\(a\)\.real > -0\.5.* -> .*"
-                                             r"minus_abs\(a\)(\.real >= -0\.5|\.real > -0\.25| > -0\.5)\)"}}
+                                             r"minus_abs\(a\)(\.real >= -0\.5|\.real > -0\.25| > -0\.5)\)"},
+    "A sum that begins at minus 0 is equal to one that begins at 0.": {
+        "summary._Moments.__init__": r"sign: .*np\.zeros\(\(3, images\)\) -> .* = -np\.zeros\(\(3, images\)\)"},
+    "What waits is looked at where the images are those of the pass before, and no pass is over slice(None, 0), "
+    "whatever its end.": {
+        "summary._Groups.__init__": r".*\(vae, K, slice\(0\), np\.empty\(\(0, 0\)\)\) -> "
+                                    r"\(vae, K, slice\(-?\d\), -?np\.(empty|zeros|ones)\(\(\d, \d\)\)\)"},
+    "In a shape NumPy takes any negative number for -1.": {
+        "summary._Groups.add": r"constant: .*reshape\(.*-1.*\) -> .*reshape\(.*-2.*\)"},
+    "Of the largest of three numbers, and of the sums beside each other, the order is of no account.": {
+        "summary._Bounds.__call__": r"order: for moments in \(self\.sampled, .*",
+        "summary.summarize": r"order: \(elbo\.value, log_p\.mean, found\.nll\.estimate\(\)\.value\) -> .*"},
+    "The two moments are made at once, with the same shapes and the same type.": {
+        "train.Run.restore": r"name: needed = \(m\.flat\.shape, m\.flat\.dtype\.name\) -> .*v\.flat\..*"},
+    "Arrays are found by name, what a model and what a run says of itself have no name in common, and of two things "
+    "that are wrong at once another is named first.": {
+        "train.Run.restore": r"order: (for name in|checkpoint\.read\(path,|ours = \{|\{\*\*|\('objective').*"}}
 
 
 def reason(name: str) -> str:

@@ -69,6 +69,7 @@ def test_memory(made):
 
 
 def test_a_step_without_hidden_layers_has_no_arrays_for_them():
-    a, d = VAE(D, (), Z, kernels="numpy").passes(B, K)
-    assert d.h_mu is d.h_logvar is d.h is None
+    """A decoder that needs some besides has its own."""
+    a, d = VAE(D, (), Z, kernels="numpy", decoder="made:4").passes(B, K)
+    assert d.h_mu is d.h_logvar is d.h is None and a.by_x.shape == d.by_x.shape == (B, 4)
     assert [len(one) for one in (a.encoder, a.decoder, a.encoder_pre, a.decoder_pre, d.encoder)] == [1, 1, 0, 0, 1]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from npvae import IWAE, VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
+from npvae import ELBO, IWAE, VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
 from npvae import checkpoint
 from npvae.likelihoods import LIKELIHOODS
 from npvae.support import fitting
@@ -327,11 +327,23 @@ def test_every_key_of_a_manifest_is_looked_at(run, tmp_path):
     ({"activation": "swish"}, np.zeros(70, "f4"), ("activation must be one of", "relu", "'swish'")),
     ({"likelihood": "poisson"}, np.zeros(70, "f4"), ("likelihood must be one of", "bernoulli", "'poisson'")),
     ({"latent_dim": 0}, np.zeros(70, "f4"), ("latent_dim", "at least 1")),
-    ({"flavour": 1}, np.zeros(70, "f4"), ("flavour",))])
+    ({"flavour": 1}, np.zeros(70, "f4"), ("its manifest must say activation, decoder_hidden,", "it says 'flavour'")),
+    ({}, None, ("holds 0 parameters of float32", "70 of float32")),
+    (None, np.zeros(70, "f4"), ("its manifest must say what VAE(...) was given, got None",)),
+    ([1], np.zeros(70, "f4"), ("its manifest must say what VAE(...) was given, got [1]",))])
 def test_model_that_does_not_fit_its_settings(tmp_path, config, parameters, says):
     path = tmp_path / "m.npz"
-    checkpoint.write(path, {"parameters": parameters}, {"vae": {**small().config(), **config}})
-    refusal(lambda: VAE.load(path), path, *says)
+    checkpoint.write(path, {} if parameters is None else {"parameters": parameters},
+                     {"vae": {**small().config(), **config} if isinstance(config, dict) else config})
+    refusal(lambda: VAE.load(path), path, "holds no model that can be built here: ", *says)
+
+
+@pytest.mark.parametrize("name", small().config())
+def test_a_model_needs_all_its_settings(tmp_path, name):
+    config = small().config()
+    del config[name]
+    checkpoint.write(tmp_path / "m.npz", {"parameters": small().parameters.flat}, {"vae": config})
+    refusal(lambda: VAE.load(tmp_path / "m.npz"), tmp_path / "m.npz", "its manifest must say ", f"; {name} is missing")
 
 
 # ---- Resuming with something else
@@ -343,6 +355,7 @@ def test_model_that_does_not_fit_its_settings(tmp_path, config, parameters, says
     ({"activation": "tanh"}, {}, "activation is 'tanh' here and 'relu' there"),
     ({"likelihood": "gaussian"}, {}, "likelihood is 'gaussian:0.1' here and 'bernoulli' there"),
     ({"dtype": "float64"}, {}, "dtype is 'float64' here and 'float32' there"),
+    ({"prior": "mixture:2"}, {"objective": ELBO(sampled=True)}, "prior is 'mixture:2' here and None there"),
     ({}, {"batch_size": 3}, "batch_size is 3 here and 4 there"),
     ({}, {"n_samples": 2}, "n_samples is 2 here and 1 there"),
     ({}, {"binarize": "dynamic"}, "binarize is 'dynamic' here and 'none' there"),
@@ -370,6 +383,53 @@ def test_resume_needs_arrays_that_fit(run, tmp_path):
     for broken in ({"m": arrays["m"][:1]}, {"v": arrays["v"].astype("f8")}, {"parameters": arrays["m"][:, None]}):
         checkpoint.write(path, {**arrays, **broken}, manifest)
         refusal(lambda: fit(small(), X, X_TEST, 2, 4, resume=path), path, f"holds no {next(iter(broken))} of float32")
+
+
+METRICS = ("epoch", "step", "train_loss", "test_loss", "test_nll", "test_kl", "active_units")
+
+
+@pytest.mark.parametrize("where, value, says", [
+    *(((part, name), least - 1, f"{name} must be at least {least}, got {least - 1}") for part, name, least in (
+        ("training", "epoch", 0), ("training", "batch", 0), ("training", "t", 0), ("settings", "images", 1),
+        ("training", "first_epoch", 0))),
+    *(((part, name), 2 ** 63, f"{name} must be below 2^63, got 9223372036854775808") for part, name in (
+        ("training", "epoch"), ("training", "batch"), ("training", "t"), ("settings", "images"))),
+    (("training", "t"), "x", "t must be an integer of at least 0, got 'x'"),
+    (("vae", "prior"), "mixture:2", "other settings: prior is None here and 'mixture:2' there"),
+    (("settings", "more"), 3, "other settings: more is None here and 3 there"),
+    (("training", "batch"), 4, "has done 4 batches of an epoch of 3"),
+    (("training", "first_epoch"), 1, "history must be the metrics of 0 epochs"),
+    *((("training", "sums", name), "x", f"{name} must be a number") for name in (
+        "images", "loss", "nll", "kl", "seconds")),
+    *((("training", "history", 0, name), "x", f"{name} must be a number") for name in METRICS),
+    *((("training", *rest), value, f"{rest[0]} must be the state of a generator, got ") for rest, value in (
+        (("noise", "has_uint32"), 2), (("draws", "has_uint32"), -1), (("noise", "more"), 1))),
+    *((("training", name, "bit_generator"), "MT19937", "") for name in ("noise", "draws"))])
+def test_a_state_of_training_that_no_run_has(run, tmp_path, where, value, says):
+    arrays, manifest = checkpoint.read(run)
+    *above, last = where
+    functools.reduce(lambda part, key: part[key], above, manifest)[last] = value
+    checkpoint.write(tmp_path / "c.npz", arrays, manifest)
+    refusal(lambda: fit(small(), X, X_TEST, 2, 4, resume=tmp_path / "c.npz"), tmp_path / "c.npz", says)
+
+
+@pytest.mark.parametrize("name", ["parameters", "m", "v"])
+def test_a_state_that_is_not_finite_is_refused(run, tmp_path, name):
+    arrays, manifest = checkpoint.read(run)
+    arrays[name][3] = np.nan
+    checkpoint.write(tmp_path / "c.npz", arrays, manifest)
+    vae, optimizer = small(seed=3), Adam()
+    refusal(lambda: fit(vae, X, X_TEST, 2, 4, optimizer, resume=tmp_path / "c.npz"), tmp_path / "c.npz",
+            f"holds NaN or infinity among its {name}")
+    assert np.array_equal(vae.parameters.flat, small(seed=3).parameters.flat) and not optimizer.m.flat.any()
+
+
+def test_a_run_that_does_not_say_where_it_began_began_with_epoch_0(run, tmp_path):
+    arrays, manifest = checkpoint.read(run)
+    del manifest["training"]["first_epoch"]
+    checkpoint.write(tmp_path / "c.npz", arrays, manifest)
+    fit(small(), X, X_TEST, 2, 4, resume=tmp_path / "c.npz", callbacks=[Checkpoint(tmp_path / "d.npz")])
+    assert checkpoint.read(tmp_path / "d.npz")[1]["training"]["first_epoch"] == 0
 
 
 def test_resume_to_fewer_epochs_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The handles of a model: names, shapes, types, blocks of rows, seeds; and every bad argument, refused in one line with
 nothing changed.
 """
+import contextlib
 import inspect
 
 import numpy as np
@@ -336,6 +337,34 @@ def test_whole_numbers_are_pixels_too():
     for dtype in (np.uint8, np.int64, bool, np.float32):
         assert vae.loss_and_gradients(white.astype(dtype), EPS)[0] == expected
     assert vae.loss_and_gradients(white.tolist(), EPS.tolist())[0] == expected
+
+
+def test_bytes_for_a_decoder_that_looks_at_pixels():
+    """0 and 255 are black and white; greys are refused, in floats and in bytes."""
+    vae, white = model(decoder="made:4"), np.where(X > 0.5, np.uint8(255), np.uint8(0))
+    assert np.array_equal(vae.encode(white), vae.encode(white / 255))
+    for grey in (white // 2, white // 2 / 255, white - (white > 254)):
+        with pytest.raises(ValueError, match="^x must be black and white for a decoder made:H"):
+            vae.encode(grey)
+
+
+def test_labels_of_a_model_without_classes_are_zeros():
+    labels = model().check_labels(None, 3)
+    assert labels.tolist() == [0, 0, 0] and labels.dtype == np.int64
+    labels = model(classes=3).check_labels(np.array([2, 0, 1], np.uint8), 3)
+    assert labels.tolist() == [2, 0, 1] and labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("config, fits", [
+    ({}, (1, 1, 1, 1, 1, 1)), ({"posterior": "planar:1"}, (0, 1, 1, 0, 0, 0)),
+    ({"prior": "mixture:2"}, (0, 1, 1, 1, 1, 1)), ({"likelihood": "gaussian-optimal"}, (1, 1, 1, 1, 1, 0))])
+def test_which_objectives_a_model_takes(config, fits):
+    """The exact KL term needs a closed form, stl and dreg a Gaussian posterior, dreg draws that share nothing."""
+    objectives = (ELBO(), ELBO(sampled=True), IWAE(), ELBO(sampled=True, gradient="stl"), IWAE(gradient="stl"),
+                  IWAE(gradient="dreg"))
+    for objective, taken in zip(objectives, fits, strict=True):
+        with contextlib.nullcontext() if taken else pytest.raises(ValueError, match="fit"):
+            model(**config).check_objective(objective)
 
 
 def test_no_log_likelihood_of_complex_numbers():

@@ -234,9 +234,9 @@ def by_hand(**changes):
                           np.array([-0.03, -0.06, -0.03]), 1234)
     return Summary(**{
         "elbo": Estimate(-12.5, 0.25), "sampled_elbo": Estimate(-12.25, 0.5), "iwae": {
-            5: Estimate(-11.0, math.nan), 50: Estimate(-10.0, 0.125)}, "log_p": log_p, "exact": np.array([-8.0, -9, -7]),
-        "distortion": 9.5, "rate": 3.0, "active_units": 2, "kl_per_dimension": np.array([1.0, 2.0]),
-        "information_per_dimension": np.array([0.5, 1.5, 0.25]), "rounding": 0.5, **changes})
+            5: Estimate(-11.0, math.nan), 50: Estimate(-10.0, 0.125)}, "log_p": log_p,
+        "exact": np.array([-8.0, -9, -7]), "distortion": 9.5, "rate": 3.0, "active_units": 2, "rounding": 0.5,
+        "kl_per_dimension": np.array([1.0, 2.0]), "information_per_dimension": np.array([0.5, 1.5, 0.25]), **changes})
 
 
 def test_how_much_out_of_order_counts():
@@ -281,7 +281,8 @@ def test_every_number_in_its_place():
         "effective_samples": {"median": 61.5, "least": 20.0}, "active_units": 2, "kl_per_dimension": [1.0, 2.0],
         "information_per_dimension": [0.5, 1.5, 0.25], "violations": []}
     assert wrong.plain()["exact_log_p"] is None and wrong.plain()["kl_per_dimension"] is None
-    assert {type(number) for number in (*found.plain()["effective_samples"].values(), found.plain()["log_p"])} == {float}
+    numbers = [*found.plain()["effective_samples"].values(), found.plain()["log_p"], found.plain()["exact_log_p"]]
+    assert {type(number) for number in numbers} == {float}
     assert str(wrong).splitlines()[-3:] == ["ELBO <= log p(x): VIOLATED", *(f"  {line}" for line in wrong.violations)]
     assert wrong.plain()["violations"] == wrong.violations and len(wrong.violations) == 2
     assert by_hand(log_p=replace(found.log_p, biases=np.full(1, -0.05))).reliable      # the first order up to here

@@ -180,7 +180,8 @@ def test_training_and_test_images_mean_the_same():
         with pytest.raises(ValueError, match=f"^{white} must not hold only 0 and 1 where x_.*; give one of the"):
             fit(model(), train, test, 1, 3)
     black = np.zeros((3, 4), np.uint8)
-    for train, test in ((BYTES, black), (DARK[:3], black), (black, DARK[:3]), (BYTES, DARK > 0), (BYTES, DARK / 255)):
+    for train, test in ((BYTES, black), (DARK[:3], black), (black, DARK[:3]), (BYTES, DARK > 0), (BYTES, DARK / 255),
+                        (black, BYTES), (BYTES / 255, BYTES)):
         fit(model(), train, test, 1, 3)
 
 

@@ -1,9 +1,11 @@
 """fit: every row once per epoch, metrics that mean what they say, NaN stopped at once, nothing allocated in a step."""
+import contextlib
 import io
 import json
 import math
 import re
 import tracemalloc
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CheckpointError, EarlyStopping, FreeBits,
                    LinearAnnealing, MetricsLog, NonFiniteError, Progress, StepLR, fit)
-from npvae import checkpoint, train
+from npvae import checkpoint, data, train
 from npvae.train import Rows, Run, train_step
 
 RNG = np.random.default_rng(8)
@@ -114,7 +116,46 @@ def test_binarizations():
         assert np.array_equal(seen[0], grey >= 0.5) == (binarize == "threshold")
 
 
+def test_dynamic_binarization_is_white_as_often_as_a_pixel_is_bright():
+    rows, (a, _) = Rows("x_train", np.full((2000, 6), 0.2), small(), "dynamic", 0, 0), small().passes(2000, 1)
+    rows.gather(a, np.arange(2000), small().kernels, np.random.default_rng(0))
+    assert abs(a.x.mean() - 0.2) < 5 * math.sqrt(0.2 * 0.8 / 12000) and set(np.unique(a.x)) == {0, 1}
+
+
+@pytest.mark.parametrize("binarize", ["none", "static", "dynamic"])
+def test_a_decoder_that_looks_at_pixels_is_given_black_and_white(binarize):
+    """0 and 255 are that; of greys, it is what is drawn of them."""
+    vae, white = small(decoder="made:3"), np.where(X > 0.5, np.uint8(255), np.uint8(0))
+    for x in (white, white / 255):
+        assert np.array_equal(Rows("x_train", x, vae, binarize, 0, 0).floats(), white / 255)
+    for x in (white - (white > 254), white // 2 / 255):
+        refused = pytest.raises(ValueError, match="^x_train must be black and white")
+        with refused if binarize == "none" else contextlib.nullcontext():
+            Rows("x_train", x, vae, binarize, 0, 0)
+
+
+def test_what_a_resumed_run_must_find_again():
+    """Labels where the model has classes; their sums where there are any."""
+    plain = Rows("x_train", X, small(), "none", 0, 0)
+    with_labels = Rows("x_train", X, small(classes=3), "none", 0, 0, np.arange(11) % 3)
+    assert plain.labels is None and list(plain.checksums()) == ["data_crc32"]
+    assert with_labels.checksums() == {**plain.checksums(), "labels_crc32": zlib.crc32(np.arange(11) % 3)}
+    for vae, labels, says in ((small(), np.arange(11), "labels_train were given"),
+                              (small(classes=3), None, "labels_train must be given")):
+        with pytest.raises(ValueError, match=says):
+            Rows("x_train", X, vae, "none", 0, 0, labels)
+
+
 # ---- Streams
+
+def test_what_is_drawn_once_has_a_stream_of_its_own():
+    """That of its purpose, before the first epoch."""
+    grey = np.full((99, 6), 0.5)
+    expected = data.binarize(grey, "static", train.stream(7, train.BINARIZE_ONCE, 0))
+    assert np.array_equal(Rows("x_train", grey, small(), "static", 7, train.BINARIZE_ONCE).array, expected)
+    others = [train.stream(7, *purpose).random(9) for purpose in ((0, 3), (3, 0), (3, 1), (1, 0), (0, 0))]
+    assert len(np.unique(others)) == 45
+
 
 class Watched(ELBO):
     """The ELBO; keeps the step that it is told, and x and eps of every batch: in training, and apart in evaluation."""
@@ -228,6 +269,17 @@ def test_the_learning_rate_is_the_one_that_was_used():
     assert rates == [0.1, 0.05, 0.05, 0.025]
 
 
+def test_a_step_is_taken_along_the_gradient():
+    """After one step, Adam's m is 1 - beta1 of it, and every parameter has gone lr against its sign."""
+    vae, optimizer, seen = small(dtype="float64"), Adam(0.01), []
+    start = vae.parameters.flat.copy()
+    fit(vae, X, X_TEST, 1, 11, optimizer, callbacks=[At(1, lambda run: seen.append(vae.gradients.flat.copy()))])
+    assert np.allclose(optimizer.m.flat, 0.1 * seen[0], rtol=1e-12, atol=0)
+    clear = np.abs(seen[0]) > 1e-3
+    assert clear.sum() > 9
+    assert np.allclose((vae.parameters.flat - start)[clear], -0.01 * np.sign(seen[0])[clear], rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("objective, draws", [
     (ELBO(), 1), (ELBO(0.2, sampled=True), 2), (FreeBits(0.5), 1), (IWAE(), 3), (ELBO(LinearAnnealing(4)), 1)])
 def test_keys_values_and_the_history(tmp_path, objective, draws):
@@ -302,6 +354,19 @@ def test_callbacks_are_called_in_order():
     assert log == [(name, event, step) for event, step in occasions for name in "ab"]
 
 
+def test_an_interrupt_between_epochs_ends_the_epoch():
+    """Such as Ctrl-C while a callback writes its file."""
+    log = []
+
+    class Interrupt(Callback):
+        def on_epoch(self, run):
+            run.interrupted = True
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), X, X_TEST, 2, 6, callbacks=[Interrupt(), Log("a", log)])
+    assert [event for _, *event in log[-3:]] == [["on_epoch", 2], ["on_interrupt", 2], ["on_end", 2]]
+
+
 def test_on_end_is_called_after_an_error():
     log = []
     with pytest.raises(ZeroDivisionError):
@@ -347,9 +412,10 @@ def test_the_bar_counts_images_and_says_what_the_run_says(monkeypatch, tmp_path)
     bars, sums = [], []
 
     class Bar:
-        def __init__(self, total, initial, **more):
+        def __init__(self, total, initial, file, **more):
             self.total, self.n, self.said, self.lines = total, initial, [], []
             bars.append(self)
+            assert more == {"unit": "img", "unit_scale": True, "leave": False, "dynamic_ncols": True}
 
         def update(self, n):
             self.n += n
@@ -463,6 +529,59 @@ def test_save_refuses_what_is_not_finite(tmp_path):
         fit(small(), X, X_TEST, 3, 6, callbacks=[
             Checkpoint(path), At(3, lambda run: run.optimizer.v.flat.__setitem__(0, np.inf))])      # a step of 0
     assert checkpoint.read(path)[1]["training"]["epoch"] == 1
+
+
+@pytest.mark.parametrize("operation", [
+    lambda: np.float64(1) / np.float64(0), lambda: np.float64(0) / np.float64(0), lambda: np.exp(np.float64(1e9)),
+    lambda: np.float64(np.inf) - np.float64(np.inf)])
+def test_no_operation_is_refused_before_its_outcome_is(operation):
+    """Whatever NumPy is told to do at such: here it raises."""
+    class Odd(ELBO):
+        def __call__(self, nll, reg, step):
+            return operation(), *super().__call__(nll, reg, step)[1:]
+
+    with pytest.raises(NonFiniteError, match="^step 0: the loss holds NaN or infinity; the loss is (nan|inf)$"):
+        fit(small(), X, X_TEST, 1, 4, objective=Odd())
+
+
+@pytest.mark.parametrize("max_norm", [None, 1.0])
+def test_a_gradient_that_is_nan_stops_the_run(max_norm):
+    """Clipped or not, and where the loss is finite."""
+    class Odd(ELBO):
+        def __call__(self, nll, reg, step):
+            loss, dnll, dreg = super().__call__(nll, reg, step)
+            return loss, np.nan * dnll, dreg
+
+    with pytest.raises(NonFiniteError, match=r"^step 0: gradient of encoder.0.W holds NaN or infinity; the loss is \d"):
+        fit(small(), X, X_TEST, 1, 4, Adam(max_norm=max_norm), Odd())
+
+
+IN_ORDER = {
+    "x": lambda a: a.x, "activation encoder.0": lambda a: a.encoder[1], "activation encoder.1": lambda a: a.encoder[2],
+    "activation mu": lambda a: a.mu, "activation logvar": lambda a: a.logvar, "activation z": lambda a: a.z,
+    "activation decoder.0": lambda a: a.decoder[1], "activation decoder.1": lambda a: a.decoder[2],
+    "activation output": lambda a: a.rows, "nll": lambda a: a.nll, "kl": lambda a: a.kl,
+    "log q - log p": lambda a: a.log_ratio}
+
+
+@pytest.mark.parametrize("first", range(len(IN_ORDER)))
+def test_the_first_tensor_that_is_not_finite_is_named(first, monkeypatch):
+    """In the order in which the pass computes them: that one, and not those after it, one number of each NaN."""
+    vae = small(hidden=(4, 3), decoder_hidden=(3, 5))
+    forward, planted = vae.forward, list(IN_ORDER.values())[first:]
+
+    class Broken(ELBO):
+        def __call__(self, nll, reg, step):
+            return math.nan, *super().__call__(nll, reg, step)[1:]
+
+    def plant(a, *others):
+        forward(a, *others)
+        for tensor in planted:
+            tensor(a)[-1, ..., -1] = np.nan
+
+    monkeypatch.setattr(vae, "forward", plant)
+    with pytest.raises(NonFiniteError, match=f"^step 0: {[*IN_ORDER][first]} holds NaN or infinity; the loss is nan"):
+        fit(vae, X, X_TEST, 1, 4, objective=Broken())
 
 
 # ---- Memory
