@@ -20,13 +20,13 @@ def header(*shape):
 
 
 def refusal(call, *args, name, says):
-    """The message of the DataError that call raises: one line, naming the file and saying what is wrong."""
+    """The message of the DataError that call raises: one line, naming the file and then saying what is wrong."""
     with pytest.raises(DataError) as caught:
         call(*args)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    assert name in message
-    assert says in message, message
+    assert name in message and says in message, message
+    assert message.index(name) <= message.index(says)
     return message
 
 

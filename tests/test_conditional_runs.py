@@ -82,6 +82,7 @@ def test_codes():
 
 
 @pytest.mark.parametrize("call, says", [
+    (lambda: find_classes(data_of(None, None), "x.npz"), "x.npz: has no labels of its training images.* train"),
     (lambda: find_classes(data_of(None), "x.npz"), "x.npz: has no labels of its training images.* train"),
     (lambda: find_classes(data_of(["a", "b", "c"], None), "x.npz"), "x.npz: has no labels of its test images"),
     (lambda: class_codes(None, [0, 1], "y"), "y: has no labels, and this model needs one of its classes .*: 0, 1$"),

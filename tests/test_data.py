@@ -199,6 +199,7 @@ def test_load_says_what_is_allowed(tmp_path):
     allowed = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file are allowed"
     for source, name, says in ((tmp_path / "images.txt", "images.txt", "is no data set"),
                                (tmp_path / "absent.npy", "absent.npy", "there is no such file or folder"),
+                               (tmp_path / "absent.csv", "absent.csv", "there is no such file or folder"),
                                ("cifar", "cifar", "there is no such file or folder")):
         message = refusal(data.load, source, name=name, says=says)
         assert allowed in message
