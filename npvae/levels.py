@@ -10,13 +10,15 @@ from types import ModuleType
 
 import numpy as np
 
+from .kernels import reference
+from .kernels.reference.dense import softplus
 from .kernels.reference.levels import LEVELS, LOG_SCALE_FLOOR
 from .params import Array, Block, Shapes
 from .support import Levels
 from .validate import integer
 
 _STEPS = LEVELS - 1
-_NUMBERS = 2 ** 20      # of a table of probabilities at a time
+_ROWS = 8      # of a table of probabilities at a time
 
 
 def mean_within(mean: Array) -> Array:
@@ -62,9 +64,10 @@ class DiscretizedLogistic(_Levels):
         the mean: what lies beyond black counts as black.)"""
         r = math.log(0.25 * math.sqrt(3) / math.pi)
 
-        def expectation(location: Array) -> Array:
-            return self._mean(np.stack([location, np.full_like(location, r)]), _sigmoid)
-        return np.concatenate([solve(expectation, mean_within(mean), -5, 6), np.full(mean.shape, r)])
+        def with_scale(location: Array) -> Array:
+            return np.concatenate([location, np.full(mean.shape, r)])
+        return with_scale(solve(lambda location: self.mean(reference, with_scale(location)[None])[0],
+                                mean_within(mean), -1, 2))
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.discretized_logistic_nll_forward(nll, output, x)
@@ -75,22 +78,17 @@ class DiscretizedLogistic(_Levels):
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, 2 D):  1/255 sum_{i = 1}^{255} P(level >= i)."""
-        def sigmoid(a: Array) -> Array:
-            out = np.empty_like(a)
-            kernels.sigmoid_forward(out, a, np.zeros(a.shape[1], a.dtype))
-            return out
-        return self._mean(np.stack(np.split(output, 2, axis=1)), sigmoid)
-
-    def _mean(self, parameters: Array, sigmoid: Callable[[Array], Array]) -> Array:
-        location, rate = parameters[0], _rate(parameters[1])
-        total = np.zeros_like(location)
-        for i in range(_STEPS):
-            total += sigmoid((location - (i + 0.5) / _STEPS) * rate)
-        return total / _STEPS
+        location, r = np.split(output, 2, axis=1)
+        edges = ((np.arange(_STEPS)[:, None] + 0.5) / _STEPS).astype(output.dtype)      # between levels
+        mean, chances = np.empty_like(location), np.empty((_STEPS, location.shape[1]), output.dtype)
+        for row, m, rate in zip(mean, location, _rate(r)):
+            kernels.sigmoid_forward(chances, (m - edges) * rate, np.zeros(len(m), output.dtype))
+            row[...] = chances.mean(axis=0)
+        return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D): a draw from the logistic distribution, at the nearest level."""
-        location, r = np.split(output.real.astype(float), 2, axis=1)
+        location, r = np.split(output.real, 2, axis=1)
         x = location + rng.logistic(size=location.shape) / _rate(r)
         return (np.clip(np.rint(_STEPS * x), 0, _STEPS) / _STEPS).astype(output.dtype)
 
@@ -123,7 +121,7 @@ class Categorical(_Levels):
 
     def _top_and_total(self, nll: Array, kept: Array, x: Array) -> Array:
         """Two arrays (B, K, D), the first numbers of `kept`: the others are left untouched, and so cost no memory."""
-        return kept.reshape(-1)[:2 * nll.size * x.shape[1]].reshape(2, *nll.shape, x.shape[1])
+        return kept.ravel()[:2 * nll.size * x.shape[1]].reshape(2, *nll.shape, x.shape[1])
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.categorical_nll_forward(nll, *self._top_and_total(nll, kept, x), output, x)
@@ -135,27 +133,26 @@ class Categorical(_Levels):
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, levels D):  sum_i p_i i / (levels - 1)."""
         mean = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
-        for rows, p in self._probabilities(output):
-            mean[rows] = p @ (np.arange(self.levels) / (self.levels - 1)).astype(output.dtype)
+        for rows, p in self._probabilities(mean, output):
+            rows[...] = p @ np.arange(self.levels) / (self.levels - 1)
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform number."""
         x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
-        for rows, p in self._probabilities(output):
-            cumulative = np.cumsum(p.real, axis=-1, dtype=float)
-            uniform = rng.random(x[rows].shape)[..., None] * cumulative[..., -1:]
-            x[rows] = np.minimum(np.sum(cumulative <= uniform, axis=-1), self.levels - 1) / (self.levels - 1)
+        for rows, p in self._probabilities(x, output):
+            cumulative = np.cumsum(p.real, axis=2)
+            uniform = rng.random(rows.shape)[..., None] * cumulative[..., -1:]      # rounded, it is less still
+            rows[...] = np.sum(cumulative <= uniform, axis=2) / (self.levels - 1)
         return x
 
-    def _probabilities(self, output: Array) -> Iterator[tuple[slice, Array]]:
-        """A few rows at a time, (rows, D, levels)."""
-        size = max(1, _NUMBERS // output.shape[1])
-        for start in range(0, len(output), size):
-            rows = slice(start, start + size)
-            scores = output[rows].reshape(len(output[rows]), -1, self.levels)
-            p = np.exp(scores - np.max(scores.real, axis=-1, keepdims=True))
-            yield rows, p / np.sum(p, axis=-1, keepdims=True)
+    def _probabilities(self, x: Array, output: Array) -> Iterator[tuple[Array, Array]]:
+        """A few rows at a time, which take memory: those of x (rows, D), to be written, and of p (rows, D, levels)."""
+        blocks = 1 + len(x) // _ROWS
+        for rows, part in zip(np.array_split(x, blocks), np.array_split(output, blocks)):
+            scores = part.reshape(*rows.shape, self.levels)
+            p = np.exp(scores - np.max(scores, axis=2, keepdims=True))
+            yield rows, p / np.sum(p, axis=2, keepdims=True)
 
 
 class BetaBinomial(_Levels):
@@ -183,7 +180,7 @@ class BetaBinomial(_Levels):
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, 2 D):  alpha / (alpha + beta)."""
         log_alpha, log_beta = np.split(output, 2, axis=1)
-        mean = np.empty_like(log_alpha, order="C")
+        mean = np.empty_like(log_alpha)
         kernels.sigmoid_forward(mean, log_alpha - log_beta, np.zeros(mean.shape[1], mean.dtype))
         return mean
 
@@ -196,13 +193,6 @@ class BetaBinomial(_Levels):
         return (rng.binomial(_STEPS, rng.beta(alpha, beta)) / _STEPS).astype(output.dtype)
 
 
-def _sigmoid(a: Array) -> Array:
-    return 0.5 * (1 + np.tanh(0.5 * a))
-
-
 def _rate(r: Array) -> Array:
     """1 / s from the second half of a discretized logistic's output."""
-    t = r - LOG_SCALE_FLOOR
-    negative = t.real < 0
-    softplus = np.where(negative, 0, t) + np.log1p(np.exp(np.where(negative, t, -t)))
-    return np.exp(-(LOG_SCALE_FLOOR + softplus))
+    return np.exp(-(LOG_SCALE_FLOOR + softplus(r - LOG_SCALE_FLOOR)))

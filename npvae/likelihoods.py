@@ -176,16 +176,16 @@ class GaussianOptimal(Gaussian):
     def of_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
         """nll (B, K) as `forward` leaves it, but with the sigma that is best for all of x (B, D) together.  Raises
         NonFiniteError."""
-        logvar = kept.reshape(-1)[:1]
+        logvar = kept.ravel()[:1]
         with np.errstate(divide="ignore", invalid="ignore"):
             kernels.gaussian_optimal_nll_forward(nll, logvar, output, x)
-        self._check(logvar[0])
+        self._check(logvar)
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
         """The derivative of `of_batch`."""
         grads["likelihood.logvar"][...] = 0
-        kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.reshape(-1)[:1], output, x)
+        kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.ravel()[:1], output, x)
 
     def fit_sigma(self, vae: Any, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
         """Set the model's sigma to what is best for images x (B, D), one z ~ q(z|x) each.  Raises NonFiniteError."""
@@ -197,7 +197,7 @@ class GaussianOptimal(Gaussian):
 
     @staticmethod
     def _check(logvar: Any) -> None:
-        if logvar.real == -math.inf:
+        if logvar == -math.inf:
             raise NonFiniteError("likelihood gaussian-optimal: the decoder's output equals x in every pixel, so "
                                  "the best sigma is 0 and the loss minus infinity; gaussian:0.1 has one that is fixed")
 
@@ -205,7 +205,7 @@ class GaussianOptimal(Gaussian):
         """`fit_sigma` on training data (`train.Rows`), or on 10,000 images evenly spread over them."""
         index = np.linspace(0, len(rows) - 1, min(len(rows), self._IMAGES)).astype(np.int64)
         images = SimpleNamespace(x=np.empty((len(index), vae.input_dim), vae.dtype), index=np.empty_like(index),
-                                 labels=np.zeros_like(index))
+                                 labels=np.empty_like(index))
         rows.gather(images, index, vae.kernels, rng)
         self.fit_sigma(vae, images.x, rng, images.labels if vae.classes else None)
 
@@ -227,7 +227,7 @@ class ContinuousBernoulli:
 
     def bias_at(self, mean: Array) -> Array:
         """The decoder starts at the mean image: E[x] there, not lambda, is it."""
-        return solve(lambda logits: self.mean(reference, logits[None])[0], mean_within(mean), -2000, 2000)
+        return solve(lambda logits: self.mean(reference, logits[None])[0], mean_within(mean), -1000, 1000)
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.continuous_bernoulli_nll_forward(nll, kept, output, x)
@@ -238,16 +238,16 @@ class ContinuousBernoulli:
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, D), by what the nll leaves beside itself."""
-        nll, tail = np.empty((len(output), 1), output.dtype), np.empty((len(output), 1, output.shape[1]), output.dtype)
-        kernels.continuous_bernoulli_nll_forward(nll, tail, output[:, None], np.zeros_like(output))
-        return np.where(output.real < 0, tail[:, 0], 1 - tail[:, 0])
+        nll, tail = np.empty((len(output), 1), output.dtype), np.empty_like(output)
+        kernels.continuous_bernoulli_nll_forward(nll, tail[:, None], output[:, None], np.zeros_like(output))
+        return np.where(output.real < 0, tail, 1 - tail)
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ p(x|z) (rows, D), by the inverse of  F(x) = (exp(l x) - 1) / (exp(l) - 1):
 
             x = log(1 + u (exp(l) - 1)) / l,   u uniform on [0, 1),   for l < 0;  for l > 0, 1 - x is of logit -l
         """
-        u, logits = rng.random(output.shape), output.real.astype(float)
+        u, logits = rng.random(output.shape), output.real
         t = np.maximum(np.abs(logits), 1e-12)      # towards 0 the distribution is uniform
         x = np.minimum(np.log1p(u * np.expm1(-t)) / -t, 1)
         return np.where(logits < 0, x, 1 - x).astype(output.dtype)

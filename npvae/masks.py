@@ -99,7 +99,7 @@ class MaskedDense:
         self.shapes: Shapes = {self.W: (n_in, n_out), self.b: (n_out,)}
         self.gain = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
         self.activation_forward, self.activation_backward = f"{activation}_forward", f"{activation}_backward"
-        self.masked = np.empty((0, 0))
+        self.masked = np.empty(0)
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
         """Random W, zero b: as of a dense layer, but of each weight the inputs counted that its output sees, and the

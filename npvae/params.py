@@ -68,8 +68,8 @@ class Block(Mapping[str, Array]):
         sqrt(sum of (entry / largest)^2)."""
         limits = np.finfo(self.flat.dtype)
         with np.errstate(over="ignore"):
-            squares = float(np.dot(self.flat, self.flat))
-        if float(limits.tiny / limits.eps) < squares < math.inf:
+            squares = np.dot(self.flat, self.flat)
+        if limits.tiny / limits.eps < squares < math.inf:
             return 1.0, math.sqrt(squares)
         largest = float(np.max(np.abs(self.flat), initial=0))
         if not 0 < largest < math.inf:

@@ -3,6 +3,7 @@ digits, around lambda = 1/2 and far out; the density against one; draws against 
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,7 @@ def test_single_precision(kernels):
     assert np.allclose(mean, expected[:, 1], rtol=5e-7, atol=0)
     nll, mean = value_and_mean(kernels, np.array([-1e25, 1e25], np.float32), 0.0, "float32")      # no square overflows
     assert np.array_equal(mean.astype(float), [np.float32(1e-25), 1]) and np.allclose(nll, [-np.log(1e25), 1e25], 1e-6)
+    assert np.array_equal(LIKELIHOOD.mean(kernels, np.array([[-1e25, 1e25]], np.float32)), [mean])
 
 
 @MODULES
@@ -171,12 +173,27 @@ def test_wrong_draws_are_found(broken):
         check_draws(broken)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-def test_draws_have_the_type_of_the_output(dtype):
-    output = np.array([[-3.0, 0.0, 1000.0]]).astype(dtype)
-    x = LIKELIHOOD.draw(reference, output, Block({}, dtype), np.random.default_rng(0))
-    assert x.dtype == dtype and (x.real >= 0).all() and (x.real <= 1).all()
-    assert LIKELIHOOD.mean(reference, output).dtype == dtype
+def test_draws_from_every_uniform_number():
+    """F(x) of a draw, or 1 - F(x), is the uniform number it is made from.  Both ends of these lead into [0, 1]."""
+    for size in (1e-30, 0.5, 3.0, 12.0):
+        for u in (0, 0.1, 0.5, 0.9, 1 - 2.0 ** -53):
+            low, high = LIKELIHOOD.draw(reference, np.array([[-size, size]]), Block({}, "float64"), always(u))[0]
+            assert 0 <= low <= 1 and high == 1 - low
+            assert math.expm1(-size * low) / math.expm1(-size) == pytest.approx(u, rel=1e-11)
+    logits = np.sort(np.random.default_rng(0).standard_t(1, (1, 2000)))
+    x = LIKELIHOOD.draw(reference, logits, Block({}, "float64"), always(1 - 2.0 ** -53))
+    assert (x >= 0).all() and (x <= 1).all()
+
+
+def always(u):
+    """A generator of one number."""
+    return SimpleNamespace(random=lambda shape: np.full(shape, float(u)))
+
+
+def test_the_mean_has_a_derivative_at_zero():
+    """The variance of the uniform distribution, to both sides; the series and the mirror meet there."""
+    mean = LIKELIHOOD.mean(reference, np.array([[1e-30j, -1e-30j]]))
+    assert (mean.real == 0.5).all() and np.allclose(mean.imag, [[1e-30 / 12, -1e-30 / 12]], rtol=1e-12, atol=0)
 
 
 # ---- The class

@@ -83,6 +83,7 @@ def test_every_gradient_vanishes_at_the_optimum_of_a_linear_model(kernels, objec
     vae = VAE(**{**learned.config(), "likelihood": "gaussian-optimal"}, kernels=kernels)
     vae.parameters.flat[...] = learned.parameters.flat
     vae.parameters["likelihood.logvar"][...] = 5      # not looked at
+    vae.gradients.flat[...] = 777
     loss, gradients = vae.loss_and_gradients(x, sigma_points(len(x)), objective)
     assert loss == pytest.approx(-exact_log_p(vae, x, sigma).mean(), abs=1e-11)
     assert np.abs(gradients.flat).max() <= 1e-10
@@ -138,11 +139,18 @@ def test_fit_leaves_the_sigma_that_is_best_for_the_training_images(kernels, bina
 
 def test_a_large_set_is_represented_by_images_spread_over_it(monkeypatch):
     monkeypatch.setattr(GaussianOptimal, "_IMAGES", 5)
-    vae, seen = model(), []
+    vae, seen = model(dtype="float32", kernels="numpy"), []
     monkeypatch.setattr(vae.likelihood, "fit_sigma", lambda vae, x, rng, labels: seen.append((x, labels)))
     fit(vae, X, X_TEST, 1, 16)
     (x, labels), = seen
-    assert labels is None and np.allclose(x, X[[0, 13, 26, 39, 52]] / 255, rtol=1e-7)
+    assert labels is None and x.dtype == vae.dtype
+    assert np.allclose(x, X[[0, 13, 26, 39, 52]] / 255, rtol=1e-7)
+
+
+def test_residuals_whose_squares_add_up_to_more_than_single_precision_holds():
+    vae = model(dtype="float32", kernels="numpy")
+    vae.likelihood.fit_sigma(vae, np.full((8, D), 1e19, np.float32), np.random.default_rng(0))
+    assert vae.parameters["likelihood.logvar"][0] == pytest.approx(38 * math.log(10))
 
 
 def test_labels_go_along():

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from npvae import levels
 from npvae.kernels import fused, reference
 from npvae.kernels.reference.levels import LOG_SCALE_FLOOR, SHIFT, STIRLING
 from npvae.likelihoods import LIKELIHOODS, find
@@ -235,7 +234,7 @@ def right(likelihood, output, rng):
 
 
 def means(likelihood, output, rng):
-    return fitting(likelihood, likelihood.mean(reference, output))
+    return np.repeat(fitting(likelihood, likelihood.mean(reference, output[:1])), len(output), axis=0)
 
 
 def one_level_up(likelihood, output, rng):
@@ -247,7 +246,7 @@ def mirrored(likelihood, output, rng):
 
 
 def weak(likelihood, output, rng):
-    mean = likelihood.mean(reference, output)
+    mean = likelihood.mean(reference, output[:1])      # all rows are alike
     return fitting(likelihood, mean + 0.8 * (right(likelihood, output, rng) - mean))
 
 
@@ -272,34 +271,40 @@ def test_wrong_draws_are_found(name, broken):
             check_draws(name, broken)
 
 
-def test_a_categorical_of_more_rows_than_are_made_at_a_time(monkeypatch):
-    """Three rows at a time, the last block of one: each row has its own mean and its own draw."""
-    likelihood = find("categorical:4")
-    level = np.arange(7 * 3).reshape(7, 3) % 4
-    output = 200.0 * (np.arange(4) == level[..., None]).reshape(7, 12)      # all but certain
-    monkeypatch.setattr(levels, "_NUMBERS", 3 * 12)
-    for found in (likelihood.mean(reference, output),
-                  likelihood.draw(reference, output, Block({}, "float64"), np.random.default_rng(0))):
+def test_every_pixel_of_a_categorical_has_logits_of_its_own():
+    """Each its mean and its draw, and a size of its own: what all logits of a pixel have in common says nothing."""
+    likelihood, level = find("categorical:4"), np.arange(50 * 3).reshape(50, 3) % 4
+    output = 200.0 * (np.arange(4) == level[..., None]) + np.array([-5000, 0, 3000])[:, None]      # all but certain
+    for found in (likelihood.mean(reference, output.reshape(50, 12)), likelihood.draw(
+            reference, output.reshape(50, 12), Block({}, "float64"), np.random.default_rng(0))):
         assert np.allclose(found, level / 3, rtol=1e-15, atol=1e-80)
 
 
-@NAMES
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
-def test_draws_have_the_type_of_the_output_and_are_levels(name, dtype):
-    likelihood = find(name)
-    output = np.random.default_rng(0).normal(0, 30, (7, likelihood.output_dim(3))).astype(dtype)
-    x = likelihood.draw(reference, output, Block({}, dtype), np.random.default_rng(0))
-    assert x.dtype == dtype and x.shape == likelihood.mean(reference, output).shape == (7, 3)
-    likelihood.support.check(x.real, "x")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_level_without_a_chance_is_never_drawn(dtype):
+    """The first and the last of six, from the first and the last number of a generator."""
+    output = np.random.default_rng(0).standard_normal((3, 500, 6)).astype(dtype)
+    output[..., [0, -1]] = -1e4
+    for u, level in ((0.0, 1), (1 - 2.0 ** -53, 4)):
+        same = SimpleNamespace(random=lambda shape, u=u: np.full(shape, u))
+        x = find("categorical:6").draw(reference, output.reshape(3, -1), Block({}, dtype), same)
+        assert np.array_equal(x, np.full((3, 500), level / 5, dtype))
 
 
-@pytest.mark.parametrize("log_alpha, log_beta, expected", [
-    (1e4, 1e4, 0.5), (1e4, -1e4, 1), (-1e4, 1e4, 0), (-1e4, -1e4, 0.5), (0, 1e4, 0), (1e4, 1e4 + 50, 0),
-    (-1e4, -1e4 + 50, 0)])
-def test_draws_of_a_beta_binomial_far_out(log_alpha, log_beta, expected):
-    """A fair coin thrown 255 times, one thrown once, or no coin."""
-    output = np.tile([log_alpha, log_beta], (2000, 1))
-    x = find("beta-binomial").draw(reference, output, Block({}, "float64"), np.random.default_rng(0))
-    spread = 0.5 / math.sqrt(255) if log_alpha > 0 else 0.5
-    assert abs(x.mean() - expected) <= (5 * spread / math.sqrt(len(x)) if expected == 0.5 else 0)
-    assert x.std() == pytest.approx(spread if expected == 0.5 else 0, rel=0.1)
+def test_draws_of_a_beta_binomial_far_out():
+    """A fair coin thrown 255 times, one thrown once, or no coin; side by side, in single precision."""
+    log_alpha, log_beta, expected = np.array([
+        (1e4, 1e4, 0.5), (1e4, -1e4, 1), (-1e4, 1e4, 0), (-1e4, -1e4, 0.5), (0, 1e4, 0), (1e4, 1e4 + 50, 0),
+        (-1e4, -1e4 + 50, 0)]).T
+    output = np.tile(np.concatenate([log_alpha, log_beta]), (2000, 1)).astype(np.float32)
+    x = find("beta-binomial").draw(reference, output, Block({}, "float32"), np.random.default_rng(0))
+    spread = np.where(expected != 0.5, 0, np.where(log_alpha > 0, 0.5 / math.sqrt(255), 0.5))
+    assert (np.abs(x.mean(axis=0) - expected) <= 5 * spread / math.sqrt(len(x))).all()
+    assert np.allclose(x.std(axis=0), spread, rtol=0.1, atol=0)
+
+
+def test_a_discretized_logistic_starts_with_a_standard_deviation_of_a_quarter():
+    """s pi / sqrt(3), in every pixel."""
+    r = find("discretized-logistic").bias_at(np.array([0.2, 0.5, 1.0]))[3:]
+    s = np.exp(LOG_SCALE_FLOOR + np.log1p(np.exp(r - LOG_SCALE_FLOOR)))
+    assert np.allclose(s * math.pi / math.sqrt(3), 0.25, rtol=0.01)

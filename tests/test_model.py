@@ -10,9 +10,10 @@ import pytest
 from npvae import ELBO, IWAE, VAE, Bernoulli, Gaussian, GaussianPixel
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS
+from npvae.likelihoods import LIKELIHOODS, find
 from npvae.params import Block
 from npvae.support import fitting
+from npvae.testing import small_likelihoods
 
 LIKELIHOOD = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 TYPES = pytest.mark.parametrize("dtype, kernels", [
@@ -132,6 +133,18 @@ def test_shapes_and_types(likelihood, dtype, kernels):
     assert isinstance(loss, complex if dtype == "complex128" else float) and gradients.flat.dtype == dtype
     if dtype != "complex128":
         assert vae.log_likelihood(x, rng, n_samples=3).shape == (4,)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("name", small_likelihoods())
+def test_means_and_draws_have_the_type_of_the_output(name, dtype):
+    """And draws are what the likelihood is a distribution of."""
+    likelihood = find(name)
+    output = generator().normal(0, 30, (9, likelihood.output_dim(D))).astype(dtype)
+    x = likelihood.draw(reference, output, Block(likelihood.shapes, dtype), generator())
+    assert x.dtype == likelihood.mean(reference, output).dtype == dtype
+    assert x.shape == likelihood.mean(reference, output).shape == (9, D)
+    likelihood.support.check(x.real, "x")
 
 
 def test_a_smaller_batch_gets_views_of_the_memory_of_the_largest():
