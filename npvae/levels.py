@@ -88,7 +88,7 @@ class DiscretizedLogistic(_Levels):
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D): a draw from the logistic distribution, at the nearest level."""
-        location, r = np.split(output.real, 2, axis=1)
+        location, r = np.split(output, 2, axis=1)
         x = location + rng.logistic(size=location.shape) / _rate(r)
         return (np.clip(np.rint(_STEPS * x), 0, _STEPS) / _STEPS).astype(output.dtype)
 
@@ -141,7 +141,7 @@ class Categorical(_Levels):
         """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform number."""
         x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
         for rows, p in self._probabilities(x, output):
-            cumulative = np.cumsum(p.real, axis=2)
+            cumulative = np.cumsum(p, axis=2)
             uniform = rng.random(rows.shape)[..., None] * cumulative[..., -1:]      # rounded, it is less still
             rows[...] = np.sum(cumulative <= uniform, axis=2) / (self.levels - 1)
         return x

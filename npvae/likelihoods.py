@@ -247,10 +247,10 @@ class ContinuousBernoulli:
 
             x = log(1 + u (exp(l) - 1)) / l,   u uniform on [0, 1),   for l < 0;  for l > 0, 1 - x is of logit -l
         """
-        u, logits = rng.random(output.shape), output.real
-        t = np.maximum(np.abs(logits), 1e-12)      # towards 0 the distribution is uniform
+        u = rng.random(output.shape)
+        t = np.maximum(np.abs(output), 1e-12)      # towards 0 the distribution is uniform
         x = np.minimum(np.log1p(u * np.expm1(-t)) / -t, 1)
-        return np.where(logits < 0, x, 1 - x).astype(output.dtype)
+        return np.where(output < 0, x, 1 - x).astype(output.dtype)
 
 
 Likelihood = Any    # one of the classes above or in `levels.py`, or the reader's own with the same methods

@@ -39,8 +39,19 @@ _GROUPS = {
         "evaluate.rows_at_once: constant: max(1, _NUMBERS // vae.output.shapes[vae.output.b][0]) -> "
         "max(1, _NUMBERS // vae.output.shapes[vae.output.b][-1])",
         "evaluate.exact_log_likelihood: constant: math.exp(vae.likelihood._logvar(vae.parameters)[0]) -> "
-        "math.exp(vae.likelihood._logvar(vae.parameters)[-1])"],
+        "math.exp(vae.likelihood._logvar(vae.parameters)[-1])",
+        "likelihoods.ContinuousBernoulli.bias_at: constant: lambda logits: self.mean(reference, logits[None])[0] -> "
+        "lambda logits: self.mean(reference, logits[None])[-1]",
+        "levels.DiscretizedLogistic.bias_at: constant: self.mean(reference, with_scale(location)[None])[0] -> "
+        "self.mean(reference, with_scale(location)[None])[-1]"],
     "What is squared, or of which the absolute value is taken, may have either sign.": [
+        "params.Block.norm_in_parts: sign: scaled = self.flat / largest -> scaled = -(self.flat / largest)",
+        "likelihoods.GaussianOptimal.fit_sigma: arithmetic: residual = x - vae.reconstruct(x, rng, labels) -> "
+        "residual = vae.reconstruct(x, rng, labels) - x",
+        "likelihoods.GaussianOptimal.fit_sigma: sign: residual = x - vae.reconstruct(x, rng, labels) -> "
+        "residual = -(x - vae.reconstruct(x, rng, labels))",
+        "likelihoods.ContinuousBernoulli.draw: sign: t = np.maximum(np.abs(output), 1e-12) -> "
+        "t = np.maximum(np.abs(-output), 1e-12)",
         "evaluate.log_likelihood: sign: 2 * log_sum + np.log(np.square(weights).sum(axis=1)) -> "
         "2 * log_sum + np.log(np.square(-weights).sum(axis=1))",
         "evaluate.exact_log_likelihood: sign: projected = r @ W.T -> projected = -(r @ W.T)",
@@ -55,7 +66,46 @@ _GROUPS = {
         "return output[:, :output.shape[1] // -2].copy()"],
     "The middle one of three numbers, whichever of them is called a bound.": [
         "levels.mean_within: argument: return np.clip(mean, 0.001, 1 - 0.001) -> "
-        "return np.clip(0.001, mean, 1 - 0.001)"],
+        "return np.clip(0.001, mean, 1 - 0.001)",
+        "levels.DiscretizedLogistic.draw: argument: (np.clip(np.rint(_STEPS * x), 0, _STEPS) / _STEPS).astype -> "
+        "(np.clip(0, np.rint(_STEPS * x), _STEPS) / _STEPS).astype",
+        "levels.BetaBinomial.draw: argument: np.maximum(logs - larger + np.clip(larger, -700, 700), -740) -> "
+        "np.maximum(logs - larger + np.clip(-700, larger, 700), -740)"],
+    "The sum of squares is right on both sides of this bound, and so at it.": [
+        "params.Block.norm_in_parts: comparison: if limits.tiny / limits.eps < squares < math.inf: -> "
+        "if limits.tiny / limits.eps <= squares < math.inf:"],
+    "Where the largest is 0, infinite or NaN, so is the sum of squares.": [
+        "params.Block.norm_in_parts: name: return (1.0, largest) -> return (1.0, squares)"],
+    "These bounds of a bisection are wide enough already.": [
+        "likelihoods.ContinuousBernoulli.bias_at: constant: -1000 -> -1001",
+        "likelihoods.ContinuousBernoulli.bias_at: constant: 1000 -> 1001",
+        "levels.DiscretizedLogistic.bias_at: constant: -1 -> -2",
+        "levels.DiscretizedLogistic.bias_at: constant: 2 -> 3"],
+    "After 60 halvings and more the last digit stands; on which side equality goes does not matter.": [
+        "levels.solve: constant: for _ in range(70): -> for _ in range(69):",
+        "levels.solve: constant: for _ in range(70): -> for _ in range(71):",
+        "levels.solve: comparison: below = increasing(middle) < target -> below = increasing(middle) <= target",
+        "levels.solve: name: return middle -> return upper"],
+    "So near 0 the distribution is uniform, to twelve digits, and x as likely as 1 - x.": [
+        "likelihoods.ContinuousBernoulli.draw: constant: t = np.maximum(np.abs(output), 1e-12) -> "
+        "t = np.maximum(np.abs(output), 2e-12)",
+        "likelihoods.ContinuousBernoulli.draw: constant: t = np.maximum(np.abs(output), 1e-12) -> "
+        "t = np.maximum(np.abs(output), 5e-13)",
+        "likelihoods.ContinuousBernoulli.draw: comparison: return np.where(output < 0, x, 1 - x).astype(output.dtype) "
+        "-> return np.where(output <= 0, x, 1 - x).astype(output.dtype)"],
+    "A logistic distribution about 0 is symmetric.": [
+        "levels.DiscretizedLogistic.draw: arithmetic: x = location + rng.logistic(size=location.shape) / _rate(r) -> "
+        "x = location - rng.logistic(size=location.shape) / _rate(r)"],
+    "The nll is thrown away: any x will do.": [
+        "likelihoods.ContinuousBernoulli.mean: sign: np.zeros_like(output) -> np.zeros_like(-output)",
+        "likelihoods.ContinuousBernoulli.mean: name: np.zeros_like(output) -> np.zeros_like(nll)"],
+    "In double precision in between; the result has the type of the output all the same.": [
+        "levels.DiscretizedLogistic.mean: function: ((np.arange(_STEPS)[:, None] + 0.5) / _STEPS).astype(output.dtype) "
+        "-> (np.arange(_STEPS)[:, None] + 0.5) / _STEPS",
+        "levels.DiscretizedLogistic.mean: argument: np.zeros(len(m), output.dtype) -> np.zeros(len(m))",
+        "levels.BetaBinomial.mean: argument: np.zeros(mean.shape[1], mean.dtype) -> np.zeros(mean.shape[1])"],
+    "NumPy takes any negative size in a reshape for the one that is left open.": [
+        "levels.Categorical._top_and_total: constant: 2 -> -2"],
     "The cosine is an even function.": [
         "optim.CosineLR.__call__: sign: 1 + math.cos(math.pi * min(1.0, step / self.total_steps)) -> "
         "1 + math.cos(-(math.pi * min(1.0, step / self.total_steps)))",
@@ -66,7 +116,9 @@ _GROUPS = {
         "evaluate.importance_bound: constant: (np.empty_like(log_w[:, 0]), np.empty_like(log_w)) -> "
         "(np.empty_like(log_w[:, -1]), np.empty_like(log_w))",
         "evaluate.kl_per_dimension: name: kl = np.empty_like(mu) -> kl = np.empty_like(logvar)",
-        "summary._Bounds.__call__: name: kl = np.empty_like(a.mu) -> kl = np.empty_like(a.logvar)"],
+        "summary._Bounds.__call__: name: kl = np.empty_like(a.mu) -> kl = np.empty_like(a.logvar)",
+        "levels.DiscretizedLogistic.mean: name: np.empty_like(location) -> np.empty_like(r)",
+        "levels.BetaBinomial.mean: name: mean = np.empty_like(log_alpha) -> mean = np.empty_like(log_beta)"],
     "The two moments are made at once, with the same shapes and the same type: there is never one without the other.": [
         "optim.Adam.prepare: condition: if self.m is None or self.v is None: -> "
         "if self.m is None and self.v is None:",
@@ -80,6 +132,8 @@ _GROUPS = {
     "At norm = max_norm the factor is 1 either way.": [
         "optim.Adam.step: comparison: largest * ratio > self.max_norm -> largest * ratio >= self.max_norm"],
     "How many rows pass at a time changes the rounding of a product at most.": [
+        "levels.module: constant: _ROWS = 8 -> _ROWS = 9",
+        "levels.module: constant: _ROWS = 8 -> _ROWS = 7",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 501",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 499",
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
@@ -127,6 +181,8 @@ _GROUPS = {
         "made.MADE.initialize: constant: zip((self.first, self.last), rng.spawn(2)) -> "
         "zip((self.first, self.last), rng.spawn(3))"],
     "A sum divides it, and takes the sign away.": [
+        "levels.Categorical._probabilities: sign: p = np.exp(scores - np.max(scores, axis=2, keepdims=True)) -> "
+        "p = -np.exp(scores - np.max(scores, axis=2, keepdims=True))",
         "priors.Mixture.sample: sign: np.exp(logits.real.astype(np.float64) - logits.real.max()) -> "
         "-np.exp(logits.real.astype(np.float64) - logits.real.max())",
         "kernels.reference.priors.mixture_backward: sign: pi = np.exp(logits - logits[np.argmax(logits.real)]) -> "
@@ -303,7 +359,16 @@ PATTERNS = {
         "train.Run.restore": r"name: needed = \(m\.flat\.shape, m\.flat\.dtype\.name\) -> .*v\.flat\..*"},
     "Arrays are found by name, what a model and what a run says of itself have no name in common, and of two things "
     "that are wrong at once another is named first.": {
-        "train.Run.restore": r"order: (for name in|checkpoint\.read\(path,|ours = \{|\{\*\*|\('objective').*"}}
+        "train.Run.restore": r"order: (for name in|checkpoint\.read\(path,|ours = \{|\{\*\*|\('objective').*"},
+    "The larger or the smaller of two numbers, in either order.": {
+        "masks.MaskedDense.initialize": "argument: .*mask.sum.axis=0.* -> .*",
+        "likelihoods.ContinuousBernoulli.draw": "argument: . = np.m(in|ax)imum.* -> .*",
+        "levels.Categorical.bias_at": "argument: uniform = np.minimum.* -> .*",
+        "levels.BetaBinomial.draw": "argument: np.maximum.* -> np.maximum.-740, .*"},
+    "Any bounds near the ends of double precision.": {
+        "levels.BetaBinomial.draw": "constant: .*(700|740).* -> .*(699|701|739|741).*"},
+    "How many rows pass at a time changes the rounding of a product at most.": {
+        "levels.Categorical._probabilities": ".*: blocks = 1 [+] len.x. // _ROWS -> .*"}}
 
 
 def reason(name: str) -> str:
