@@ -313,6 +313,31 @@ EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant i
 
 #: reason -> function -> what the names of its mutants must match, after the function
 PATTERNS = {
+    "All counters start alike, at any number; a place for each, however they are arranged.": {
+        "kernels.fused.team.Order.__init__": r".*np\.zeros\(\(threads, LINE\), np\.int64\) -> self\._counters = ("
+                                             r"-np\.zeros\(\(threads, LINE\), np\.int64\)|np\.ones.*|"
+                                             r"np\.zeros\(\(threads, LINE\)\)|np\.zeros\(\(LINE, threads\), .*)"},
+    "The one program of one thread may be there twice; it is the first and the last.": {
+        "kernels.fused.team.Order.__init__": r"(condition|name|constant): (threads == 1 -> (False|barrier == 1|"
+                                             r"phases == 1|threads == 0|threads == -1)|"
+                                             r"self\.programs\[0\] -> self\.programs\[-1\]|"
+                                             r"self\.programs\[0\] if threads == 1 else .* -> Program.*)"},
+    "Each program is given the scalars, in either order.": {
+        "kernels.fused.team.Order.set_scalars": r"order: .*"},
+    "A number and its negative are multiples of the same numbers.": {
+        "kernels.fused.team.Order.is_for_one": r".*self\._runs \+= 1 -> self\._runs (-= 1|\+= -1)"},
+    "How much work is worth a second thread changes speed alone, and nearly all kernels have arrays of one size.": {
+        "kernels.fused.team._is_worth_a_thread": r"constant: return arguments\[0\].* -> return arguments\[-?1\].*"},
+    "How often a thread looks before it naps changes speed alone; any post but 0 is one.": {
+        "kernels.fused.team.Team._run_together": r"(argument|constant): .*LOOKS, 1\): -> .*(1, LOOKS|LOOKS, 2|"
+                                                 r"LOOKS, -1)\):"},
+    "Minus 0 is 0, for whole numbers.": {
+        "kernels.fused.team.Team._hire": r"sign: self\.boxes = .* -> self\.boxes = -.*",
+        "kernels.fused.recording.Program.__init__": r"sign: self\.table = .* -> self\.table = -.*"},
+    "Of one name the first is the last; two kinds that are equal are one.": {
+        "data._load_npz": r"constant: with _member\(archive, names\[0\], .* -> .*names\[-1\], .*|"
+                          r"name: kind\[0\] -> test_kind\[0\]|"
+                          r"constant: return _load_one\(path, names\[0\], .* -> .*names\[-1\], .*"},
     "Two sets of spans meet or do not, whichever is named first.": {
         "cuts.phases": r"argument: _meet\(.*",
         "cuts._Phase.take": r"argument: _meet\(.*"},

@@ -5,6 +5,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -393,3 +394,11 @@ def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tm
     name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
     says = getattr(error, "strerror", None) or "there is no memory for it"
     refusal(data.load, tmp_path / source, name=name, says=says)
+
+
+@pytest.mark.parametrize("error, says", [
+    (OSError(36, "File name too long"), "cannot be read (File name too long)"), (OSError("gone"), "be read (gone)"),
+    (MemoryError("3 TiB"), "there is no memory for it (3 TiB); fewer images")])
+def test_a_path_that_cannot_be_looked_at(error, says, monkeypatch):
+    monkeypatch.setattr(Path, "is_dir", mock.Mock(side_effect=error))
+    refusal(data.load, "some.npy", name="some.npy", says=says)

@@ -88,7 +88,6 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self.boxes = np.zeros((threads - 1, MAILBOX), np.int64)
         self._process = 0      # in which the workers live: a fork has none
         self._alone = 0      # the process in which none could be started
         self._under_way: Order | None = None
