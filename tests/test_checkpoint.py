@@ -424,12 +424,15 @@ def test_a_state_that_is_not_finite_is_refused(run, tmp_path, name):
     assert np.array_equal(vae.parameters.flat, small(seed=3).parameters.flat) and not optimizer.m.flat.any()
 
 
-def test_a_run_that_does_not_say_where_it_began_began_with_epoch_0(run, tmp_path):
+@pytest.mark.parametrize("first", [None, 1])
+def test_where_a_run_began_is_kept(first, run, tmp_path):
+    """With epoch 0 where an older checkpoint does not say it."""
     arrays, manifest = checkpoint.read(run)
     del manifest["training"]["first_epoch"]
+    manifest["training"].update({} if first is None else {"first_epoch": first, "history": []})
     checkpoint.write(tmp_path / "c.npz", arrays, manifest)
     fit(small(), X, X_TEST, 2, 4, resume=tmp_path / "c.npz", callbacks=[Checkpoint(tmp_path / "d.npz")])
-    assert checkpoint.read(tmp_path / "d.npz")[1]["training"]["first_epoch"] == 0
+    assert checkpoint.read(tmp_path / "d.npz")[1]["training"]["first_epoch"] == (first or 0)
 
 
 def test_resume_to_fewer_epochs_is_refused(tmp_path):

@@ -63,9 +63,8 @@ def test_k_epochs_and_m_more_are_k_plus_m(name, tmp_path):
         leg.vae, leg.optimizer = copy.deepcopy((leg.vae, leg.optimizer)) if last == 1 else (leg.vae, leg.optimizer)
         leg.call["optimizer"] = leg.optimizer
     assert leg.bits() == straight.bits() and history == straight.history and leg.optimizer.t == straight.optimizer.t
-    resumed = Leg(name).fit(4, resume=tmp_path / "3.npz", callbacks=[Checkpoint(tmp_path / "4.npz")])
+    resumed = Leg(name).fit(4, resume=tmp_path / "3.npz")
     assert resumed.bits() == straight.bits() and resumed.history == straight.history[1:]      # what that call had
-    assert checkpoint.read(tmp_path / "4.npz")[1]["training"]["first_epoch"] == 1
 
 
 def test_going_on_is_not_beginning_anew():
