@@ -313,6 +313,24 @@ EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant i
 
 #: reason -> function -> what the names of its mutants must match, after the function
 PATTERNS = {
+    "How many orders are kept, and for how long, changes speed and memory alone.": {
+        "lanes.Whole._run": r"condition: if key not in self\._orders: -> if True:|"
+                            r"(condition|comparison|constant): if len\(self\._orders\) >= 16: -> .*"},
+    "There are as many uniform numbers.": {
+        "lanes.Whole.box_muller": r"name: pieces\(eps\.size, .* -> pieces\(uniform\.size, .*"},
+    "The number of no process that could run the tests, whichever.": {
+        "kernels.fused.team.Team.__init__": r"constant: self\._(process|alone) = 0 -> self\._(process|alone) = -?1"},
+    "Where no order is under way there is nothing to clear up.": {
+        "kernels.fused.team.Team.run": r"condition: self\._under_way is not None and (self\._process == os\.getpid\(\))"
+                                       r" -> \1"},
+    "The two halves of a key, in either order.": {
+        "lanes.Lanes.forward": r"order: key = .*",
+        "lanes.Lanes.backward": r"order: key = .*"},
+    "Which of two arrays is named first does not matter to whether they share memory.": {
+        "lanes.Lanes.order_backward": r"argument: np\.may_share_memory\((\w+), ([\w.]+)\) -> "
+                                      r"np\.may_share_memory\(\2, \1\)"},
+    "Any negative length means: all that is left.": {
+        "lanes.Lanes.order_backward": r"constant: .*reshape\(-1\)\) -> .*reshape\(-2\)\)"},
     "All counters start alike, at any number; a place for each, however they are arranged.": {
         "kernels.fused.team.Order.__init__": r".*np\.zeros\(\(threads, LINE\), np\.int64\) -> self\._counters = ("
                                              r"-np\.zeros\(\(threads, LINE\), np\.int64\)|np\.ones.*|"

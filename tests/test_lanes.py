@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, Gaussian, StepLR, fit
+from npvae.kernels import reference
 from npvae.kernels.fused import trial
 from npvae.lanes import Direct, Lanes
 from npvae.layers import ACTIVATIONS
@@ -136,6 +137,23 @@ def test_nothing_stale_is_replayed(tmp_path):
     loaded = VAE.load(tmp_path / "vae.npz")
     loaded.threads = 2
     assert bits(loaded, *first[30]) == bits(ours, *first[30])
+
+
+def test_kernels_for_a_whole_batch_are_the_kernels():
+    """With the scalars of each call, which are no part of what is recorded; also of more rows than there are images."""
+    vae, rng, x = model(2), np.random.default_rng(0), np.full((9, 7), np.nan)
+    rows, index = rng.integers(0, 256, (3, 7), dtype=np.uint8), rng.integers(0, 3, 9)
+    calls = {"adam_update": (*rng.random((4, vae.parameters.flat.size)), 0.01, 0.9, 0.99, 0.1, 0.5, 3.0),
+             "gather_rows": (x, rows, index, 1 / 255), "box_muller": (np.zeros(202), rng.random(202, np.float32)),
+             "gather_binarized": (x, rows, index, rng.random((9, 7), np.float32), 1 / 255)}
+    for name, arguments in calls.items():
+        tolerance = 1e-5 if name == "box_muller" else 1e-12      # which is all in float32
+        for factor in (1.0, 0.5):
+            ours = [value * factor if isinstance(value, float) else value for value in arguments]
+            exact = [value.copy() if isinstance(value, np.ndarray) else value for value in ours]
+            getattr(reference, name)(*exact)
+            getattr(vae.engine.kernels, name)(*ours)
+            assert all(np.allclose(*pair, rtol=tolerance, atol=tolerance) for pair in zip(ours, exact)), name
 
 
 @pytest.mark.parametrize("inputs, layer, tensors", [

@@ -118,6 +118,14 @@ def test_the_mean_time_of_a_way(seconds, mean, monkeypatch):
     assert team.Order([[[product()]]], 1).is_for_one()
 
 
+def test_a_run_is_timed_from_its_beginning_to_its_end(monkeypatch):
+    took, order = [], team.Order([[[product()]]], 1)
+    monkeypatch.setattr(order, "took", lambda *arguments: took.append(arguments))
+    monkeypatch.setattr(time, "perf_counter", iter([5.0, 7.5]).__next__)
+    team.Team(2).run(order)
+    assert took == [(2.5, True)] and order.programs[0].calls[0][1][0] == 1
+
+
 @TEAMS
 def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
     """By all threads or by one, as the times of late say; the results are right in either."""
