@@ -108,10 +108,10 @@ class DiagonalGaussian:
     def posterior_sample(self, mu: Array, logvar: Array, rng: np.random.Generator, vae: Any, x: Array,
                          labels: Array | None) -> Array:
         """z ~ q(z|x), one for each row of mu and logvar (B, Z), the encodings of x (B, D)."""
-        return mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape)
+        return self.centre(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), vae, x, labels)
 
     def centre(self, mu: Array, vae: Any, x: Array, labels: Array | None) -> Array:
-        """z without noise (B, Z), for the images x (B, D) that mu (B, Z) is the encoding of."""
+        """z without noise (B, Z), for images x (B, D) of which mu (B, Z) is the encoding, or any z0 in its place."""
         return mu
 
 
@@ -141,7 +141,7 @@ class Composed(DiagonalGaussian):
         B, K, Z = a.eps.shape
         for one, mark in ((a, ""), (d, "d")):
             one.log_q, one.log_det, one.log_p = (take(f"{mark}log {name}", B, K) for name in ("q", "det", "p"))
-        a.log_q_z, a.log_det[...] = take("log q(z|x)", B, K), 0
+        a.log_q_z = take("log q(z|x)", B, K)
         d.z_p, d.z_q = take("dz by prior", B, K, Z), take("dz by log q", B, K, Z)
         self.flow.add_buffers(a, d, take)
         self.prior.add_buffers(a, d, take)
@@ -191,11 +191,6 @@ class Composed(DiagonalGaussian):
 
     def prior_sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         return self.prior.sample(n, rng, vae)
-
-    def posterior_sample(self, mu: Array, logvar: Array, rng: np.random.Generator, vae: Any, x: Array,
-                         labels: Array | None) -> Array:
-        z0 = super().posterior_sample(mu, logvar, rng, vae, x, labels)
-        return self.flow.transform(z0, vae, x, labels)
 
     def centre(self, mu: Array, vae: Any, x: Array, labels: Array | None) -> Array:
         return self.flow.transform(mu, vae, x, labels)

@@ -93,7 +93,7 @@ class Mixture:
     def sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:
         """z (n, Z): a component by its weight, then a draw from it."""
         mean, logvar, logits = (vae.parameters[name] for name in (self.mean, self.logvar, self.logits))
-        pi = np.exp(logits.real.astype(np.float64) - logits.real.max())
+        pi = np.exp(logits.real - logits.real.max())
         return _draw(mean, logvar, rng.choice(self.components, n, p=pi / pi.sum()), rng)
 
 
@@ -127,9 +127,7 @@ class Vamp:
         a.prior_inverse, a.prior_peak = take("prior inverse", C, Z), take("prior peak", C)
         a.prior_logits, d.prior_logits = take("prior logits", C), take("dprior logits", C)
         a.prior_bias, d.prior_bias = take("prior bias", D), take("dprior bias", D)
-        d.u = take("du", C, D)
-        if len(a.encoder) == 1:      # no hidden layer: both heads read u itself
-            d.u_mu, d.u_logvar = take("du by mu", C, D), take("du by logvar", C, D)
+        d.u, d.u_mu, d.u_logvar = take("du", C, D), take("du by mu", C, D), take("du by logvar", C, D)
 
     def before(self, kernels: ModuleType, a: Any, params: Block) -> None:
         kernels.sigmoid_forward(a.encoder[0][len(a.x):], params[self.v], a.prior_bias)
@@ -142,9 +140,9 @@ class Vamp:
         with the Jacobians of the encoder's heads at u, which nobody has to make.
         """
         below = slice(len(a.x), None)
-        if len(a.encoder) > 1:
+        if a.encoder_pre:
             kernels.matmul(d.u, d.encoder_pre[0][below], params["encoder.0.W"].T)
-        else:
+        else:      # no hidden layer: both heads read u itself
             kernels.matmul(d.u_mu, d.mu_pre[below], params["mu.W"].T)
             kernels.matmul(d.u_logvar, d.logvar_pre[below], params["logvar.W"].T)
             kernels.add(d.u, d.u_mu, d.u_logvar)
@@ -170,7 +168,7 @@ class Vamp:
     def pseudo_inputs(self, vae: Any) -> tuple[Array, Array, Array]:
         """u (C, D), and mu and logvar (C, Z) of q(z|u)."""
         a, _ = vae.passes(1, 1)
-        vae._encode(np.zeros((1, vae.input_dim)), np.zeros(1, np.int64), a)      # an image goes along, unused
+        vae._encode(a.x, a.labels, a)      # whatever image is there goes along, unused
         return a.encoder[0][1:].copy(), a.mu[1:].copy(), a.logvar[1:].copy()
 
     def sample(self, n: int, rng: np.random.Generator, vae: Any) -> Array:

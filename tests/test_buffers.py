@@ -1,10 +1,12 @@
 """The arrays of a training step: each has its shape and its type, and no two of them share memory but on purpose."""
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from npvae import VAE
+from npvae.buffers import buffers
 
 B, K, D, Z, (E1, E2), (D1, D2, D3) = 13, 11, 7, 3, (6, 5), (4, 8, 9)
 CONFIGS = {"plain": {}, "classes": {"classes": 2}, "two layers": {"prior": "hierarchical:10,1"}, "vamp": {
@@ -73,3 +75,17 @@ def test_a_step_without_hidden_layers_has_no_arrays_for_them():
     a, d = VAE(D, (), Z, kernels="numpy", decoder="made:4").passes(B, K)
     assert d.h_mu is d.h_logvar is d.h is None and a.by_x.shape == d.by_x.shape == (B, 4)
     assert [len(one) for one in (a.encoder, a.decoder, a.encoder_pre, a.decoder_pre, d.encoder)] == [1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("parts", [
+    {}, {"classes": 2}, {"prior": "mixture:4"}, {"prior": "vamp:15"}, {"prior": "hierarchical:12,10,1"},
+    {"posterior": "planar:2"}, {"posterior": "iaf:2:14"}, {"decoder": "made:12+direct"}], ids=str)
+def test_no_two_arrays_go_by_one_name(parts):
+    """They would be the same memory; but a product of matrices and its gradient are."""
+    asked = Counter()
+
+    def take(name, *shape):
+        asked[name] += 1
+        return np.zeros(shape)
+    buffers(VAE(D, (E1, E2), Z, kernels="numpy", **parts), B, K, take)
+    assert not [name for name, times in asked.items() if times > 1 + name.endswith("pre")]

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import ELBO, IWAE, VAE, Adam, Bernoulli, Checkpoint, FreeBits, Gaussian, StepLR, fit
+from npvae.flows import NoFlow
 from npvae.kernels import reference
 from npvae.kernels.fused import trial
 from npvae.lanes import Direct, Lanes
+from npvae.latents import Composed
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import find
 from npvae.made import MADE
+from npvae.priors import StandardNormal
 from strategies import LIKELIHOODS, seeds, sizes
 from test_gradients import OBJECTIVES, STEP, batch, near_a_kink
 from workers import small_work_is_shared  # noqa: F401 (a fixture)
@@ -354,6 +357,22 @@ def test_only_what_says_so_itself_is_recorded(likelihood, engine):
     for seed in (1, 2):
         call = *batch(ours, 20, 2, seed), IWAE()
         assert_equal(result(ours, *call), result(exact, *call), 1e-12)
+
+
+class Turned(StandardNormal):
+    """Any prior of one's own."""
+
+
+class Still(NoFlow):
+    """Any flow of one's own."""
+
+
+@pytest.mark.parametrize("flow, prior, engine", [(NoFlow, StandardNormal, Lanes), (Still, StandardNormal, Direct),
+                                                 (NoFlow, Turned, Direct)])
+def test_what_a_latent_variable_is_made_of_has_to_say_so_too(flow, prior, engine):
+    vae = model(2)
+    vae.latent = Composed(flow(), prior())
+    assert type(vae.engine) is engine
 
 
 @pytest.mark.parametrize("kernels, dtype, works", [

@@ -12,7 +12,9 @@ from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, plotting, priors
 from npvae.figures import tile_figure
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.kernels import reference
+from npvae.params import Block
 from npvae.plotting import manifold, manifold_grid, traversals
+from npvae.priors import Vamp
 from strategies import seeds, sizes
 from test_gradients import STEP, batch, check, loss_in
 from test_identities import close_to
@@ -194,6 +196,27 @@ def test_where_priors_start():
     assert v.mean() == pytest.approx(-3, abs=0.03) and v.std() == pytest.approx(1, rel=0.03)
     u = 1 / (1 + np.exp(-v))
     assert np.median(u) == pytest.approx(0.047, abs=0.002) and np.mean(u > 0.27) < 0.05
+
+
+@pytest.mark.parametrize("parts", [
+    {"prior": "mixture:4"}, {"prior": "vamp:5"}, {"prior": "hierarchical:4,2"}, {"posterior": "planar:2"},
+    {"posterior": "iaf:2"}, {"decoder": "made:9+direct"}, {"likelihood": "gaussian-learned"}], ids=str)
+def test_every_parameter_is_given_its_start(parts):
+    """By the part of the model that it belongs to, whatever was there."""
+    vae = VAE(7, (6,), 3, kernels="numpy", **parts)
+    for part in (vae.latent, vae.output, vae.likelihood):
+        params = Block(part.shapes, "float64")
+        params.flat[...] = 777
+        part.initialize(params, *([] if part is vae.likelihood else [np.random.default_rng(0)]))
+        assert not (params.flat == 777).any()
+
+
+def test_images_that_no_pseudo_input_is_like():
+    prior = Vamp(5, 2)
+    prior.check_training("x_train", np.array([[0, 4]]), 0.25)
+    for x, found in (([[-2, 4]], "-0.5 to 1:"), ([[0, 5]], "0 to 1.25:")):
+        with pytest.raises(ValueError, match=rf"x_train must lie in \[0, 1\] for prior vamp:5, .*values from {found}"):
+            prior.check_training("x_train", np.array(x), 0.25)
 
 
 # --- pictures ---

@@ -293,6 +293,14 @@ def test_a_draw_is_the_mean_of_a_component_plus_sigma_times_noise():
         logits[...] += offset
         assert np.allclose(vae.latent.prior.sample(n, np.random.default_rng(8), vae), expected, rtol=1e-9)
         logits[...] -= offset
+    logits[...] = [-1e4, 0, 1e4, 0]      # nor would the differences of these
+    assert vae.latent.prior.sample(n, np.random.default_rng(8), vae).std() == pytest.approx(3, rel=0.25)
+
+
+def test_a_standard_normal_prior_beside_a_flow_draws_as_without_one():
+    drawn = [VAE(7, (6,), 3, kernels="numpy", posterior=posterior).latent.prior_sample(
+        9, np.random.default_rng(0), VAE(7, (6,), 3, kernels="numpy")) for posterior in ("gaussian", "planar:2")]
+    assert np.array_equal(*drawn) and np.array_equal(drawn[0], np.random.default_rng(0).standard_normal((9, 3)))
 
 
 def test_what_is_said_of_pseudo_inputs_stays_when_others_are_encoded():
