@@ -313,6 +313,9 @@ EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant i
 
 #: reason -> function -> what the names of its mutants must match, after the function
 PATTERNS = {
+    "A place that is not written holds any finite number, and whether all are finite is all that is asked.": {
+        "lanes.Lanes.order_backward": r"(function|sign): .*np\.zeros\(\(self\.number, .* -> "
+                                      r".*(np\.ones|-np\.zeros).*"},
     "How many orders are kept, and for how long, changes speed and memory alone.": {
         "lanes.Whole._run": r"condition: if key not in self\._orders: -> if True:|"
                             r"(condition|comparison|constant): if len\(self\._orders\) >= 16: -> .*"},

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npvae import VAE, lanes
+from npvae.kernels import fused, reference
 from npvae.kernels.fused import child, compile as compiling, recording, trial
 from private_names import PLACES
 
@@ -154,3 +156,19 @@ def test_whatever_is_called_first_of_a_numba_that_compiles_nothing(tmp_path):
                          env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert (run.returncode, run.stdout) == (0, "works\n"), run.stderr
     assert run.stderr.count("RuntimeWarning") == 1
+
+
+@pytest.mark.parametrize("replays, calls, way", [
+    (True, True, lanes.Lanes), (False, True, lanes.Direct), (False, False, lanes.Direct)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_best_way_that_works_is_taken(replays, calls, way, threads, monkeypatch):
+    """Replayed, called one by one, or NumPy's kernels; those are not asked about."""
+    asked = []
+    monkeypatch.setattr(compiling, "is_cold", lambda: False)
+    monkeypatch.setattr(trial, "can_replay", lambda *arguments: asked.append(arguments) or replays)
+    monkeypatch.setattr(trial, "can_call", lambda *arguments: asked.append(arguments) or calls)
+    vae, other = (VAE(6, (), 2, dtype="float64", kernels=kernels) for kernels in ("numba", "numpy"))
+    asked.clear()
+    assert type(lanes.engine(vae, threads)) is way and type(lanes.engine(other, threads)) is lanes.Direct
+    assert asked == [(vae.dtype, threads > 1), *[(vae.dtype,)] * (not replays)]
+    assert vae.kernels is (fused if replays or calls else reference)
