@@ -6,6 +6,7 @@ import math
 import re
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -352,6 +353,15 @@ def test_callbacks_are_called_in_order():
     occasions = [("on_start", 0), ("on_step", 1), ("on_step", 2), ("on_epoch", 2), ("on_step", 3), ("on_step", 4),
                  ("on_epoch", 4), ("on_end", 4)]
     assert log == [(name, event, step) for event, step in occasions for name in "ab"]
+
+
+def test_training_in_another_thread_is_the_same():
+    """Though only the main thread can look out for Ctrl-C."""
+    here, there = small(), small()
+    fit(here, X, X_TEST, 1, 4)
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(fit, there, X, X_TEST, 1, 4).result()) == 1
+    assert np.array_equal(here.parameters.flat, there.parameters.flat)
 
 
 def test_an_interrupt_between_epochs_ends_the_epoch():
