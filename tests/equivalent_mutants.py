@@ -183,12 +183,8 @@ _GROUPS = {
     "A sum divides it, and takes the sign away.": [
         "levels.Categorical._probabilities: sign: p = np.exp(scores - np.max(scores, axis=2, keepdims=True)) -> "
         "p = -np.exp(scores - np.max(scores, axis=2, keepdims=True))",
-        "priors.Mixture.sample: sign: np.exp(logits.real.astype(np.float64) - logits.real.max()) -> "
-        "-np.exp(logits.real.astype(np.float64) - logits.real.max())",
         "kernels.reference.priors.mixture_backward: sign: pi = np.exp(logits - logits[np.argmax(logits.real)]) -> "
         "pi = -np.exp(logits - logits[np.argmax(logits.real)])"],
-    "A model with a VampPrior has no classes, and does not look at labels.": [
-        "priors.Vamp.pseudo_inputs: argument: np.zeros(1, np.int64) -> np.zeros(1)"],
     "The gradient has the shape of the values.": [
         "second_layer.SecondLayer.add_buffers: name: take(f'ddecoder2 by {head}', *d.decoder2[-1].shape) -> "
         "take(f'ddecoder2 by {head}', *a.decoder2[-1].shape)"],
