@@ -49,6 +49,12 @@ def jacobian(move, z0):
     return np.stack([move(z0 + 1j * STEP * unit).imag / STEP for unit in np.eye(len(z0))], axis=1)
 
 
+def test_without_a_flow_z_is_z0():
+    """In the same memory, in both directions."""
+    a, d = VAE(7, (6,), 3, kernels="numpy", prior="mixture:2").passes(4, 3)
+    assert a.z0 is a.z and d.z0 is d.z and not a.log_det.any()
+
+
 # --- the Jacobian and its determinant ---
 
 @POSTERIORS

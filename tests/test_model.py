@@ -65,6 +65,15 @@ def test_names_order_and_shapes():
     assert mirrored["output.W"].shape == (H, D)
 
 
+def test_names_of_richer_parts_in_their_order():
+    """In which they lie in a file: another one could not be read by who has it from an earlier day."""
+    vae = model(hidden=(H,), posterior="iaf:2", prior="hierarchical:4,2", decoder="made:9")
+    layers = ["encoder.0", "mu", "logvar", "decoder.0", "made", "output", "flow", "flow.0.hidden", "flow.0.gate",
+              "flow.1.hidden", "flow.1.gate", "encoder2.0", "mu2", "logvar2", "decoder2.0", "prior_mu", "prior_logvar"]
+    assert list(vae.parameters) == [f"{name}.{part}" for name in layers for part in "Wb"]
+    assert list(model(prior="mixture:4").parameters)[-3:] == ["prior.mean", "prior.logvar", "prior.logits"]
+
+
 def test_likelihoods_shape_the_output():
     assert model(likelihood="gaussian-pixel").parameters["output.W"].shape == (H, 2 * D)
     learned = model(likelihood="gaussian-learned:0.5").parameters
