@@ -65,7 +65,9 @@ def test_random_degrees_are_uniform_and_from_the_generator():
 
 def test_masks_written_out():
     order, units = input_degrees(3), hidden_degrees(4, 3)
-    assert units.tolist() == [1, 1, 2, 2] and hidden_degrees(4, 1).tolist() == [1, 1, 1, 1]
+    assert units.tolist() == [1, 1, 2, 2]
+    for rng in (None, np.random.default_rng(0)):
+        assert hidden_degrees(4, 1, rng).tolist() == [1, 1, 1, 1]
     assert mask(order, units).tolist() == [[1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
     assert mask(units, order, strict=True).tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]]
     assert mask(units, units).tolist() == [[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]
