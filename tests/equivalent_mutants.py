@@ -165,11 +165,6 @@ _GROUPS = {
     "The array is only looked at as rows, (B K, H).": [
         "flows.InverseAutoregressive.add_buffers: argument: one.units = take(f'{mark}flow hidden', T, B, K, H) -> "
         "one.units = take(f'{mark}flow hidden', T, K, B, H)"],
-    "One buffer is read for the last time before the other is written, so that they may be one.": [
-        "flows.InverseAutoregressive.add_buffers: argument: a.units_told = take('flow hidden pre and told', B, K, H) "
-        "-> a.units_told = take('dflow z by gate', B, K, H)",
-        "made.MADE.add_buffers: argument: (take('made by h', BK, H), take('output by h', BK, D)) -> "
-        "(take('made by h', BK, H), take('dh by made', BK, D))"],
     "A slice may end behind the last column.": [
         "masks.Staircase.__init__: index: ...=0).sum(), n_out)) -> ...=0).sum(), n_out + 1))"],
     "Minus 0 is 0, for whole numbers.": [
