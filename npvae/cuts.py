@@ -159,7 +159,7 @@ def _by_rows(roles: str, arguments: Sequence[Array], number: int, batch: int,
 
     def own(role: str, value: Array, part: slice, first: bool) -> Array:
         if role in "Rr":
-            each = len(value) // size
+            each = len(value) // size if size else 1
             return value[part.start * each:part.stop * each]
         return value if role == "s" or role == "E" and first else np.empty_like(value)
 

@@ -267,9 +267,14 @@ def test_gradients_of_random_architectures(kernels, size, draws, seed, activatio
                     decoder=f"made:{size['H']}{'+direct' * direct}")
 
 
-def test_one_pixel_has_none_before_it():
-    """The masked weights are all there is no use for; what z says, stays."""
-    check_gradients(ELBO(), 2, 3, 4, ["made.W", "made.b"], D=1, decoder="made:3+direct")
+@KERNELS
+@pytest.mark.parametrize("D, H, unused", [(1, 3, ["made.W", "made.b"]), (5, 1, ["made.W"])])
+def test_matrices_of_no_rows(kernels, D, H, unused):
+    """One pixel has none before it; and one unit leaves one half of a staircase without any."""
+    check_gradients(ELBO(), 2, 3, 4, unused, kernels, 1e-10, D=D, decoder=f"made:{H}+direct")
+
+
+def test_one_pixel_is_drawn():
     assert model(1, "made:3").sample(5, np.random.default_rng(0), mean=False).shape == (5, 1)
 
 
