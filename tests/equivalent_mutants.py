@@ -11,6 +11,8 @@ _GROUPS = {
         "1), dout) -> "
         "dpre[...] = np.where(out.real <= 0, dout * (out + 1), dout)"],
     "The residual is only squared.": [
+        "second_layer.SecondLayer.forward: argument: ...rd(a.log_p_z, a.z_rows, a.prior_mu, a.prior_logvar... -> "
+        "...rd(a.log_p_z, a.prior_mu, a.z_rows, a.prior_logvar...",
         "kernels.reference.likelihoods.gaussian_nll_forward: arithmetic: r = (x[:, None, :] - mean) * "
         "np.exp(-0.5 * logvar) -> "
         "r = (mean - x[:, None, :]) * np.exp(-0.5 * logvar)",
@@ -32,6 +34,9 @@ _GROUPS = {
         "axis=-1) -> "
         "np.sum(0.5 * ((mean[c] - z) * inverse[c]) ** 2, axis=-1)"],
     "One row, one column or one entry: the first is the last.": [
+        "second_layer.SecondLayer.forward: constant: a.log_ratio2[:, 0] -> a.log_ratio2[:, -1]",
+        "second_layer.SecondLayer.backward: constant: kernels.negate(d.log_ratio2[:, 0], d.log_p_rows) -> "
+        "kernels.negate(d.log_ratio2[:, -1], d.log_p_rows)",
         "buffers.buffers: constant: vae.output.shapes[vae.output.b][0] -> vae.output.shapes[vae.output.b][-1]",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.kl.sum(axis=1) -> -a.nll[:, -1] - a.kl.sum(axis=1)",
         "evaluate.elbo: constant: -a.nll[:, 0] - a.log_ratio[:, 0] -> -a.nll[:, -1] - a.log_ratio[:, 0]",
@@ -104,6 +109,16 @@ _GROUPS = {
         "-> (np.arange(_STEPS)[:, None] + 0.5) / _STEPS",
         "levels.DiscretizedLogistic.mean: argument: np.zeros(len(m), output.dtype) -> np.zeros(len(m))",
         "levels.BetaBinomial.mean: argument: np.zeros(mean.shape[1], mean.dtype) -> np.zeros(mean.shape[1])"],
+    "Whether all of several parts say so does not depend on their order.": [
+        "latents.Composed.__init__: order: self.parts = (flow, prior) -> self.parts = (prior, flow)"],
+    "The gradient of these logits, which stay 0, is thrown away.": [
+        "priors.Vamp.backward: name: a.prior_logits -> d.prior_logits"],
+    "Nothing is drawn in this pass.": [
+        "priors.Vamp.pseudo_inputs: constant: a, _ = vae.passes(1, 1) -> a, _ = vae.passes(1, 2)",
+        "priors.Vamp.pseudo_inputs: constant: a, _ = vae.passes(1, 1) -> a, _ = vae.passes(1, 0)"],
+    "The one size that is left open can only be 1.": [
+        "second_layer.SecondLayer.add_buffers: constant: (take('log p(z|z2)', R), a.eps_prior.reshape(R, 1, Y)) -> "
+        "(take('log p(z|z2)', R), a.eps_prior.reshape(R, -1, Y))"],
     "NumPy takes any negative size in a reshape for the one that is left open.": [
         "levels.Categorical._top_and_total: constant: 2 -> -2"],
     "The cosine is an even function.": [
@@ -142,8 +157,15 @@ _GROUPS = {
         "flows.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
     "Values and gradients share the buffers of matrix products: the same array by two names.": [
         "outputs.DenseOutput.backward: name: d.rows_pre -> a.rows_pre",
+        "priors.Vamp.after: name: if a.encoder_pre: -> if d.encoder_pre:",
+        "priors.Vamp.after: name: d.encoder_pre[0][below] -> a.encoder_pre[0][below]",
+        "priors.Vamp.after: name: kernels.matmul(d.u_mu, d.mu_pre[below], params['mu.W'].T) -> "
+        "kernels.matmul(d.u_mu, a.mu_pre[below], params['mu.W'].T)",
+        "priors.Vamp.after: name: d.logvar_pre[below] -> a.logvar_pre[below]",
         "made.MADE.backward: name: d.rows_pre.reshape(a.output.shape) -> a.rows_pre.reshape(a.output.shape)",
         "second_layer.SecondLayer.backward: name: d.mu2_pre -> a.mu2_pre",
+        "second_layer.SecondLayer.backward: name: d.prior_mu_pre -> a.prior_mu_pre",
+        "second_layer.SecondLayer.backward: name: d.prior_logvar_pre -> a.prior_logvar_pre",
         "model.VAE.backward: name: d.decoder_pre -> a.decoder_pre",
         "model.VAE.backward: name: d.logvar_pre -> a.logvar_pre",
         "model.VAE.backward: name: d.mu_pre -> a.mu_pre",
@@ -151,17 +173,11 @@ _GROUPS = {
     "What a matrix product leaves here is used in the next line and not again.": [
         "model.VAE._encode: name: a.mu_pre -> a.logvar_pre",
         "model.VAE._encode: name: a.logvar_pre -> a.mu_pre"],
-    "Buffers of values and of gradients are taken in either order: neither knows of the other.": [
-        "flows._Steps.add_buffers: order: for one, mark in ((a, ''), (d, 'd')): -> "
-        "for one, mark in ((d, 'd'), (a, '')):",
-        "flows.Planar.add_buffers: order: for one, mark in ((a, ''), (d, 'd')): -> "
-        "for one, mark in ((d, 'd'), (a, '')):"],
     "The identity's backward pass does not look at the output.": [
+        "second_layer.SecondLayer.backward: name: a.prior_logvar -> d.prior_logvar #2",
+        "second_layer.SecondLayer.backward: name: a.prior_mu -> d.prior_mu #2",
         "flows._Steps.backward: name: a.told_rows -> d.told_rows",
         "flows.InverseAutoregressive.step_back: name: _rows(a.net[t]) -> _rows(d.net[t])"],
-    "z has the shape of eps.": [
-        "flows.InverseAutoregressive.add_buffers: name: (B, K, Z), T, H = (a.eps.shape, self.steps, self.width) -> "
-        "(B, K, Z), T, H = (a.z.shape, self.steps, self.width)"],
     "The array is only looked at as rows, (B K, H).": [
         "flows.InverseAutoregressive.add_buffers: argument: one.units = take(f'{mark}flow hidden', T, B, K, H) -> "
         "one.units = take(f'{mark}flow hidden', T, K, B, H)"],
@@ -176,16 +192,12 @@ _GROUPS = {
         "made.MADE.initialize: constant: zip((self.first, self.last), rng.spawn(2)) -> "
         "zip((self.first, self.last), rng.spawn(3))"],
     "A sum divides it, and takes the sign away.": [
+        "priors.Mixture.sample: sign: pi = np.exp(logits.real - logits.real.max()) -> "
+        "pi = -np.exp(logits.real - logits.real.max())",
         "levels.Categorical._probabilities: sign: p = np.exp(scores - np.max(scores, axis=2, keepdims=True)) -> "
         "p = -np.exp(scores - np.max(scores, axis=2, keepdims=True))",
         "kernels.reference.priors.mixture_backward: sign: pi = np.exp(logits - logits[np.argmax(logits.real)]) -> "
         "pi = -np.exp(logits - logits[np.argmax(logits.real)])"],
-    "The gradient has the shape of the values.": [
-        "second_layer.SecondLayer.add_buffers: name: take(f'ddecoder2 by {head}', *d.decoder2[-1].shape) -> "
-        "take(f'ddecoder2 by {head}', *a.decoder2[-1].shape)"],
-    "Two buffers of one shape, each of which stays 0 or is written before it is read, by each other's name.": [
-        "priors.Vamp.add_buffers: order: (take('prior bias', D), take('dprior bias', D)) -> "
-        "(take('dprior bias', D), take('prior bias', D))"],
     "Of the names that are allowed, total is the last in the alphabet.": [
         "objectives.ELBO.__init__: comparison: choice('gradient', gradient, ('total', 'stl')) != 'total' -> "
         "choice('gradient', gradient, ('total', 'stl')) < 'total'"],
@@ -302,8 +314,26 @@ _GROUPS = {
         "-174611 / 802857662698291199999"]}
 EQUIVALENT = {mutant: reason for reason, mutants in _GROUPS.items() for mutant in mutants}
 
+_EITHER_ORDER = r"order: for one, mark in \(\(a, ''\), \(d, 'd'\)\): -> .*\(\(d, 'd'\), \(a, ''\)\):"
+_IMAGES = r"name: images = slice\(len\(a\.eps\)\) -> images = slice\(len\(a\.z\)\)"
+_OF_EPS = r"name: (.*[(= ])a\.eps\.shape(.*) -> (.*[(= ])a\.z\.shape(.*)"
+_OF_Z = r"name: (.*[(= ])a\.z\.shape(.*) -> (.*[(= ])d\.z\.shape(.*)"
 #: reason -> function -> what the names of its mutants must match, after the function
 PATTERNS = {
+    "Buffers of values and of gradients are taken in either order: neither knows of the other.": dict.fromkeys((
+        "latents.Composed.add_buffers", "second_layer.SecondLayer.add_buffers", "flows._Steps.add_buffers",
+        "flows.Planar.add_buffers", "flows.InverseAutoregressive.add_buffers", "made.MADE.add_buffers"), _EITHER_ORDER),
+    "z has the shape of eps, and a gradient that of its value.": {
+        "latents.Composed.forward": _IMAGES, "latents.Composed.backward": _IMAGES,
+        "latents.DiagonalGaussian._path_backward": _IMAGES, "latents.Composed.add_buffers": _OF_EPS,
+        "flows._Steps.add_buffers": _OF_EPS, "flows.Planar.add_buffers": _OF_EPS,
+        "flows.InverseAutoregressive.add_buffers": _OF_EPS, "priors.Mixture.add_buffers": _OF_Z,
+        "priors.Vamp.add_buffers": _OF_Z,
+        "second_layer.SecondLayer.add_buffers": _OF_Z + r"|name: .*\*d\.(en|de)coder2.* -> .*\*a\.(en|de)coder2.*"},
+    "Two buffers of one shape, each by the other's name: both are written before they are read, or stay 0.": {
+        "latents.Composed.add_buffers": r"order: (\('q', 'det', 'p'\)|\(take\('dz by prior', .*) -> .*",
+        "priors.Vamp.add_buffers": r"order: .*take\('(prior logits|prior bias|du|du by mu)', .* -> .*",
+        "second_layer.SecondLayer.add_buffers": r"order: .*(take\(|'mu2?', 'logvar2?'|\(a, a\.z_rows).* -> .*"},
     "A place that is not written holds any finite number, and whether all are finite is all that is asked.": {
         "lanes.Lanes.order_backward": r"(function|sign): .*np\.zeros\(\(self\.number, .* -> "
                                       r".*(np\.ones|-np\.zeros).*"},

@@ -255,7 +255,8 @@ def test_the_constructor():
     square = [vae.parameters[name] for name, shape in shapes.items() if shape == (100, 100)]
     assert len(square) == 5 and all(abs(np.corrcoef(a.flat, b.flat)[0, 1]) < 0.1
                                     for i, a in enumerate(square) for b in square[:i])
-    assert hierarchical_vae(7, ((), ()), (3, 2), kernels="numpy").config()["prior"] == "hierarchical:2"
+    small = hierarchical_vae(7, ((), ()), (3, 2), kernels="numpy")
+    assert small.config()["prior"] == small.latent.prior.name == "hierarchical:2"
 
 
 @pytest.mark.parametrize("call, message", [
