@@ -142,8 +142,8 @@ class Categorical(_Levels):
         x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
         for rows, p in self._probabilities(x, output):
             cumulative = np.cumsum(p, axis=2)
-            uniform = rng.random(rows.shape)[..., None] * cumulative[..., -1:]      # rounded, it is less still
-            rows[...] = np.sum(cumulative <= uniform, axis=2) / (self.levels - 1)
+            uniform = rng.random(rows.shape)[..., None] * cumulative[..., -1:]      # rounded, it may be the last
+            rows[...] = np.sum(cumulative[..., :-1] <= uniform, axis=2) / (self.levels - 1)
         return x
 
     def _probabilities(self, x: Array, output: Array) -> Iterator[tuple[Array, Array]]:
