@@ -130,7 +130,7 @@ def _touched(calls: Sequence[Call]) -> tuple[set[Span], set[Span]]:
     """The memory that calls read, and that which they write."""
     found: tuple[set[Span], set[Span]] = set(), set()
     for kernel, arguments in calls:
-        for role, value in zip(roles_of(kernel, arguments), arguments):
+        for role, value in zip(roles_of(kernel, arguments), arguments, strict=True):
             found[role.isupper()].add(_span(value))
     return found
 
@@ -163,7 +163,7 @@ def _by_rows(roles: str, arguments: Sequence[Array], number: int, batch: int,
             return value[part.start * each:part.stop * each]
         return value if role == "s" or role == "E" and first else np.empty_like(value)
 
-    return [tuple(own(role, value, part, i == 0) for role, value in zip(roles, arguments))
+    return [tuple(own(role, value, part, i == 0) for role, value in zip(roles, arguments, strict=True))
             for i, part in enumerate(_rows(size, number, batch, draws))]
 
 
