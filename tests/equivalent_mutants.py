@@ -350,9 +350,6 @@ PATTERNS = {
     "The two halves of a key, in either order.": {
         "lanes.Lanes.forward": r"order: key = .*",
         "lanes.Lanes.backward": r"order: key = .*"},
-    "Which of two arrays is named first does not matter to whether they share memory.": {
-        "lanes.Lanes.order_backward": r"argument: np\.may_share_memory\((\w+), ([\w.]+)\) -> "
-                                      r"np\.may_share_memory\(\2, \1\)"},
     "Any negative length means: all that is left.": {
         "lanes.Lanes.order_backward": r"constant: .*reshape\(-1\)\) -> .*reshape\(-2\)\)"},
     "All counters start alike, at any number; a place for each, however they are arranged.": {
@@ -427,11 +424,6 @@ PATTERNS = {
     "Arrays are found by name, what a model and what a run says of itself have no name in common, and of two things "
     "that are wrong at once another is named first.": {
         "train.Run.restore": r"order: (for name in|checkpoint\.read\(path,|ours = \{|\{\*\*|\('objective').*"},
-    "The larger or the smaller of two numbers, in either order.": {
-        "masks.MaskedDense.initialize": "argument: .*mask.sum.axis=0.* -> .*",
-        "likelihoods.ContinuousBernoulli.draw": "argument: . = np.m(in|ax)imum.* -> .*",
-        "levels.Categorical.bias_at": "argument: uniform = np.minimum.* -> .*",
-        "levels.BetaBinomial.draw": "argument: np.maximum.* -> np.maximum.-740, .*"},
     "Any bounds near the ends of double precision.": {
         "levels.BetaBinomial.draw": "constant: .*(700|740).* -> .*(699|701|739|741).*"},
     "How many rows pass at a time changes the rounding of a product at most.": {

@@ -164,7 +164,7 @@ FUNCTIONS = {
     "all": "any", "isfinite": "isnan", "matmul": "add", "full_like": "empty_like"}
 IDENTITY = {"exp", "expm1", "log", "log1p", "tanh", "sqrt", "cos", "sorted", "set", "reversed", "min", "max", "clip",
             "sum", "where", "zeros_like", "full_like", "bool", "float"}
-SYMMETRIC = {"add", "multiply", "logaddexp", "min", "max"}
+SYMMETRIC = {"add", "multiply", "logaddexp", "min", "max", "minimum", "maximum", "may_share_memory"}
 METHODS = {"copy", "sum", "item", "astype"}
 
 
