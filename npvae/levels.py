@@ -18,7 +18,6 @@ from .support import Levels
 from .validate import integer
 
 _STEPS = LEVELS - 1
-_ROWS = 8      # of a table of probabilities at a time
 
 
 def mean_within(mean: Array) -> Array:
@@ -133,26 +132,24 @@ class Categorical(_Levels):
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from the decoder's output (rows, levels D):  sum_i p_i i / (levels - 1)."""
         mean = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
-        for rows, p in self._probabilities(mean, output):
-            rows[...] = p @ np.arange(self.levels) / (self.levels - 1)
+        for row, p in self._probabilities(mean, output):
+            row[...] = p @ np.arange(self.levels) / (self.levels - 1)
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform number."""
         x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
-        for rows, p in self._probabilities(x, output):
-            cumulative = np.cumsum(p, axis=2)
-            uniform = rng.random(rows.shape)[..., None] * cumulative[..., -1:]      # rounded, it may be the last
-            rows[...] = np.sum(cumulative[..., :-1] <= uniform, axis=2) / (self.levels - 1)
+        for row, p in self._probabilities(x, output):
+            cumulative = np.cumsum(p, axis=1)
+            uniform = rng.random(row.shape)[:, None] * cumulative[:, -1:]      # rounded, it may be the last
+            row[...] = np.sum(cumulative[:, :-1] <= uniform, axis=1) / (self.levels - 1)
         return x
 
     def _probabilities(self, x: Array, output: Array) -> Iterator[tuple[Array, Array]]:
-        """A few rows at a time, which take memory: those of x (rows, D), to be written, and of p (rows, D, levels)."""
-        blocks = 1 + len(x) // _ROWS
-        for rows, part in zip(np.array_split(x, blocks), np.array_split(output, blocks)):
-            scores = part.reshape(*rows.shape, self.levels)
-            p = np.exp(scores - np.max(scores, axis=2, keepdims=True))
-            yield rows, p / np.sum(p, axis=2, keepdims=True)
+        """Row by row, which bounds the memory: of x (rows, D), to be written, and of the probabilities (D, levels)."""
+        for row, scores in zip(x, output.reshape(*x.shape, self.levels)):
+            p = np.exp(scores - np.max(scores, axis=1, keepdims=True))
+            yield row, p / np.sum(p, axis=1, keepdims=True)
 
 
 class BetaBinomial(_Levels):

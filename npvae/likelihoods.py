@@ -189,9 +189,8 @@ class GaussianOptimal(Gaussian):
 
     def fit_sigma(self, vae: Any, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
         """Set the model's sigma to what is best for images x (B, D), one z ~ q(z|x) each.  Raises NonFiniteError."""
-        residual = x - vae.reconstruct(x, rng, labels)
         with np.errstate(divide="ignore"):
-            logvar = np.log(np.mean(residual * residual, dtype=float))
+            logvar = np.log(np.mean((x - vae.reconstruct(x, rng, labels)) ** 2, dtype=float))
         self._check(logvar)
         vae.parameters["likelihood.logvar"][...] = logvar
 

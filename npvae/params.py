@@ -69,10 +69,9 @@ class Block(Mapping[str, Array]):
         limits = np.finfo(self.flat.dtype)
         with np.errstate(over="ignore"):
             squares = np.dot(self.flat, self.flat)
-        if limits.tiny / limits.eps < squares < math.inf:
-            return 1.0, math.sqrt(squares)
-        largest = float(np.max(np.abs(self.flat), initial=0))
-        if not 0 < largest < math.inf:
-            return 1.0, largest
-        scaled = self.flat / largest
-        return largest, math.sqrt(np.dot(scaled, scaled))
+        if not limits.tiny / limits.eps < squares < math.inf:
+            largest = float(np.max(np.abs(self.flat), initial=0))
+            if 0 < largest < math.inf:
+                scaled = self.flat / largest
+                return largest, math.sqrt(np.dot(scaled, scaled))
+        return 1.0, math.sqrt(squares)

@@ -50,11 +50,9 @@ _GROUPS = {
         "levels.DiscretizedLogistic.bias_at: constant: self.mean(reference, with_scale(location)[None])[0] -> "
         "self.mean(reference, with_scale(location)[None])[-1]"],
     "What is squared, or of which the absolute value is taken, may have either sign.": [
+        "likelihoods.GaussianOptimal.fit_sigma: arithmetic: (x - vae.reconstruct(x, rng, labels)) ** 2 -> "
+        "(vae.reconstruct(x, rng, labels) - x) ** 2",
         "params.Block.norm_in_parts: sign: scaled = self.flat / largest -> scaled = -(self.flat / largest)",
-        "likelihoods.GaussianOptimal.fit_sigma: arithmetic: residual = x - vae.reconstruct(x, rng, labels) -> "
-        "residual = vae.reconstruct(x, rng, labels) - x",
-        "likelihoods.GaussianOptimal.fit_sigma: sign: residual = x - vae.reconstruct(x, rng, labels) -> "
-        "residual = -(x - vae.reconstruct(x, rng, labels))",
         "likelihoods.ContinuousBernoulli.draw: sign: t = np.maximum(np.abs(output), 1e-12) -> "
         "t = np.maximum(np.abs(-output), 1e-12)",
         "evaluate.log_likelihood: sign: 2 * log_sum + np.log(np.square(weights).sum(axis=1)) -> "
@@ -69,18 +67,9 @@ _GROUPS = {
     "The output has 2 D columns: D from the left is D from the right.": [
         "likelihoods.GaussianPixel.mean: constant: return output[:, :output.shape[1] // 2].copy() -> "
         "return output[:, :output.shape[1] // -2].copy()"],
-    "The middle one of three numbers, whichever of them is called a bound.": [
-        "levels.mean_within: argument: return np.clip(mean, 0.001, 1 - 0.001) -> "
-        "return np.clip(0.001, mean, 1 - 0.001)",
-        "levels.DiscretizedLogistic.draw: argument: (np.clip(np.rint(_STEPS * x), 0, _STEPS) / _STEPS).astype -> "
-        "(np.clip(0, np.rint(_STEPS * x), _STEPS) / _STEPS).astype",
-        "levels.BetaBinomial.draw: argument: np.maximum(logs - larger + np.clip(larger, -700, 700), -740) -> "
-        "np.maximum(logs - larger + np.clip(-700, larger, 700), -740)"],
     "The sum of squares is right on both sides of this bound, and so at it.": [
-        "params.Block.norm_in_parts: comparison: if limits.tiny / limits.eps < squares < math.inf: -> "
-        "if limits.tiny / limits.eps <= squares < math.inf:"],
-    "Where the largest is 0, infinite or NaN, so is the sum of squares.": [
-        "params.Block.norm_in_parts: name: return (1.0, largest) -> return (1.0, squares)"],
+        "params.Block.norm_in_parts: comparison: if not limits.tiny / limits.eps < squares < math.inf: -> "
+        "if not limits.tiny / limits.eps <= squares < math.inf:"],
     "These bounds of a bisection are wide enough already.": [
         "likelihoods.ContinuousBernoulli.bias_at: constant: -1000 -> -1001",
         "likelihoods.ContinuousBernoulli.bias_at: constant: 1000 -> 1001",
@@ -147,8 +136,6 @@ _GROUPS = {
     "At norm = max_norm the factor is 1 either way.": [
         "optim.Adam.step: comparison: largest * ratio > self.max_norm -> largest * ratio >= self.max_norm"],
     "How many rows pass at a time changes the rounding of a product at most.": [
-        "levels.module: constant: _ROWS = 8 -> _ROWS = 9",
-        "levels.module: constant: _ROWS = 8 -> _ROWS = 7",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 501",
         "evaluate.module: constant: _BLOCK = 500 -> _BLOCK = 499",
         "model.module: constant: _BLOCK = 500 -> _BLOCK = 501",
@@ -194,8 +181,8 @@ _GROUPS = {
     "A sum divides it, and takes the sign away.": [
         "priors.Mixture.sample: sign: pi = np.exp(logits.real - logits.real.max()) -> "
         "pi = -np.exp(logits.real - logits.real.max())",
-        "levels.Categorical._probabilities: sign: p = np.exp(scores - np.max(scores, axis=2, keepdims=True)) -> "
-        "p = -np.exp(scores - np.max(scores, axis=2, keepdims=True))",
+        "levels.Categorical._probabilities: sign: p = np.exp(scores - np.max(scores, axis=1, keepdims=True)) -> "
+        "p = -np.exp(scores - np.max(scores, axis=1, keepdims=True))",
         "kernels.reference.priors.mixture_backward: sign: pi = np.exp(logits - logits[np.argmax(logits.real)]) -> "
         "pi = -np.exp(logits - logits[np.argmax(logits.real)])"],
     "Of the names that are allowed, total is the last in the alphabet.": [
@@ -425,9 +412,7 @@ PATTERNS = {
     "that are wrong at once another is named first.": {
         "train.Run.restore": r"order: (for name in|checkpoint\.read\(path,|ours = \{|\{\*\*|\('objective').*"},
     "Any bounds near the ends of double precision.": {
-        "levels.BetaBinomial.draw": "constant: .*(700|740).* -> .*(699|701|739|741).*"},
-    "How many rows pass at a time changes the rounding of a product at most.": {
-        "levels.Categorical._probabilities": ".*: blocks = 1 [+] len.x. // _ROWS -> .*"}}
+        "levels.BetaBinomial.draw": "constant: .*(700|740).* -> .*(699|701|739|741).*"}}
 
 
 def reason(name: str) -> str:

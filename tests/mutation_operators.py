@@ -187,7 +187,8 @@ def argument(place: Place) -> Iterator[Any]:
     node = place.node
     if isinstance(node, ast.Call):
         if called(node) not in SYMMETRIC:
-            for args in swapped(node.args, lambda a, b: not isinstance(a, ast.Constant) or is_number(a)):
+            for args in swapped(node.args, lambda a, b: (not isinstance(a, ast.Constant) or is_number(a))
+                                and not (called(node) == "clip" and a is node.args[0])):      # the middle one of three
                 yield changed(node, args=args)
         if len(node.args) > 1 and ast.unparse(node.func).startswith("np."):
             yield changed(node, args=node.args[:-1])

@@ -253,7 +253,7 @@ def weak(likelihood, output, rng):
 def one_for_all(likelihood, output, rng):
     """The same noise for every pixel."""
     same = SimpleNamespace(
-        random=lambda shape: np.broadcast_to(rng.random((shape[0], 1)), shape),
+        random=lambda shape: np.broadcast_to(rng.random((*shape[:-1], 1)), shape),
         logistic=lambda size: np.broadcast_to(rng.logistic(size=(size[0], 1)), size))
     return likelihood.draw(reference, output, Block({}, "float64"), same)
 
