@@ -24,10 +24,10 @@ class TensorReport:
     norm_error: float      # |analytic - numeric| / |numeric|, Euclidean norms over the whole tensor
     verdict: str
     tolerance: float      # of `error`: that of central differences where they judge
-    kinks: int = 0      # entries where the slopes on the two sides differ, or one side has none
-    diagnosis: str = ""
+    kinks: int      # entries where the slopes on the two sides differ, or one side has none
+    diagnosis: str
+    note: str      # why central differences judge, or nothing does
     zero_bound: float = 0.0
-    note: str = ""      # why central differences judge, or nothing does
 
     def __str__(self) -> str:
         notes = [f"looks like: {self.diagnosis}" if self.diagnosis else "",

@@ -55,14 +55,14 @@ def _broken_by_backward(backward: Backward, inputs: Mapping[str, Array], upstrea
     for name, value in {**arguments, label: dout}.items():
         if not _equal(value, upstream if name is label else inputs[name]):
             yield f"{name} is changed by backward"
-        for gradient in first:
-            if np.shares_memory(first[gradient], value):
-                yield f"the gradient of {gradient} shares memory with {name}"
-    for name in first:
-        if np.shares_memory(first[name], second[name]):
+        for other, gradient in first.items():
+            if np.shares_memory(gradient, value):
+                yield f"the gradient of {other} shares memory with {name}"
+    for name, gradient in first.items():
+        if np.shares_memory(gradient, second[name]):
             yield f"the gradient of {name} shares memory with that of the next call, which overwrites it"
-    for name, other in combinations(first, 2):
-        if np.shares_memory(first[name], first[other]):
+    for (name, gradient), (other, value) in combinations(first.items(), 2):
+        if np.shares_memory(gradient, value):
             yield f"the gradients of {name} and {other} share memory"
 
 
@@ -106,9 +106,9 @@ def _fortran(value: Array) -> Array:
 
 def _strided(value: Array) -> Array:
     """The same numbers, every second entry of a larger array along each axis."""
-    wide = np.zeros(tuple(2 * length for length in value.shape), value.dtype)
-    every_second: Any = (..., *(slice(None, None, 2) for _ in value.shape))      # with ..., a number stays an array
-    view = wide[every_second]
+    wide = np.empty([2 * length for length in value.shape], value.dtype)
+    every_second: Any = (slice(None, None, 2),) * value.ndim
+    view = wide[every_second + (...,)]      # with ..., a number stays an array
     view[...] = value
     return view
 

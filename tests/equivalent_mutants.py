@@ -53,10 +53,6 @@ _GROUPS = {
         "likelihoods.GaussianOptimal.fit_sigma: arithmetic: (x - vae.reconstruct(x, rng, labels)) ** 2 -> "
         "(vae.reconstruct(x, rng, labels) - x) ** 2",
         "params.Block.norm_in_parts: sign: scaled = self.flat / largest -> scaled = -(self.flat / largest)",
-        "likelihoods.ContinuousBernoulli.draw: sign: t = np.maximum(np.abs(output), 1e-12) -> "
-        "t = np.maximum(np.abs(-output), 1e-12)",
-        "evaluate.log_likelihood: sign: 2 * log_sum + np.log(np.square(weights).sum(axis=1)) -> "
-        "2 * log_sum + np.log(np.square(-weights).sum(axis=1))",
         "evaluate.exact_log_likelihood: sign: projected = r @ W.T -> projected = -(r @ W.T)",
         "evaluate.exact_log_likelihood: sign: np.linalg.slogdet(M)[1] -> np.linalg.slogdet(-M)[1]"],
     "Of two things that are wrong at once, another is named first.": [
@@ -278,9 +274,6 @@ _GROUPS = {
     "The last term is below 1e-17 of the sum, and one more still smaller.": [
         "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 18)",
         "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 16)"],
-    "Infinite is a number of either sign.": [
-        "kernels.reference.priors.mixture_forward: sign: endless = np.isinf(m) -> endless = np.isinf(-m)",
-        "kernels.reference.objectives.importance_bound_forward: sign: endless = np.isinf(m) -> endless = np.isinf(-m)"],
     "Of shares with the same real part any may be the shift, which changes nothing on paper.": [
         "kernels.reference.priors.mixture_forward: name: np.argmax(share.real, axis=-1)[:, :, None] -> "
         "np.argmax(share, axis=-1)[:, :, None]"],

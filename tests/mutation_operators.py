@@ -85,17 +85,19 @@ ARITHMETIC = {ast.Add: (ast.Sub, ast.Mult), ast.Sub: (ast.Add, ast.Mult), ast.Mu
 
 
 def arithmetic(place: Place) -> Iterator[Any]:
-    """Another operator; one side forgotten; the sides exchanged where order matters."""
+    """Another operator; one side forgotten; the sides exchanged where order matters, which in |a - b| it does not."""
     node = place.node
     if isinstance(node, (ast.BinOp, ast.AugAssign)):
         for operator in ARITHMETIC[type(node.op)]:
             yield changed(node, op=operator())
     if isinstance(node, ast.BinOp):
         yield from (node.left, node.right)
-        if isinstance(node.op, (ast.Sub, ast.Div, ast.Pow, ast.FloorDiv, ast.Mod)):
+        if (isinstance(node.op, (ast.Sub, ast.Div, ast.Pow, ast.FloorDiv, ast.Mod))
+                and not (isinstance(node.op, ast.Sub) and called(place.parent) in EVEN)):
             yield changed(node, left=node.right, right=node.left)
 
 
+EVEN = {"abs", "square", "isinf", "any", "all"}
 SIGNLESS = {"empty", "empty_like", "full_like", "isfinite", "isnan"}
 
 
@@ -109,7 +111,8 @@ def sign(place: Place) -> Iterator[Any]:
         assigned = place.field == "value" and isinstance(parent, (ast.Assign, ast.AugAssign, ast.Return)) and (
             numeric or getattr(place.unit, "name", "").endswith(("forward", "backward")))
         given = place.field == "args" and ast.unparse(parent.func).startswith(("np.", "math."))
-        if (assigned or given) and not {called(node), called(parent)} & SIGNLESS:
+        if ((assigned or given) and not {called(node), called(parent)} & SIGNLESS
+                and not (given and called(parent) in EVEN)):
             yield ast.UnaryOp(ast.USub(), node)
 
 
@@ -164,7 +167,8 @@ FUNCTIONS = {
     "all": "any", "isfinite": "isnan", "matmul": "add", "full_like": "empty_like"}
 IDENTITY = {"exp", "expm1", "log", "log1p", "tanh", "sqrt", "cos", "sorted", "set", "reversed", "min", "max", "clip",
             "sum", "where", "zeros_like", "full_like", "bool", "float"}
-SYMMETRIC = {"add", "multiply", "logaddexp", "min", "max", "minimum", "maximum", "may_share_memory"}
+SYMMETRIC = {"add", "multiply", "logaddexp", "min", "max", "minimum", "maximum", "may_share_memory", "shares_memory",
+             "array_equal", "_equal", "_near"}
 METHODS = {"copy", "sum", "item", "astype"}
 
 

@@ -1,6 +1,7 @@
 """The tester, tested: right gradients pass, and each planted slip is caught, at any scale of the loss."""
 import doctest
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from npvae import gradcheck
 from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, compare, numerical_gradient
+from npvae.report import Report, TensorReport
 from strategies import seeds
 
 METHODS = pytest.mark.parametrize("method", ["complex", "central"])
@@ -224,6 +226,41 @@ def test_the_step_of_central_differences_follows_the_parameter(theta):
         return p["w"].item()
     numerical_gradient(loss, {"w": np.array(theta)}, "central")
     assert steps.pop(0) == 0 and np.allclose(steps, CENTRAL_STEP * max(1, abs(theta)), rtol=1e-3)
+
+
+# --- what a report says ---
+
+RIGHT = TensorReport("w", 1e-16, (1, 0), 2.0, 2.0, False, 1e-16, "right", 1e-12, 0, "", "")
+WRONG = replace(RIGHT, name="v", verdict="WRONG", error=1e-3, index=(), diagnosis="the sign is wrong", zero_bound=1e-9,
+                kinks=2, vacuous=True, note="rounding hides errors")
+TIE = replace(RIGHT, name="u", verdict="UNDECIDED", error=0.5, kinks=1)
+
+
+def test_a_report_says_all_it_knows():
+    two = "analytic  2.000000000000e+00  numeric  2.000000000000e+00"
+    assert str(Report("complex", 1e-12, (RIGHT, WRONG), ("x is changed by forward",))).splitlines() == [
+        "gradients WRONG, rules BROKEN (complex differences, tolerance 1e-12)",
+        "  w                    error  1.0e-16 at [1, 0]       " + two,
+        "* v                    error  1.0e-03 at []           " + two,
+        "      looks like: the sign is wrong",
+        "      the numeric gradient is zero throughout: this tests nothing",
+        "      wrong where the gradient is zero up to rounding: the terms that cancel leave up to 1.0e-09",
+        "      2 entries lie at a kink of the loss, or where it ends: no derivative is right or wrong; "
+        "move the parameters",
+        "      rounding hides errors",
+        "* x is changed by forward"]
+    assert str(Report("central", 1e-7, (TIE,))).splitlines()[:2] == [
+        "gradients UNDECIDED (central differences, tolerance 1e-07)",
+        "? u                    error  5.0e-01 at [1, 0]       " + two]
+
+
+def test_the_worst_is_one_that_is_wrong():
+    """Though an undecided one may have the larger error."""
+    report = Report("complex", 1e-12, (TIE, WRONG, RIGHT))
+    assert report.worst is WRONG and report.verdict == "WRONG" and report.vacuous == ("v",)
+    assert Report("complex", 1e-12, (RIGHT, TIE)).verdict == "UNDECIDED"
+    assert [Report("complex", 1e-12, (tensor,), broken).ok for tensor in (RIGHT, TIE, WRONG) for broken in ((), ("x",))
+            ] == [True, False, False, False, False, False]
 
 
 # --- bad arguments ---

@@ -70,7 +70,9 @@ def changes(operator, line):
     ("arithmetic", "return 2 ** n", ["return 2 * n", "return 2 / n", "return 2", "return n", "return n ** 2"]),
     ("arithmetic", "x += z", ["x -= z", "x *= z"]),
     ("sign", "return -n", ["return n"]), ("sign", "y = np.exp(n)", ["y = -np.exp(n)", "y = np.exp(-n)"]),
-    ("sign", "y = np.isfinite(x)", []), ("sign", "return np.empty(n)", []),
+    ("sign", "y = np.isfinite(x)", []), ("sign", "f(np.abs(x))", []), ("arithmetic", "f(abs(x - z))", [
+        "f(abs(x + z))", "f(abs(x * z))", "f(abs(x))", "f(abs(z))"]), ("argument", "np.shares_memory(x, z)", [
+            "np.shares_memory(x)"]), ("sign", "return np.empty(n)", []),
     ("comparison", "return a <= n", ["return a < n", "return a >= n"]),
     ("comparison", "return a is not None", ["return a is None"]),
     ("comparison", "return 0 < a == n", ["return 0 <= a == n", "return 0 > a == n", "return 0 < a != n"]),
