@@ -54,13 +54,11 @@ def active_units_per_layer(vae: VAE, x: Array, rng: np.random.Generator, draws: 
     if not isinstance(upper, SecondLayer):
         raise ValueError("active_units_per_layer needs a model of two layers, as hierarchical_vae makes it; for one "
                          "layer there is active_units")
-    generator("rng", rng), integer("draws", draws, 1)
+    generator("rng", rng)
+    integer("draws", draws, 1)
     x = vae.images(x, "x")
     mu, logvar = vae.encode(x, labels)
-    means = np.zeros((2, len(x), upper.noise))
-    for mean in means:
-        for _ in range(draws):
-            z = vae.latent.posterior_sample(mu, logvar, rng, vae, x, labels)
-            mean += upper.encode(z, vae)[0].real / draws
-        mean -= mean.mean(axis=0)
-    return evaluate.count_active(mu), int(np.sum((means[0] * means[1]).mean(axis=0) > 0.01))
+    first, second = (np.mean([upper.encode(vae.latent.posterior_sample(mu, logvar, rng, vae, x, labels), vae)[0]
+                              for _ in range(draws)], axis=0, dtype=np.float64) for _ in range(2))
+    covariance = ((first - first.mean(axis=0)) * second).mean(axis=0)
+    return evaluate.count_active(mu), int(np.sum(covariance > 0.01))

@@ -222,6 +222,9 @@ _GROUPS = {
     "From exp(45) on (a + 255) / a is 1, and up to exp(350) a^2 is finite: any bound between does.": [
         "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 301.0",
         "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 150.0"],
+    "That a covariance of many numbers is this very number is chance.": [
+        "hierarchical.active_units_per_layer: comparison: (evaluate.count_active(mu), int(np.sum(covariance > 0.01))) "
+        "-> (evaluate.count_active(mu), int(np.sum(covariance >= 0.01)))"],
     "At LARGEST itself both are the same.": [
         "kernels.reference.levels._alpha_beta_level: comparison: both = np.exp(np.where(logs.real > LARGEST, "
         "LARGEST, logs)) -> "

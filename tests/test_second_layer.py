@@ -190,7 +190,9 @@ def test_active_units_of_both_layers():
     p.flat[...] = 0
     p["mu.W"][0, 0], p["mu2.W"][0, 0], p["mu2.W"][1, 1] = 0.5, 1, 1
     x = rng.standard_normal((400, D))
-    assert active_units_per_layer(vae, x, rng, draws=5) == (1, 1)
+    for centre in (0, 1000, 1000, 1000):
+        p["mu2.b"][...] = centre
+        assert active_units_per_layer(vae, x, rng, draws=5) == (1, 1)
     h1 = vae.latent.posterior_sample(*vae.encode(x), rng, vae, x, None)
     assert (vae.latent.prior.encode(h1, vae)[0].var(axis=0) > 0.01).all()
     vae = hierarchy(hidden=(), upper=(1,), activation="relu", likelihood="gaussian")
@@ -200,6 +202,32 @@ def test_active_units_of_both_layers():
     assert active_units_per_layer(vae, x, rng) == (0, 1)
     with pytest.raises(ValueError, match="two layers"):
         active_units_per_layer(hierarchy(prior="normal"), x, rng)
+
+
+def test_which_units_of_h2_count():
+    """Those of which the covariance is more than 0.01; here it is a variance, for h1 is drawn without noise."""
+    vae, rng, x = linear(dtype="float32"), np.random.default_rng(12), np.tile([[1.0], [-1.0]], (500, D))
+    p = vae.parameters
+    p.flat[...] = 0
+    p["logvar.b"][...], p["mu.W"][0, 0] = -80, 1
+    for first, second, active in ((0.009, 0.009, 0), (0.009, 0.011, 1), (0.011, 0.011, 2)):
+        p["mu2.W"][0] = np.sqrt([first, second])
+        for centre in (0, 1000.1):      # what all images have in common does not count
+            p["mu2.b"][...] = centre, 1
+            assert active_units_per_layer(vae, x, rng) == (1, active)
+
+
+def test_h1_is_drawn_as_the_model_draws_it():
+    """With all that a flow and labels need, and twice as often as said."""
+    vae, x, labels, rng = hierarchy(posterior="iaf:1", classes=2), batch(1)[0], np.arange(B) % 2, (
+        np.random.default_rng(13))
+    for draws in ({"draws": 1}, {"draws": 3}, {}):
+        with mock.patch.object(vae.latent, "posterior_sample", wraps=vae.latent.posterior_sample) as drawn:
+            active_units_per_layer(vae, x, rng, labels=labels, **draws)
+        assert drawn.call_count == 2 * draws.get("draws", 20)
+        for call in drawn.call_args_list:
+            for given, right in zip(call.args, (*vae.encode(x, labels), rng, vae, x, labels), strict=True):
+                assert np.array_equal(given, right)
 
 
 # --- training, files, the program ---
@@ -257,6 +285,8 @@ def test_the_constructor():
                                     for i, a in enumerate(square) for b in square[:i])
     small = hierarchical_vae(7, ((), ()), (3, 2), kernels="numpy")
     assert small.config()["prior"] == small.latent.prior.name == "hierarchical:2"
+    same = VAE(7, (), 3, "tanh", kernels="numpy", prior="hierarchical:2")
+    assert np.array_equal(small.parameters.flat, same.parameters.flat)
 
 
 @pytest.mark.parametrize("call, message", [
@@ -267,6 +297,10 @@ def test_the_constructor():
     (lambda: hierarchical_vae(hidden=(200, 200)), r"hidden\[0\] must be a sequence of layer widths"),
     (lambda: hierarchical_vae(hidden=((200, 200),)), "hidden must be two sequences"),
     (lambda: hierarchical_vae(latent_dims=(100,)), "latent_dims must be two widths"),
+    (lambda: hierarchical_vae(latent_dims=(100, 50, 20)), "latent_dims must be two widths"),
+    (lambda: hierarchical_vae(hidden=((200,), (0,))), r"hidden\[1\]\[0\] must be at least 1"),
+    (lambda: active_units_per_layer(hierarchy(), batch(1)[0], np.random.default_rng(0), 0), "draws must be at least 1"),
+    (lambda: active_units_per_layer(hierarchy(), batch(1)[0], 0), "rng must be a numpy.random.Generator"),
     (lambda: hierarchical_vae(latent_dims=(100, 0)), r"latent_dims\[1\] must be at least 1"),
     *((lambda name=f"hierarchical{widths}": VAE(prior=name), "hierarchical:100,100,50") for widths in (
         "", ":", ":0", ":9,,2", ":-3", ":9, 2"))])
