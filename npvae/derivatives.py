@@ -105,11 +105,24 @@ class Point:
     @cached_property
     def noise(self) -> float:
         """By how much rounding moves f: what four points within a few eps of theta have for it, and eps |f| at least.
-        Terms that cancel in f leave their own rounding, which is more."""
+
+        Terms that cancel in f leave their own rounding, which is more.  If they do not depend on theta, as the 10^8 in
+        (f + 10^8) - 10^8, f stays where it is for so small steps: larger ones show by how much it jumps.
+        """
         rng = np.random.default_rng(0)
+        values = [self.middle, *(self.nearby(rng).guarded() for _ in range(4))]
+        rounding = max(float(np.ptp([value for value in values if np.isfinite(value)] or [0.0])),
+                       EPS * abs(self.middle))
+        return next((max(rounding, bend) for moves, bend in map(self.along, range(40, 3, -6)) if moves), rounding)
+
+    def along(self, k: int) -> tuple[bool, float]:
+        """Does f move along a line with steps of 2^-k theta?  And by how much does it leave a straight line?"""
+        rng = np.random.default_rng(0)
+        v = {name: _direction(np.zeros(value.shape), rng) for name, value in self.real.items()}
+        values = [Point(self.loss, {name: value * (1 + step * 2.0 ** -k * v[name]) for name, value in self.real.items()}
+                        ).guarded() for step in range(1, 10)]
         with np.errstate(all="ignore"):
-            values = [self.middle, *(self.nearby(rng).guarded() for _ in range(4))]
-        return max(float(np.ptp([value for value in values if np.isfinite(value)] or [0.0])), EPS * abs(self.middle))
+            return bool(np.ptp(values) > 0), float(np.abs(np.diff(values, 2)).max() / 2)
 
     @cached_property
     def steady(self) -> bool:
@@ -246,7 +259,7 @@ def slopes(point: Point, name: str, probes: Sequence[Probe], method: str) -> Slo
 
 def _require_fine_steps(point: Point, name: str) -> None:
     """Raise TypeError for a loss that moves with steps of 2^-14, in proportion, and not at all with one of 2^-40 that
-    rounding would show: somewhere inside, it is float32."""
+    rounding would show, and by jumps of more than 2^-34 of itself: somewhere inside, it is float32."""
     v = _direction(point.real[name], np.random.default_rng(0))
 
     def moved(k: int) -> float:
@@ -255,10 +268,12 @@ def _require_fine_steps(point: Point, name: str) -> None:
         if moved(40) != 0:
             return
         coarse, fine = moved(10), moved(14)
-        in_steps = abs(fine - coarse) < 0.1 * coarse and coarse * 2.0 ** -40 > 64 * point.noise
-    if in_steps:
+    size = abs(point.middle)
+    in_proportion = abs(fine - coarse) < 0.1 * coarse and coarse * 2.0 ** -40 > 64 * EPS * size
+    if in_proportion and point.along(22)[1] > 2.0 ** -34 * size:
         raise TypeError(f"the loss must be computed in float64 throughout, and moves with {name} in steps like those "
-                        "of float32: rounding in lower precision hides errors below 1e-3")
+                        "of float32: rounding in lower precision hides errors below 1e-3, and so do numbers some 10^7 "
+                        "times as large as the loss that cancel in it")
 
 
 def _central(point: Point, name: str, probes: Sequence[Probe]) -> Slopes:
@@ -495,16 +510,16 @@ def repeated(point: Point, name: str, probes: Sequence[Probe], values: Array, fo
     return most
 
 
-def cancelling(point: Point, name: str) -> float:
+def cancelling(point: Point, name: str) -> tuple[float, bool]:
     """What rounding leaves of terms that cancel, in the derivative of a loss that does not move with a tensor, along a
-    direction with entries of some 1:
+    direction with entries of some 1; and whether it is one that does not move with steps of up to the tensor's size.
 
         rounding of f(theta + h v) / h,     f still where it was                                       (D9.10)
 
     with h the size of theta; or so large that h alone makes the rounding, where theta is small beside what it is added
     to.  0 where the tensor is not used at all.
     """
-    rng, bounds, used = np.random.default_rng(0), [], False
+    rng, bounds, used, flat = np.random.default_rng(0), [], False, True
     theta = point.real[name]
     size = float(np.sqrt(np.mean(np.square(theta)))) or 1.0
     for _ in range(3):
@@ -516,13 +531,14 @@ def cancelling(point: Point, name: str) -> float:
                 break
             rounding = max(float(np.ptp(values[:-1])), EPS * float(np.max(np.abs(values))))
             moved = abs(values[0] - values[-1]) > 60 * rounding
+            flat = flat and not (moved and h <= size)
             if h <= size and not (moved and bound):
                 bound = rounding / h
             if moved:
                 break
             roundings.append(rounding)
         bounds.append(min(bound, rounding / h) if roundings and rounding > 16 * roundings[0] else bound)
-    return max(bounds) if used else 0.0
+    return max(bounds) if used else 0.0, flat
 
 
 def _around(point: Point, name: str, move: Array, rng: np.random.Generator) -> tuple[Array, bool]:

@@ -258,25 +258,27 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
             return _judge(point, name, probes, analytic, again, tolerance, counts, others, norm)
     largest = int(np.argmax(np.where(smooth & np.isfinite(values), np.abs(values), -1.0)))
     noise = _NOISE * repeated(point, name, [probes[worst], probes[largest]], values[[worst, largest]], found)
-    if np.abs(values[largest]) <= noise:      # of the largest entry nothing stays: it is zero
-        bound = _bound_of_a_zero(point, name, noise, found, probes[largest], norm is None)
-        report = _compare(name, analytic, found, tolerance, counts, others, allowed=bound, **rest)
-        return replace(report, zero_bound=float(bound))
+    if found.central:      # where no step moves the loss, it is its rounding alone
+        noise = max(noise, 4 * point.noise / probes[worst].size)
+    is_zero = np.abs(values[largest]) <= noise      # of the largest entry nothing stays
+    if is_zero:
+        bound, flat = cancelling(point, name)
+        bound *= _CANCELLED / (np.sqrt(point.real[name].size) if norm is None else 1.0)
+        if not found.central or flat:
+            zero = replace(found, value=np.where(np.abs(found.value) <= noise, 0.0, found.value))
+            report = _compare(name, analytic, zero, tolerance, counts, others, allowed=bound,
+                              blurred=noise * found.central, **rest)
+            return replace(report, zero_bound=float(bound))
     scale = np.abs(report.analytic - report.numeric) / report.error
-    if found.central and noise > tolerance * scale:
+    if found.central and (is_zero or noise > tolerance * scale):
         report = _compare(name, analytic, found, tolerance, counts, others, blurred=noise, **rest)
     else:
         report = _compare(name, analytic, found, tolerance, counts, others, allowed=noise, **rest)
     if report.verdict == "WRONG" or noise <= max(_HIDDEN, tolerance) * scale:
         return report
-    hidden = f"rounding hides errors of up to {noise / scale:.0e} of this gradient, since terms cancel"
+    size = f"gradients of up to {noise:.0e}" if is_zero else f"errors of up to {noise / scale:.0e} of this gradient"
+    hidden = f"rounding hides {size}, since terms cancel"
     return replace(report, note=f"{report.note}; {hidden}" if report.note else hidden)
-
-
-def _bound_of_a_zero(point: Point, name: str, noise: float, found: Slopes, probe: Probe, by_entry: bool) -> float:
-    """Up to which size a number counts as zero, where the numerical gradient is zero but for `noise`."""
-    terms = _CANCELLED * cancelling(point, name) / (np.sqrt(point.real[name].size) if by_entry else 1.0)
-    return max(terms, min(noise, 100 * point.noise / probe.size)) if found.central else terms
 
 
 # -- a layer -----------------------------------------------------------------------------------------------------------
@@ -332,7 +334,7 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
         tensors = _of_other_arguments(point, gradients, _by_entry(point, gradients, method, limit, counts,
                                                                   {"the upstream gradient": upstream}))
     broken = broken_rules(forward, backward, inputs, upstream, out, gradients, rng,
-                          lambda name: _CANCELLED * cancelling(point, name))
+                          lambda name: _CANCELLED * cancelling(point, name)[0])
     return Report(method, limit, tensors, tuple(broken))
 
 

@@ -299,6 +299,47 @@ def test_rounding_that_hides_a_gradient_is_said():
     assert check_gradients(loss, {"x": 30 * right["x"]}, at, "central").verdict == "WRONG"
 
 
+@pytest.mark.parametrize("beside", 10.0 ** np.arange(6, 15))
+@pytest.mark.parametrize("method", TOLERANCES)
+def test_central_differences_of_a_large_loss_never_call_a_gradient_zero(method, beside):
+    """What its rounding hides is not zero for that, where larger steps move the loss."""
+    at = {"x": np.array([0.3, 0.7])}
+    for factor in (1.0, 1.5, 10.0, 100.0, -1.0):
+        report = check_gradients(lambda p: beside + np.sin(p["x"]).sum(), {"x": factor * np.cos(at["x"])}, at, method)
+        if "central" not in method:
+            assert report.verdict == ("right" if factor == 1 else "WRONG")
+        elif factor == 1:
+            assert report.verdict == "UNDECIDED" and "rounding hides " in report.tensors[0].note, report
+        else:
+            assert report.verdict != "right", report
+
+
+@pytest.mark.parametrize("method", TOLERANCES)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("large", 10.0 ** np.arange(2, 13))
+def test_a_large_number_that_cancels(large, inside, method):
+    """Its rounding is that of the loss, though the loss and what moves it are small."""
+    x = np.array([0.3, 0.7, 1.1])
+
+    def loss(p):
+        return ((np.sin(p["x"]) + large) - large).sum() if inside else (np.sin(p["x"]).sum() + large) - large
+    try:
+        right, wrong = (check_gradients(loss, {"x": factor * np.cos(x)}, {"x": x}, method) for factor in (1, 1 + 1e-3))
+    except TypeError as error:
+        assert large >= 1e6 and "times as large as the loss that cancel" in str(error)
+    else:
+        assert right.verdict == "right" or right.verdict == "UNDECIDED" and (large > 1e6 or "central" in method), right
+        assert wrong.verdict == "WRONG" or right.verdict == wrong.verdict == "UNDECIDED", wrong
+
+
+@pytest.mark.parametrize("method", ["central", "directional central"])
+def test_what_central_differences_find_at_an_extremum_is_not_held_against_zero(method):
+    """x^3 at 0, where they have h^2."""
+    for gradient, verdict in ((0.0, "UNDECIDED"), (1e-6, "WRONG")):
+        report = check_gradients(lambda p: (p["x"] ** 3).sum(), {"x": np.full(2, gradient)}, {"x": np.zeros(2)}, method)
+        assert report.verdict == verdict, report
+
+
 # --- messages ---
 
 @pytest.mark.parametrize("forward, says", [
