@@ -66,13 +66,10 @@ def numerical_gradient(loss: Loss, parameters: Mapping[str, Array], method: str 
 
 
 def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method: str = "complex",
-            tolerance: float | None = None, counts: Mapping[str, float] | None = None,
-            others: Mapping[str, Array] | None = None, jumps: Mapping[str, Array] | None = None) -> Report:
+            tolerance: float | None = None, counts: Mapping[str, float] | None = None) -> Report:
     """Hold analytic against numeric gradients, tensor by tensor.  NaN or infinity on either side is an infinite error.
 
     counts : numbers that a wrong gradient may be off by, by name, such as {"B": 128}, for the diagnosis
-    others : further arrays that a wrong gradient may turn out to be, by name, for the diagnosis
-    jumps : by how much the slopes on the two sides of each entry differ, to count kinks
 
     Raises ValueError where names or shapes differ or the method is unknown, TypeError for gradients not in float64.
     """
@@ -81,14 +78,12 @@ def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method:
     _check_names(analytic, numeric)
     numeric = {name: np.asarray(value) for name, value in numeric.items()}
     return Report(method, tolerance, tuple(
-        _compare(name, np.asarray(analytic[name]),
-                 Slopes(value, np.zeros(value.shape) if jumps is None else jumps[name], central=True), tolerance,
-                 counts or {}, {**_gradients_of_others(name, numeric), **(others or {})})
-        for name, value in numeric.items()))
+        _compare(name, np.asarray(analytic[name]), Slopes(value, np.zeros(value.shape)), tolerance, counts or {},
+                 _named(numeric)) for name, value in numeric.items()))
 
 
-def _gradients_of_others(name: str, numeric: Mapping[str, Array]) -> dict[str, Array]:
-    return {f"the gradient of {other}": value for other, value in numeric.items() if other != name}
+def _named(gradients: Mapping[str, Array]) -> dict[str, Array]:
+    return {f"the gradient of {name}": value for name, value in gradients.items()}
 
 
 def _tolerance(method: str, tolerance: float | None) -> float:
@@ -117,27 +112,26 @@ def _compare(name: str, analytic: Array, found: Slopes, tolerance: float, counts
     A difference of up to `allowed` is rounding, one of up to `blurred` may be.
     """
     numeric = found.value
-    finite = np.where(np.isfinite(numeric), numeric, 0)
-    largest = np.max(np.abs(finite))
+    finite = np.abs(np.where(np.isfinite(numeric), numeric, 0.0))
+    largest = np.max(finite)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # in units of the largest, since the square of 1e-200 would vanish and that of 1e200 overflow
         floor = max(largest * np.sqrt(np.mean(np.square(finite / largest))) if largest else largest, norm or 0.0)
         difference = np.abs(analytic - numeric)
-        difference = np.where(difference <= allowed, 0.0, difference)
-        size = np.maximum(np.abs(numeric), floor)
+        difference = np.where(np.isnan(difference), np.inf, np.where(difference <= allowed, 0.0, difference))
+        size = np.maximum(finite, floor)
         error = np.where(difference == 0, 0.0, difference / size)
         norm_error = np.linalg.norm(difference / floor) / np.sqrt(numeric.size) if floor else np.max(error)
         kinks = found.jumps > (KINK * size if found.central else 0)
-        between = kinks & (difference <= 0.5 * found.jumps + 1e-5 * (found.jumps + size))
-    error = np.where(np.isnan(error), np.inf, error)
+        between = kinks & (difference < 0.5 * found.jumps + 1e-5 * (found.jumps + size))      # infinity is nowhere
     wrong = (error > tolerance) & ~between & ~(difference <= blurred)
     index = np.unravel_index(int(np.argmax(np.where(wrong | (not wrong.any()), error, -1.0))), error.shape)
     undecided = kinks.any() or np.any(error > tolerance)
     return TensorReport(
         name, float(error[index]), tuple(int(i) for i in index), float(analytic[index]), float(numeric[index]),
         vacuous=not (np.any(numeric) or norm or kinks.any()) and not (allowed and analytic.any() and not wrong.any()),
-        norm_error=float(np.inf if np.isnan(norm_error) else norm_error),
-        verdict="WRONG" if wrong.any() else "UNDECIDED" if undecided else "right", tolerance=tolerance,
+        norm_error=float(norm_error), tolerance=tolerance,
+        verdict="WRONG" if wrong.any() else "UNDECIDED" if undecided else "right",
         kinks=int(np.sum(kinks)), note=found.note,
         diagnosis=diagnose(analytic, numeric, wrong, others, counts, norm is not None, at))
 
@@ -193,7 +187,7 @@ def _by_entry(point: Point, gradients: Mapping[str, Array], method: str, toleran
     found = {name: _shaped(value, point.real[name].shape) for name, value in found.items()}
     numeric = {name: value.value for name, value in found.items()}
     return tuple(_judge(point, name, entries(theta), np.asarray(gradients[name]), found[name], tolerance, counts,
-                        {**_gradients_of_others(name, numeric), **others}) for name, theta in point.real.items())
+                        {**_named(numeric), **others}) for name, theta in point.real.items())
 
 
 def _shaped(found: Slopes, shape: tuple[int, ...]) -> Slopes:

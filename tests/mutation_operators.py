@@ -97,7 +97,7 @@ def arithmetic(place: Place) -> Iterator[Any]:
             yield changed(node, left=node.right, right=node.left)
 
 
-EVEN = {"abs", "square", "isinf", "any", "all"}
+EVEN = {"abs", "square", "norm", "isinf", "shape", "any", "all"}
 SIGNLESS = {"empty", "empty_like", "full_like", "isfinite", "isnan"}
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npvae import gradcheck
-from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, compare, numerical_gradient
+from npvae.derivatives import Slopes
+from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, _compare, check_gradients, compare, numerical_gradient
 from npvae.report import Report, TensorReport
 from strategies import seeds
 
@@ -228,6 +229,86 @@ def test_the_step_of_central_differences_follows_the_parameter(theta):
     assert steps.pop(0) == 0 and np.allclose(steps, CENTRAL_STEP * max(1, abs(theta)), rtol=1e-3)
 
 
+# --- the rule by hand ---
+
+def rule(analytic, numeric, jumps=0.0, central=False, tolerance=1e-12, **rest):
+    numeric = np.array(numeric)
+    found = Slopes(numeric, np.zeros(numeric.shape) + jumps, central, note="a note")
+    return _compare("w", np.array(analytic), found, tolerance, {}, {}, **rest)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_errors_by_hand(scale):
+    """(3, -4) has the norm 5 and the RMS 5 / sqrt(2); an error of 0.3 and 0.4 is a tenth of it."""
+    report = rule([scale * 3.3, scale * -3.6], [scale * 3.0, scale * -4.0])
+    assert (report.name, report.index, report.verdict, report.note) == ("w", (1,), "WRONG", "a note")
+    assert np.allclose([report.error, report.norm_error], 0.1, rtol=1e-13)
+    assert (report.analytic, report.numeric) == (scale * -3.6, scale * -4.0)
+    report = rule([scale * 3.3, scale * -4.0], [scale * 3.0, scale * -4.0], tolerance=0.09)
+    assert report.index == (0,) and np.isclose(report.error, 0.3 / (5 / np.sqrt(2))) and report.verdict == "right"
+    assert np.isclose(report.norm_error, 0.06) and (report.tolerance, report.kinks, report.vacuous) == (0.09, 0, False)
+    assert rule([scale * 3.3, scale * -4.0], [scale * 3.0, scale * -4.0], tolerance=0.08).verdict == "WRONG"
+    assert "np." not in repr(report)
+
+
+def test_errors_beside_zero_nan_and_infinity():
+    for bad in (np.nan, np.inf):
+        for analytic, numeric in (([2.0, bad], [1.0, 1.0]), ([1.0, bad], [1.0, bad]), ([bad, bad], [bad, bad])):
+            report = rule(analytic, numeric, jumps=np.inf)
+            assert report.error == report.norm_error == np.inf and report.verdict == "WRONG"
+    assert rule([1.0, np.nan], [1.0, 1.0]).index == (1,)
+    report = rule([0.0, 0.0], [0.0, 0.0])
+    assert (report.error, report.norm_error, report.verdict, report.vacuous) == (0.0, 0.0, "right", True)
+    report = rule([0.0, 1e-300], [0.0, 0.0])
+    assert (report.error, report.norm_error, report.verdict, report.vacuous) == (np.inf, np.inf, "WRONG", True)
+
+
+def test_along_directions_errors_are_relative_to_the_whole_gradient():
+    report = rule([1.0, 0.0], [0.0, 0.0], norm=2.0, tolerance=0.4)
+    assert (report.error, report.index, report.verdict, report.vacuous) == (0.5, (0,), "WRONG", False)
+    assert np.isclose(report.norm_error, 0.5 / np.sqrt(2)) and report.diagnosis.startswith("not zero, and the loss")
+    assert rule([5.0, 5.0], [4.0, 4.0], norm=2.0).error == 0.25
+    assert rule([5.0, 5.0], [4.0, 4.0], norm=10.0).error == 0.1
+
+
+def test_what_is_allowed_is_rounding_and_what_is_blurred_may_be():
+    for off, verdict, error in ((0.9, "right", 0.0), (1.0, "right", 0.0), (1.1, "UNDECIDED", 1.1),
+                                (1.9, "UNDECIDED", 1.9), (2.1, "WRONG", 2.1)):
+        report = rule([1 + off, 1.0], [1.0, 1.0], allowed=1.0, blurred=2.0)
+        assert report.verdict == verdict and np.isclose(report.error, error) and not report.vacuous
+    for analytic, vacuous in ((0.5, False), (0.0, True), (2.0, True)):      # terms that cancel leave 1 at most
+        assert rule([analytic, 0.0], [0.0, 0.0], allowed=1.0).vacuous == vacuous
+    report = rule([4.0, 1.5, 3.0], [1.0, 1.0, 1.0], blurred=2.5)
+    assert report.verdict == "WRONG" and report.index == (0,)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_kinks_by_hand(scale):
+    """Central differences have one where the slopes differ by 1e-3 of the gradient's size, here 5; for the complex step
+    it has been made sure before."""
+    slopes = scale * np.array([7.0, 1.0])
+    for jump, central, kinks in ((4.9e-3, True, 0), (5.1e-3, True, 1), (1e-9, False, 1)):
+        report = rule(slopes, slopes, [0.0, scale * jump], central)
+        assert (report.kinks, report.verdict) == (kinks, "UNDECIDED" if kinks else "right")
+    for off, verdict in ((0.0, "UNDECIDED"), (1.00006, "UNDECIDED"), (-1.00006, "UNDECIDED"), (1.00008, "WRONG"),
+                         (-1.00008, "WRONG")):      # half of 2, and 1e-5 of 2 and 5
+        report = rule(slopes + [0.0, scale * off], slopes, [0.0, scale * 2.0], True)
+        assert (report.kinks, report.verdict) == (1, verdict), off
+        assert report.index == ((1,) if off else (0,))
+    report = rule(slopes + [scale * 1e-3, scale * 0.5], slopes, [0.0, scale * 2.0])      # the wrong one is named
+    assert report.verdict == "WRONG" and report.index == (0,)
+    assert not rule([0.0, 0.0], [0.0, 0.0], [0.0, 1.0]).vacuous
+
+
+def test_a_gradient_that_is_another_tensors_is_named():
+    a, b = np.array([1.0, -2.0, 4.0]), np.array([3.0, 5.0, -1.0])
+    says = ["equal to the gradient of b", "equal to the gradient of a"]
+    report = compare({"a": b, "b": a}, {"a": a, "b": b})
+    assert [tensor.diagnosis for tensor in report.tensors] == says
+    report = check_gradients(lambda p: (p["a"] * b + p["b"] * a).sum(), {"a": a, "b": b}, {"a": a / 3, "b": b / 3})
+    assert [tensor.diagnosis for tensor in report.tensors] == says
+
+
 # --- what a report says ---
 
 RIGHT = TensorReport("w", 1e-16, (1, 0), 2.0, 2.0, False, 1e-16, "right", 1e-12, 0, "", "")
@@ -285,6 +366,8 @@ W = {"w": np.array([1.0, 2.0])}
     (lambda: compare({"w": np.array(2.0)}, W), ValueError, "gradient of w has shape (), the parameter (2,)"),
     (lambda: compare({"w": 2 * W["w"] + 1j}, W), TypeError, "w must be float64, got complex128"),
     (lambda: compare({"w": ["2", "4"]}, W), TypeError, "w must be float64, got <U1"),
+    (lambda: compare({}, {}), ValueError, "numeric must hold at least one array"),
+    (lambda: numerical_gradient(square, {}), ValueError, "parameters must hold at least one array"),
     (lambda: check_gradients(square, {}, {}), ValueError, "parameters must hold at least one array"),
     (lambda: check_gradients(square, {"w": []}, {"w": np.zeros(0)}), ValueError, "w has shape (0,): it is empty"),
     (lambda: check_gradients(lambda p: p["w"] ** 2, W, W), ValueError, "one number, got ndarray of shape (2,)"),
