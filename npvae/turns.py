@@ -9,12 +9,11 @@ of the two kinds takes turns: any number of threads may be inside one of them, n
 first is next.  A turn is one step of training or one call such as `encode`.  Callbacks run between turns: they may wait
 for another thread.
 """
-import collections
 import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -42,7 +41,7 @@ class Owner:
         self._depth = 0
 
     def __enter__(self) -> None:
-        holder = self._holder.get("thread") or self._holder.setdefault("thread", (_here.thread, os.getpid()))
+        holder = self._holder.setdefault("thread", (_here.thread, os.getpid()))
         if holder[0] is not _here.thread:
             when = "" if holder[1] == os.getpid() else " when this process was forked from another"
             raise RuntimeError(f"this model {'is' if not when else 'was'} in use by another thread{when}: "
@@ -85,20 +84,22 @@ class _Blas:
         self._changed = threading.Condition(self._lock)
         self._single: bool | None = None      # the work that is under way, where there is any
         self._under_way: set[object] = set()      # threads
-        self._queue: collections.deque[tuple[object, bool]] = collections.deque()
-        self._keepers: collections.Counter[object] = collections.Counter()
-        self._before: list[int] = []      # threads of each library, while there is a limit
+        self._queue: list[object] = []      # threads too, whoever waited first in front
+        self._keepers: list[object] = []      # and these, each as often as it is inside
+        self._before: list[tuple[Any, int]] = []      # threads of each library, while there is a limit
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Around many turns of single work: the limit may stay between them."""
         with self._lock:
-            self._keepers[_here.thread] += 1
+            self._keepers.append(_here.thread)
         try:
             yield
         finally:
             with self._lock:
-                self._keepers -= {_here.thread: 1}
+                self._keepers.remove(_here.thread)
                 self._lift_if_unused()
 
     def change(self, single: bool | None) -> None:
@@ -106,49 +107,45 @@ class _Blas:
         me = _here.thread
         with self._lock:
             self._under_way.discard(me)
-            if single is None:
-                self._lift_if_unused()
-            if self._queue:
-                self._changed.notify_all()
+            self._lift_if_unused()
+            self._changed.notify_all()
             if single is not None:
                 self._wait(me, single)
 
     def _wait(self, me: object, single: bool) -> None:
         """Until all before have had their turn, and nobody is at work of the other kind."""
-        ticket = me, single
-        if self._queue or self._under_way and self._single != single:
-            self._queue.append(ticket)
+        self._queue.append(me)
+        try:
+            self._changed.wait_for(lambda: self._queue[0] is me and (not self._under_way or self._single == single))
+        finally:
+            self._queue.remove(me)
             self._changed.notify_all()
-            try:
-                self._changed.wait_for(lambda: self._queue[0] is ticket
-                                       and (not self._under_way or self._single == single))
-            finally:
-                self._queue.remove(ticket)
-                self._changed.notify_all()
         self._under_way.add(me)
         self._single = single
         if not single:
             self._lift()
         elif not self._before:
-            self._before = [library.num_threads for library in _libraries()]
-            _set_threads([1] * len(self._before))
+            self._before = [(library, library.num_threads) for library in _libraries()]
+            for library, _ in self._before:
+                _set_threads(library, 1)
 
     def _lift_if_unused(self) -> None:
         if not self._under_way and not self._keepers:
             self._lift()
 
     def _lift(self) -> None:
-        _set_threads(self._before)
+        for library, number in self._before:
+            _set_threads(library, number)
         self._before = []
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """Of all threads only this one is left."""
         me = _here.thread
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queue.clear()
         self._under_way &= {me}
-        self._keepers = collections.Counter({me: self._keepers[me]} if me in self._keepers else {})
+        self._keepers = [keeper for keeper in self._keepers if keeper is me]
         with contextlib.suppress(Exception):
             self._lift_if_unused()
 
@@ -160,19 +157,16 @@ def _libraries() -> list[Any]:
     return threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _set_threads(numbers: Sequence[int]) -> None:
-    """Of each library.  threadpoolctl from 3.8 on lets one thread alone change them, and ignores what others ask for,
-    unless that thread is made to let go."""
-    for library, number in zip(_libraries() if numbers else (), numbers):
-        let_go = getattr(library, "clear_controlling_thread", lambda force: None)
-        let_go(force=True)
-        library.set_num_threads(number)
-        let_go(force=True)
+def _set_threads(library: Any, number: int) -> None:
+    """threadpoolctl from 3.8 on lets one thread alone change them, and ignores what others ask for, unless that thread
+    is made to let go."""
+    let_go = getattr(library, "clear_controlling_thread", lambda *force: None)
+    let_go(True)
+    library.set_num_threads(number)
+    let_go()
 
 
 _blas = _Blas()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_blas.after_fork)
 
 
 class _Turn(contextlib.ContextDecorator):
@@ -196,8 +190,9 @@ class _Turn(contextlib.ContextDecorator):
 
 def has_one_blas_thread() -> bool:
     """Is this a turn of `one_blas_thread` already?  Quicker to ask than to enter one more."""
-    return bool(_here.inside) and _here.inside[-1]
+    return _here.inside[-1:] == [True]
 
 
-one_blas_thread, all_blas_threads = _Turn(True), _Turn(False)
+one_blas_thread = _Turn(True)
+all_blas_threads = _Turn(False)
 many_turns_with_one = _blas.kept
