@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import struct
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -28,11 +27,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .files import MOST_TEXT, open_regular, parse_json, write_atomically
-from .npy import open_member, open_zip
+from .npy import PIECE, open_member, open_zip
 from .params import Array
 from .validate import integer
 
-FORMAT, VERSION = "npvae checkpoint", 1
+FORMAT = "npvae checkpoint"
+VERSION = 1
 _DIGITS = 64      # of a SHA-256 in hexadecimal
 
 
@@ -41,12 +41,13 @@ class CheckpointError(ValueError):
 
 
 def write(path: str | Path, arrays: Mapping[str, Array], manifest: Mapping[str, Any]) -> None:
-    """Write arrays and a manifest (anything JSON can hold) as one checkpoint, atomically.  Raises OSError."""
+    """Write arrays and a manifest as one checkpoint, atomically.  Raises OSError, and before the file is touched
+    ValueError for an array of objects and for numbers in the manifest that JSON has not: NaN and infinity."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         head = {"format": FORMAT, "version": VERSION, **manifest}
         # A ZipInfo has a date of its own: a clock before 1980, which no zip file can hold, loses no checkpoint.
-        archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(head, indent=1))
+        archive.writestr(zipfile.ZipInfo("manifest.json"), json.dumps(head, indent=1, allow_nan=False))
         for name, array in arrays.items():
             member = io.BytesIO()
             np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
@@ -70,9 +71,9 @@ def read(path: str | Path, names: Collection[str] | None = None,
     Raises CheckpointError for a file that is missing, no checkpoint, damaged, of a newer version, or holds pickles.
     """
     try:
-        with open_regular(path) as file:
-            _check_digest(path, file)
-            return _read(path, file, names, check)
+        with open_regular(path) as file, open_zip(file) as archive:
+            _check_whole(file, archive)
+            return _read(path, archive, names, check)
     except CheckpointError:
         raise
     except OSError as error:
@@ -81,58 +82,46 @@ def read(path: str | Path, names: Collection[str] | None = None,
         raise CheckpointError(f"{path}: there is no memory for it: {error}") from None
     except Exception as error:      # whatever zipfile and the like raise at bytes that were made to mislead
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{path}: is not a checkpoint of npvae: {reason}") from None
+        raise CheckpointError(f"{path}: is not a checkpoint of npvae, or damaged: {reason}") from None
 
 
-def _check_digest(path: str | Path, file: BinaryIO) -> None:
-    """The last bytes are the digest of those before them, and a zip ends with them.  Gigabytes that were put into it
-    are found without being read."""
+def _check_whole(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Nothing was put in, which is found without reading it, and the comment is the digest of all before it."""
     size = os.fstat(file.fileno()).st_size
-    is_zip = file.read(2) == b"PK"
-    if is_zip and size > _DIGITS + 22:
-        file.seek(size - _DIGITS - 22)
-        mark, length, start = struct.unpack("<4s8xII2x", file.read(22))      # where members are listed
-        is_whole = mark == b"PK\5\6" and (start + length == size - _DIGITS - 22 or start == 2 ** 32 - 1)
-        digest, left = hashlib.sha256(), size - _DIGITS
-        file.seek(0)
-        while is_whole and left:
-            piece = file.read(min(left, 2 ** 20))
-            digest.update(piece)
-            left -= len(piece) or left
-        if is_whole and digest.hexdigest().encode() == file.read():
-            return
-    kind = ("is damaged (cut short or altered), or not a checkpoint of npvae" if is_zip
-            else "is not a checkpoint of npvae")
-    raise CheckpointError(f"{path}: {kind} (its SHA-256 does not match)")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ValueError("it holds compressed members, and those of a checkpoint are stored as they are")
+    if archive.getinfo("manifest.json").header_offset:
+        raise ValueError("its first member is not where it was written")
+    if sum(member.file_size for member in archive.infolist()) > size:
+        raise ValueError("its members are longer than the file")
+    digest, end = hashlib.sha256(), size - _DIGITS
+    file.seek(0)
+    for start in range(0, end, PIECE):
+        digest.update(file.read(min(PIECE, end - start)))
+    if digest.hexdigest().encode() != archive.comment:
+        raise ValueError("it was cut short or altered, its SHA-256 does not match")
 
 
-def _read(path: str | Path, file: BinaryIO, names: Collection[str] | None,
+def _read(path: str | Path, archive: zipfile.ZipFile, names: Collection[str] | None,
           check: Callable[[dict[str, Any], Headers], None] | None) -> tuple[dict[str, Array], dict[str, Any]]:
-    with open_zip(file) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it holds compressed members, and those of a checkpoint are stored as they are")
-        if sum(member.file_size for member in archive.infolist()) > os.fstat(file.fileno()).st_size:
-            raise ValueError("its members are longer than the file")
-        if "manifest.json" not in archive.namelist():
-            raise ValueError("it holds no manifest.json")
-        if archive.getinfo("manifest.json").file_size > MOST_TEXT:
-            raise ValueError(f"its manifest is longer than {MOST_TEXT:,} bytes")
-        manifest = parse_json(archive.read("manifest.json"))
-        version = manifest.get("version") if isinstance(manifest, dict) else None
-        if version is None or manifest.get("format") != FORMAT:
-            raise ValueError("its manifest says neither this format nor its version")
-        if integer("its version", version, 1) > VERSION:
-            raise CheckpointError(f"{path}: has format version {version}, this npvae reads up to {VERSION}; a newer "
-                                  "npvae is needed")
-        members = [name for name in archive.namelist() if name.endswith(".npy")]
-        headers = {}
-        for name in members:
+    if archive.getinfo("manifest.json").file_size > MOST_TEXT:
+        raise ValueError(f"its manifest is longer than {MOST_TEXT:,} bytes")
+    manifest = parse_json(archive.read("manifest.json"))
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ValueError("its manifest does not say that it is one")
+    if (version := integer("its version", manifest.get("version"), 1)) > VERSION:
+        raise CheckpointError(f"{path}: has format version {version}, this npvae reads up to {VERSION}; a newer "
+                              "npvae is needed")
+    headers = {}
+    for name in archive.namelist():
+        if name.endswith(".npy"):
             with (stored := open_member(archive, name)).stream:
                 headers[name.removesuffix(".npy")] = stored.shape, stored.dtype.name
-        if check:
-            check(manifest, headers)
-        arrays = {}
-        for name in headers if names is None else [name for name in headers if name in names]:
+    if check:
+        check(manifest, headers)
+    arrays = {}
+    for name in headers:
+        if names is None or name in names:
             with (stored := open_member(archive, f"{name}.npy")).stream:
                 arrays[name], = stored.read()
     return arrays, manifest

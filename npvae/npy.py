@@ -14,7 +14,8 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_PIECE = 2 ** 20      # bytes read at a time
+#: bytes read at a time
+PIECE = 2 ** 20
 _MOST_HEADER = 10_000      # bytes, as in np.load: of more, Python's parser may run out of stack
 _MOST_DIRECTORY = 2 ** 24      # bytes of a zip's list of members, which is read whole: some 100,000 of them
 #: bytes that any zip may become
@@ -43,11 +44,11 @@ class StoredArray(NamedTuple):
         found = [np.empty((len(one), width), self.dtype, "F" if self.by_columns else "C") for one in ranges]
         if not self.by_columns:
             self._read_runs([(one.start * width, rows_found) for one, rows_found in zip(ranges, found)], rows * width)
-        elif rows * self.dtype.itemsize > _PIECE:
+        elif rows * self.dtype.itemsize > PIECE:
             for i in range(width):
                 self._read_runs([(one.start, columns[:, i]) for one, columns in zip(ranges, found)], rows)
         else:
-            step = _PIECE // max(1, rows * self.dtype.itemsize)
+            step = PIECE // max(1, rows * self.dtype.itemsize)
             for i in range(0, width, step):
                 block = np.empty((rows, len(range(width)[i:i + step])), self.dtype, "F")
                 fill(self.stream, block.T)
@@ -71,7 +72,7 @@ class StoredArray(NamedTuple):
             self.stream.seek(count, io.SEEK_CUR)
             return
         while count > 0:
-            passed = len(self.stream.read(min(count, _PIECE)))
+            passed = len(self.stream.read(min(count, PIECE)))
             if not passed:
                 raise EOFError(f"{count:,} bytes are missing")
             count -= passed
@@ -83,7 +84,7 @@ def fill(stream: IO[bytes], array: NDArray[Any]) -> None:
     target = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
     filled = 0
     while filled < len(target):
-        count = stream.readinto(target[filled:filled + _PIECE])      # type: ignore[attr-defined]
+        count = stream.readinto(target[filled:filled + PIECE])      # type: ignore[attr-defined]
         if not count:
             raise EOFError(f"{len(target) - filled:,} bytes are missing")
         filled += count

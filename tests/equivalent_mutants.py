@@ -10,6 +10,11 @@ _GROUPS = {
         "kernels.reference.dense.elu_backward: comparison: dpre[...] = np.where(out.real < 0, dout * (out + "
         "1), dout) -> "
         "dpre[...] = np.where(out.real <= 0, dout * (out + 1), dout)"],
+    "Types: only mypy reads them.": [
+        "turns.module: argument: _M = TypeVar('_M', bound=_Model) -> _M = TypeVar('_M')"],
+    "Members, of which each has a header, are shorter than the file; and behind the last byte there is nothing.": [
+        "checkpoint._check_whole: comparison: ...e.infolist())) > size -> ...e.infolist())) >= size",
+        "checkpoint._check_whole: index: for start in range(0, end, PIECE): -> for start in range(0, end + 1, PIECE):"],
     "The residual is only squared.": [
         "second_layer.SecondLayer.forward: argument: ...rd(a.log_p_z, a.z_rows, a.prior_mu, a.prior_logvar... -> "
         "...rd(a.log_p_z, a.prior_mu, a.z_rows, a.prior_logvar...",

@@ -84,7 +84,8 @@ def test_round_trip(tmp_path_factory, data):
     arrays = {name: (100 * rng.random(data.draw(shapes))).astype(data.draw(dtypes)) for name in ("a", "b.W", "c/d")}
     manifest = data.draw(st.dictionaries(
         st.text(max_size=4).filter(lambda key: key not in GOOD),
-        st.integers(-2**140, 2**140) | st.floats(allow_nan=False) | st.text() | st.none(), max_size=3))
+        st.integers(-2**140, 2**140) | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.none(),
+        max_size=3))
     path = tmp_path_factory.mktemp("round") / "c.npz"
     checkpoint.write(path, arrays, manifest)
     read, head = checkpoint.read(path)
@@ -93,6 +94,8 @@ def test_round_trip(tmp_path_factory, data):
     for name, array in arrays.items():
         assert read[name].dtype == array.dtype and read[name].shape == array.shape
         assert read[name].tobytes() == array.tobytes()
+    some, _ = checkpoint.read(path, ["c/d", "b.W", "other"])
+    assert list(some) == ["b.W", "c/d"]
 
 
 def test_numpy_opens_it(written):
@@ -100,6 +103,7 @@ def test_numpy_opens_it(written):
     with np.load(path) as archive:
         assert np.array_equal(archive["parameters"], small().parameters.flat)
         assert json.loads(archive["manifest.json"])["vae"]["hidden"] == [3]
+        assert b'\n "version": 1,' in archive["manifest.json"]      # of lines, for whoever unpacks it
 
 
 @pytest.mark.parametrize("config", [{}, {"classes": 3, "decoder": "made:4", "prior": "mixture:2", "posterior": "iaf:2"},
@@ -152,6 +156,32 @@ def test_own_likelihood_is_handed_in(tmp_path):
     small(likelihood=own).save(path)
     refusal(lambda: VAE.load(path), path, "'my own'", "bernoulli, gaussian")
     assert VAE.load(path, likelihood=own).likelihood is own
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    for arrays, manifest, says in (({"a": np.array([{}])}, {}, "Object arrays"), ({}, {"a": [math.inf]}, "JSON"),
+                                   ({}, {"a": {"b": math.nan}}, "JSON")):
+        with pytest.raises(ValueError, match=says):
+            checkpoint.write(tmp_path / "c.npz", arrays, manifest)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_more_than_two_gigabytes(tmp_path, monkeypatch):
+    """The zip gets a second end from there on, in which lengths have 64 bits."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    checkpoint.write(tmp_path / "c.npz", {"a": np.arange(99.0)}, {"b": 1})
+    assert b"PK\6\7" in (tmp_path / "c.npz").read_bytes()
+    assert checkpoint.read(tmp_path / "c.npz")[0]["a"].tolist() == list(range(99))
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2 ** 20])
+def test_the_digest_is_of_all_pieces(written, monkeypatch, piece):
+    path, content, altered = written
+    monkeypatch.setattr(checkpoint, "PIECE", piece)
+    checkpoint.read(path)
+    for position in (len(content) // 2, len(content) - 65):
+        altered.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1:])
+        refusal(lambda: checkpoint.read(altered), altered)
 
 
 # ---- Damage
@@ -211,9 +241,10 @@ CRAFTED = {
     "other format": ({"manifest.json": json.dumps({**GOOD, "format": "soup"})}, ("not a checkpoint of npvae",)),
     "no format": ({"manifest.json": json.dumps({"version": 1})}, ("not a checkpoint of npvae",)),
     "no version": ({"manifest.json": json.dumps({"format": "npvae checkpoint"})}, ("not a checkpoint", "version")),
-    "a list": ({"manifest.json": "[1, 2]"}, ("not a checkpoint of npvae",)),
+    "a list": ({"manifest.json": "[1, 2]"}, ("not a checkpoint of npvae", "manifest")),
     "no JSON": ({"manifest.json": "\xff{"}, ("not a checkpoint of npvae",)),
     "deep JSON": ({"manifest.json": "[" * 200_000}, ("not a checkpoint of npvae",)),
+    "version 0": ({"manifest.json": json.dumps({**GOOD, "version": 0})}, ("not a checkpoint", "version must be at")),
     "no manifest": ({"parameters.npy": member(np.zeros(3))}, ("not a checkpoint of npvae", "manifest.json")),
     "object array": ({"manifest.json": json.dumps(GOOD),
                       "parameters.npy": member(np.array([{}, []], dtype=object), allow_pickle=True)},
@@ -240,12 +271,56 @@ def test_a_file_sealed_here_is_accepted(tmp_path):
     assert manifest == GOOD and arrays["a"].tolist() == [0, 1, 2]
 
 
-def test_a_deflated_checkpoint_is_refused(tmp_path):
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_deflated_checkpoint_is_refused(tmp_path, alone):
     """A small file of large arrays: ours are as long in the file as in memory."""
-    path = tmp_path / "c.npz"
-    seal(path, {"manifest.json": json.dumps(GOOD), "a.npy": member(np.zeros(10 ** 6))}, zipfile.ZIP_DEFLATED)
+    path, deflated = tmp_path / "c.npz", zipfile.ZipInfo("a.npy")
+    deflated.compress_type = zipfile.ZIP_DEFLATED
+    seal(path, {"manifest.json": json.dumps(GOOD), "a.npy" if alone else deflated: member(np.zeros(10 ** 6))},
+         zipfile.ZIP_DEFLATED if alone else zipfile.ZIP_STORED)
     assert path.stat().st_size < 10_000
     refusal(lambda: checkpoint.read(path), path, "compressed members")
+
+
+def sealed_anew(path, body):
+    path.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+
+
+def test_what_was_put_before_the_first_member_is_refused(written):
+    """Also where the digest fits: so gigabytes in a hole need not be read."""
+    _, content, path = written
+    sealed_anew(path, content[:-64])
+    checkpoint.read(path)
+    sealed_anew(path, b"PK\3\4" + content[:-64])
+    refusal(lambda: checkpoint.read(path), path, "not a checkpoint", "first member")
+
+
+def test_members_that_are_longer_than_the_file_are_refused(tmp_path):
+    """What the list of members says: nothing is taken into memory for it."""
+    path, note = tmp_path / "c.npz", b"written by hand"
+    seal(path, {"manifest.json": json.dumps(GOOD), "note": note})
+    sizes = [len(note).to_bytes(4, "little"), (10 ** 9).to_bytes(4, "little")]
+    before, _, after = path.read_bytes()[:-64].rpartition(sizes[0])
+    sealed_anew(path, before + sizes[1] + after)
+    refusal(lambda: checkpoint.read(path), path, "longer than the file")
+
+
+def test_a_manifest_longer_than_any_run_keeps_is_refused(written, monkeypatch):
+    path, _, _ = written
+    with zipfile.ZipFile(path) as archive:
+        length = archive.getinfo("manifest.json").file_size
+    monkeypatch.setattr(checkpoint, "MOST_TEXT", length)
+    checkpoint.read(path)
+    monkeypatch.setattr(checkpoint, "MOST_TEXT", length - 1)
+    refusal(lambda: checkpoint.read(path), path, "manifest is longer than")
+
+
+def test_an_error_without_words_is_named(written):
+    def check(manifest, headers):
+        raise ValueError
+
+    path, _, _ = written
+    refusal(lambda: checkpoint.read(path, check=check), path, "ValueError")
 
 
 @pytest.mark.parametrize("name", ["posterior", "prior", "decoder"])

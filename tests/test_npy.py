@@ -27,7 +27,7 @@ def test_any_rows_of_any_array(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("npy") / "x"
     np.save(stream := io.BytesIO(), array)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npy, "_PIECE", data.draw(st.sampled_from([1, 7, 2 ** 20])))
+        patch.setattr(npy, "PIECE", data.draw(st.sampled_from([1, 7, 2 ** 20])))
         how = data.draw(st.sampled_from([None, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
         if how is None:
             path.write_bytes(stream.getvalue())
