@@ -30,7 +30,7 @@ from contenders.parts import PARTS, estimate
 from contenders.worker import CONTENDERS
 
 from npvae import cli
-from npvae.files import write_atomically
+from npvae.system.files import write_atomically
 from npvae.validate import choice, integer, shown
 
 

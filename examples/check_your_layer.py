@@ -26,7 +26,7 @@ from collections.abc import Callable
 import numpy as np
 
 from npvae.gradcheck import check_pair
-from npvae.report import Report
+from npvae.gradcheck import Report
 
 Arrays = dict[str, np.ndarray]
 

@@ -25,9 +25,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from npvae import IWAE, VAE, Adam, cli, fit, load_mnist
-from npvae.files import write_atomically
+from npvae.system.files import write_atomically
 from npvae.data import to_float
-from npvae.figures import BLUE, GREY, INK, ORANGE, label_axes, new_figure
+from npvae.plotting.figures import BLUE, GREY, INK, ORANGE, label_axes, new_figure
 
 WAYS = {"total": GREY, "stl": ORANGE, "dreg": BLUE}
 BATCH = 4      # images
@@ -60,7 +60,7 @@ def measure(vae: VAE, x: np.ndarray, draws: int, repeats: int, seed: int) -> dic
     """With so many draws, on images x (B, D): lengths of gradients, in nats per unit of a parameter, and their ratios.
 
     signal       of the encoder's true gradient: of the mean of dreg, which is that of total
-                 (tests/test_estimator_means.py) and the least noisy
+                 (tests/latents/test_estimator_means.py) and the least noisy
     noise ...    of each estimate of it
     bias stl     of the one that has another mean
     ratio ...    the signal against the root mean square error: noise, and for stl noise and bias

@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from npvae import VAE, Callback, cli, fit
-from npvae.files import write_atomically
+from npvae.system.files import write_atomically
 from npvae.data import ALLOWED, load, to_float
-from npvae.figures import mosaic
+from npvae.plotting.figures import mosaic
 from npvae.plotting import manifold_grid
 from npvae.train import Run
 

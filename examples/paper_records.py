@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from npvae.files import write_atomically
+from npvae.system.files import write_atomically
 
 _BUT_RECORDS = ":(exclude)paper_tables.jsonl"
 

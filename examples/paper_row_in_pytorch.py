@@ -30,9 +30,9 @@ import paper_records
 import paper_tables
 from npvae import cli, load_mnist
 from npvae.checkpoint import read
-from npvae.files import write_atomically
+from npvae.system.files import write_atomically
 from npvae.data import binarize
-from npvae.lanes import available_cores
+from npvae.engine.executor import available_cores
 
 try:
     import torch

@@ -33,12 +33,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from npvae import (ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CosineLR, FreeBits, LinearAnnealing, MetricsLog,
-                   Progress, StepLR, active_units, checkpoint, cli, fit, load_mnist)
+from npvae import (
+    ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CosineLR, FreeBits, LinearAnnealing, MetricsLog, Progress, StepLR,
+    active_units, checkpoint, cli, fit, load_mnist)
 from npvae.data import binarize, to_float
 from npvae.evaluate import LogLikelihood, kl_per_dimension, log_likelihood
-from npvae.hierarchical import active_units_per_layer
-from npvae.lanes import available_cores
+from npvae.model import active_units_per_layer
+from npvae.engine.executor import available_cores
 from npvae.objectives import Objective
 from npvae.train import Run
 from paper_records import add_line, commit, evenly, fingerprint, largest_first, lines, trained_by
@@ -242,7 +243,7 @@ def protocol(row: Row) -> dict[str, Any]:
     objective = row.objective(1)
     rise = next(epoch for epoch in range(row.epochs) if objective.beta(epoch) == 1)
     words = [type(objective).__name__, *([f"{objective.bits} nats"] if isinstance(objective, FreeBits) else []),
-             "sampled KL" if objective.sampled else "exact KL",
+             "sampled KL" if objective.kl_estimator.is_sampled else "exact KL",
              *([f"annealed for {rise} epochs"] if rise else [])]
     order = {} if row.shuffle else {"training_images": row.images, "shuffle": False}
     return {"data": row.data, "k": row.k, "batch": row.batch, **order, "objective": ", ".join(words),

@@ -42,11 +42,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
-from npvae import (ELBO, VAE, Adam, Callback, CyclicalAnnealing, FreeBits, LinearAnnealing, active_units, cli, fit,
-                   kl_per_dimension, load_mnist)
-from npvae.files import write_atomically
+from npvae import (
+    ELBO, VAE, Adam, Callback, CyclicalAnnealing, FreeBits, LinearAnnealing, active_units, cli, fit,
+    kl_per_dimension, load_mnist)
+from npvae.system.files import write_atomically
 from npvae.data import binarize, to_float
-from npvae.figures import BLUE, FONT, ORANGE, label_axes, mosaic, new_figure
+from npvae.plotting.figures import BLUE, FONT, ORANGE, label_axes, mosaic, new_figure
 from npvae.objectives import Objective
 from npvae.train import Run
 

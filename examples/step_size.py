@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from npvae import VAE, cli
-from npvae.files import write_atomically
-from npvae.figures import BLUE, GREY, ORANGE, label_axes, new_figure
+from npvae.system.files import write_atomically
+from npvae.plotting.figures import BLUE, GREY, ORANGE, label_axes, new_figure
 
 EXPONENTS = np.arange(-20.0, 0.01, 0.25)
 SLOPES: dict[str, Callable[[Callable[[Any], Any], float], float]] = {

@@ -176,7 +176,7 @@ def train(params: Arrays, x_train: np.ndarray, x_test: np.ndarray, epochs: int,
 def main() -> int:
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, allow_abbrev=False)  # errors then take one line
     parser.add_argument("--epochs", type=int, default=3, help="passes over the training images (default 3)")
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[1] / "npvae" / "mnist",
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[1] / "npvae" / "data" / "mnist",
                         help="folder of train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz")
     parser.add_argument("--check", action="store_true", help="check the gradients instead of training")
     args, rng = parser.parse_args(), np.random.default_rng(0)

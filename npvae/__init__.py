@@ -4,48 +4,47 @@ Reading order, a few minutes each but the first:
 
     kernels/reference/   every formula and its derivative, in plain NumPy         <- the book
     params.py            Block: one flat vector with named views
-    layers.py            Dense and MLP: one matrix product and one kernel each way;  masks.py, autoregressive ones
-    support.py           what an array of data means
-    likelihoods.py       p(x|z): Bernoulli, Gaussian;  levels.py, of bytes;  outputs.py, the decoder's last step, and
-                         made.py, one that looks at the pixels before
-    latents.py           q(z|x) and p(z): reparameterization and KL;  flows.py and priors.py, richer ones
-    second_layer.py      a prior that is a VAE itself: two stochastic layers;  hierarchical.py makes such models
-    objectives.py        ELBO, beta, annealing, free bits, IWAE; its gradient, or STL or DReG
-    model.py             VAE: forward, and backward as its mirror image;  buffers.py lists its arrays
+    layers.py            Dense and MLP: one matrix product and one kernel each way; activations; masked layers
+    likelihoods/         p(x|z), and what an array of data means
+    buffers.py           every array of a training step, with its shape
+    latents/             q(z|x) and p(z): reparameterization and KL; flows, richer priors, a second stochastic layer
+    decoders.py          the decoder's last step; MADE, which looks at the pixels before
+    objectives.py        ELBO, beta, annealing, free bits, IWAE
+    model/               VAE: forward, and backward as its mirror image
     optim.py             Adam and learning-rate schedules
-    gradcheck.py         is a gradient right?  for any project;  derivatives.py, the numbers it is held against,
-                         report.py, diagnosis.py, the likely slip, rules.py, what a layer must keep besides,
-                         bridge.py, a PyTorch or JAX function
+    train/               fit: batches, epochs, exact resume
+    evaluate/            what a trained model is worth
+    gradcheck/           is a gradient right?  for any project
     testing.py           Hypothesis strategies and assert_gradients, for a layer of your own
-    train.py             fit: batches, epochs, exact resume
-    evaluate.py          what a trained model is worth;  summary.py, all of that at once
-    plotting.py          pictures;  charts.py, curves and bars
 
-and beside the lesson: data.py (MNIST, IDX files, arrays), images.py (folders of pictures, tables), labels.py,
-callbacks.py, checkpoint.py, npy.py (arrays in files), sizes.py (of a model, before it is made), figures.py (how the
-pictures are drawn), report_page.py and explorer.py (web pages), validate.py; the program: cli.py (exit codes),
-options.py (flags), runs.py (a run and its folder), commands.py, program.py, __main__.py; what it meets outside:
-files.py, terminal.py (what may be printed), interrupt.py (Ctrl-C); and what makes it fast, kernels/fused/, the
-reference's compiled twins, lanes.py, which runs the passes on two cores, cuts.py, where a step is cut for that, and
-turns.py, for threads of the reader's own.
+and beside the lesson:
+
+    engine/              how passes run on all cores;  kernels/fused/, the reference's compiled twins
+    data/                MNIST, IDX files, arrays, tables, folders of pictures
+    plotting/, pages/    pictures;  web pages
+    cli/                 the program npvae
+    checkpoint.py        models and runs in files
+    validate.py          arguments that are wrong are refused
+    system/              files, the terminal, Ctrl-C
+    _moved.py            names by which modules could be imported before
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.
 """
-from . import interrupt
+from .system import interrupt      # before all others: Ctrl-C during an import
+from ._moved import module as __getattr__  # noqa: F401
 from .checkpoint import CheckpointError
-from .callbacks import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress
 from .data import DataError, load_mnist
-from .evaluate import active_units, kl_per_dimension
+from .evaluate import active_units, kl_per_dimension, summarize
 from .gradcheck import check_gradients
-from .hierarchical import hierarchical_vae
-from .levels import BetaBinomial, Categorical, DiscretizedLogistic
-from .likelihoods import Bernoulli, ContinuousBernoulli, Gaussian, GaussianOptimal, GaussianPixel
-from .model import VAE
+from .likelihoods import (
+    Bernoulli, BetaBinomial, Categorical, ContinuousBernoulli, DiscretizedLogistic, Gaussian, GaussianOptimal,
+    GaussianPixel)
+from .model import VAE, hierarchical_vae
 from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing
 from .optim import Adam, ConstantLR, CosineLR, StepLR
-from .summary import summarize
-from .train import NonFiniteError, fit
+from .train import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress, fit
+from .validate import NonFiniteError
 
 interrupt.started()
 

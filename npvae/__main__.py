@@ -1,12 +1,12 @@
-"""`python -m npvae` and the command `npvae`.  Beside the lesson; `program.py` says what they do."""
+"""`python -m npvae` and the command `npvae`.  Beside the lesson; `cli/program.py` says what they do."""
 import sys
 
-from . import interrupt
+from .system import interrupt
 
 interrupt.start()
 
-from . import program  # noqa: E402
-from .cli import exit_code  # noqa: E402
+from .cli import program  # noqa: E402
+from .cli.command_line import exit_code  # noqa: E402
 
 
 def main() -> int:

@@ -1,61 +1,171 @@
-"""Every array of a training step, listed once with its shape.  Read beside `model.py`, as its list of names.  Those
-that a flow, a prior or a MADE decoder needs besides, it lists itself, in its `add_buffers`.
+"""Every array of a training step, listed once, in the order of the pass, with its shape.  Read beside `model/vae.py`.
 
-`a` holds the values of a pass, `d` their gradients.  B images, K draws each, D pixels, Z latent dimensions, H the width
-of a hidden layer, P numbers that the decoder puts out, L classes of labels (0 for none), N numbers that the prior
-draws itself (0 for most).  The encoder has R rows: the images, and below them those that the prior asks for, if it does
-(`latents.py`).
+`Activations`, `a` for short, holds the values of a pass; `Gradients`, `d`, what the backward pass makes of them: d.x is
+the gradient of the loss with respect to a.x and has its shape.  What a flow, a prior or a decoder needs besides, it
+declares itself (`allocate` in its class).
 
-`_pre` is a matrix product before bias and activation; its gradient takes its place, since no backward kernel looks back
-at it.
+    B   images of the batch                 H   units of a hidden layer, each layer its own
+    K   draws of z for each image           P   numbers that the decoder puts out for an image
+    D   numbers of an image                 L   classes of labels, 0 for none
+    Z   latent dimensions                   N   numbers that the prior draws itself, 0 for most
+    R   rows of the encoder: the images, and below them those that the prior asks for, if it does
+
+`_pre` is a matrix product before bias and activation.
 """
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .params import Take
-
-if TYPE_CHECKING:
-    from .model import VAE
+from .params import Allocate, Array
 
 
-def buffers(vae: "VAE", batch: int, draws: int, take: Take) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """`a` and `d` for so many images and draws, in memory that `take` hands out."""
-    B, K, D, Z, L, P = batch, draws, vae.input_dim, vae.latent_dim, vae.classes, vae.output.shapes[vae.output.b][0]
-    R = B + vae.latent.rows
-    x, z, dz, output, doutput = (take("x", R, D), take("z", B, K, Z), take("dz by nll", B, K, Z),
-                                 take("output", B, K, P), take("doutput", B, K, P))
-    N, size = vae.latent.noise, B * K * (Z + vae.latent.noise)
-    noise = take("eps", size + size % 2)      # it is drawn in pairs
-    pre = {"encoder_pre": [take(f"encoder.{i} pre", R, H) for i, H in enumerate(vae.hidden)],
-           "mu_pre": take("mu pre", R, Z), "logvar_pre": take("logvar pre", R, Z),
-           "decoder_pre": [take(f"decoder.{i} pre", B * K, H) for i, H in enumerate(vae.decoder_hidden)],
-           "rows_pre": take("output pre", B * K, P)}
-    a = SimpleNamespace(
-        x=x[:B], encoder=[take("x and y", R, D + L) if L else x,
-                          *(take(f"encoder.{i}", R, H) for i, H in enumerate(vae.hidden))],
-        mu=take("mu", R, Z), logvar=take("logvar", R, Z), z=z, z_rows=z.reshape(B * K, Z),
-        noise=noise, eps=noise[:B * K * Z].reshape(B, K, Z), eps_prior=noise[B * K * Z:size].reshape(B, K, N),
-        uniform=np.empty(noise.size, np.float32),
-        kl=take("kl", B, Z), log_ratio=take("log_ratio", B, K),
-        decoder=[take("z and y", B * K, Z + L) if L else z.reshape(B * K, Z),
-                 *(take(f"decoder.{i}", B * K, H) for i, H in enumerate(vae.decoder_hidden))],
-        rows=output.reshape(B * K, P), output=output, kept=take("kept", B, K, P), nll=take("nll", B, K),
-        index=np.empty(B, np.int64), labels=np.zeros(B, np.int64), orders={}, **pre)
-    d = SimpleNamespace(
-        encoder=[None, *(take(f"dencoder.{i}", R, H) for i, H in enumerate(vae.hidden))],
-        **{f"h_{head}": take(f"dencoder by {head}", R, vae.hidden[-1]) if vae.hidden else None
-           for head in ("mu", "logvar")},
-        mu=take("dmu", R, Z), mu_z=take("dmu by z", B, Z), mu_kl=take("dmu by kl", B, Z),
-        logvar=take("dlogvar", R, Z), logvar_z=take("dlogvar by z", B, Z), logvar_kl=take("dlogvar by kl", B, Z),
-        z=take("dz", B, K, Z), z_nll=dz, z_rows=dz.reshape(B * K, Z), z_kl=take("dz by kl", B, K, Z),
-        z_scaled=take("dz scaled", B, K, Z),
-        kl=take("dkl", B, Z), log_ratio=take("dlog_ratio", B, K),
-        decoder=[take("dz and dy", B * K, Z + L) if L else dz.reshape(B * K, Z),
-                 *(take(f"ddecoder.{i}", B * K, H) for i, H in enumerate(vae.decoder_hidden))],
-        rows=doutput.reshape(B * K, P), output=doutput, nll=take("dnll", B, K), **pre)
-    d.h = d.encoder[-1]
-    vae.latent.add_buffers(a, d, take)
-    vae.output.add_buffers(a, d, take)
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a model's arrays, but for B and K; by the letters above."""
+
+    D: int
+    L: int
+    Z: int
+    N: int
+    P: int
+    rows: int      # R - B
+    hidden: Sequence[int]      # H of each layer of the encoder
+    decoder_hidden: Sequence[int]
+    flow: bool      # does z differ from z0?
+    third_head: bool      # does the flow read the encoder's output, as mu and logvar do?
+    keeps_pre: bool      # does the activation's derivative need its input?
+
+
+@dataclass
+class Activations:
+    """The values of a pass."""
+
+    x: Array                     # (B, D)   the images
+    labels: Array                # (B,)     integers; 0 without classes
+    index: Array                 # (B,)     their rows in the data set
+    encoder: list[Array]         # (R, D + L), then (R, H) of each hidden layer
+    encoder_pre: list[Array]     # (R, H)
+    mu_pre: Array                # (R, Z)
+    mu: Array                    # (R, Z)
+    logvar_pre: Array            # (R, Z)
+    logvar: Array                # (R, Z)
+    uniform: Array               # of the size of noise, float32: what the noise is made of
+    noise: Array                 # B K (Z + N) numbers or one more, since they are made in pairs
+    eps: Array                   # (B, K, Z)   its first numbers
+    eps_prior: Array             # (B, K, N)   and those after them
+    z0: Array                    # (B, K, Z)   mu + sigma eps; without a flow it is z
+    z: Array                     # (B, K, Z)
+    z_rows: Array                # (B K, Z)    the same memory
+    kl: Array                    # (B, Z)      KL( q(z_j|x) || p(z_j) ), where it has a closed form
+    log_q: Array                 # (B, K)      log q0(z0|x)
+    log_det: Array               # (B, K)      log |det dz/dz0|
+    log_q_z: Array               # (B, K)      log q(z|x)
+    log_p: Array                 # (B, K)      log p(z)
+    log_ratio: Array             # (B, K)      log q(z|x) - log p(z)
+    decoder: list[Array]         # (B K, Z + L), then (B K, H) of each hidden layer
+    decoder_pre: list[Array]     # (B K, H)
+    rows_pre: Array              # (B K, P)
+    rows: Array                  # (B K, P)
+    output: Array                # (B, K, P)   the same memory
+    kept: Array                  # (B, K, P)   what the likelihood keeps for its backward pass
+    nll: Array                   # (B, K)      -log p(x|z)
+    flow: object = None          # what the flow,
+    prior: object = None         # the prior,
+    last: object = None          # and the decoder's last step keep of their own
+    recorded: dict[Hashable, object] = field(default_factory=dict)      # by the engine: the calls of passes
+
+
+@dataclass
+class Gradients:
+    """The gradient of the loss with respect to the values; `_kl`, `_nll` and the like say by which path."""
+
+    nll: Array                   # (B, K)
+    output: Array                # (B, K, P)
+    rows: Array                  # (B K, P)     the same memory
+    rows_pre: Array              # (B K, P)
+    decoder: list[Array]         # (B K, Z + L), then (B K, H) of each hidden layer
+    decoder_pre: list[Array]     # (B K, H)
+    z_nll: Array                 # (B, K, Z)
+    z_rows: Array                # (B K, Z)     the same memory
+    kl: Array                    # (B, Z)
+    log_ratio: Array             # (B, K)
+    log_p: Array                 # (B, K)
+    log_det: Array               # (B, K)
+    z_p: Array                   # (B, K, Z)    by log p(z)
+    z_q: Array                   # (B, K, Z)    by log q(z|x)
+    z_kl: Array                  # (B, K, Z)    by both
+    z: Array                     # (B, K, Z)
+    z_scaled: Array              # (B, K, Z)    for the doubly reparameterized estimator
+    z0: Array                    # (B, K, Z)    without a flow it is d.z
+    mu_z: Array                  # (B, Z)
+    mu_kl: Array                 # (B, Z)
+    mu: Array                    # (R, Z)
+    mu_pre: Array                # (R, Z)
+    logvar_z: Array              # (B, Z)
+    logvar_kl: Array             # (B, Z)
+    logvar: Array                # (R, Z)
+    logvar_pre: Array            # (R, Z)
+    h_mu: Array | None           # (R, H)    of the encoder's output h, by the head mu; None without a hidden layer
+    h_logvar: Array | None       # (R, H)    by the head logvar
+    h: Array | None              # (R, H)    by both; all of it, unless a flow reads h too
+    h_flow: Array | None         # (R, H)    by the flow
+    encoder: list[Array | None]  # None (nobody asks for dx), then (R, H) of each hidden layer
+    encoder_pre: list[Array]     # (R, H)
+    rows_x: Array                # (R - B, D)   of the prior's rows
+    rows_x_mu: Array             # (R - B, D)   without a hidden layer, by the head mu
+    rows_x_logvar: Array         # (R - B, D)   and by logvar
+
+
+def allocate_pass(sizes: Sizes, B: int, K: int, allocate: Allocate) -> tuple[Activations, Gradients]:
+    """`a` and `d` for so many images and draws, in memory that `allocate` hands out by name."""
+    D, L, Z, N, P, R = sizes.D, sizes.L, sizes.Z, sizes.N, sizes.P, B + sizes.rows
+    hidden, decoder_hidden = list(enumerate(sizes.hidden)), list(enumerate(sizes.decoder_hidden))
+
+    def like_pre(name: str, pre: Array) -> Array:
+        """Memory for the gradient of a matrix product: its own, unless a backward kernel looks back at it."""
+        return allocate(f"d{name}", *pre.shape) if sizes.keeps_pre else pre
+
+    x, size = allocate("x", R, D), B * K * (Z + N)
+    noise = allocate("noise", size + size % 2)
+    z, output = allocate("z", B, K, Z), allocate("output", B, K, P)
+    a = Activations(
+        x=x[:B], labels=np.zeros(B, np.int64), index=np.empty(B, np.int64),
+        encoder=[allocate("x and labels", R, D + L) if L else x, *(allocate(f"encoder.{i}", R, H) for i, H in hidden)],
+        encoder_pre=[allocate(f"encoder.{i} pre", R, H) for i, H in hidden],
+        mu_pre=allocate("mu pre", R, Z), mu=allocate("mu", R, Z),
+        logvar_pre=allocate("logvar pre", R, Z), logvar=allocate("logvar", R, Z),
+        uniform=np.empty(noise.size, np.float32), noise=noise,
+        eps=noise[:B * K * Z].reshape(B, K, Z), eps_prior=noise[B * K * Z:size].reshape(B, K, N),
+        z0=allocate("z0", B, K, Z) if sizes.flow else z, z=z, z_rows=z.reshape(B * K, Z),
+        kl=allocate("kl", B, Z), log_q=allocate("log q0(z0|x)", B, K), log_det=allocate("log det", B, K),
+        log_q_z=allocate("log q(z|x)", B, K), log_p=allocate("log p(z)", B, K),
+        log_ratio=allocate("log ratio", B, K),
+        decoder=[allocate("z and labels", B * K, Z + L) if L else z.reshape(B * K, Z),
+                 *(allocate(f"decoder.{i}", B * K, H) for i, H in decoder_hidden)],
+        decoder_pre=[allocate(f"decoder.{i} pre", B * K, H) for i, H in decoder_hidden],
+        rows_pre=allocate("output pre", B * K, P), rows=output.reshape(B * K, P), output=output,
+        kept=allocate("kept", B, K, P), nll=allocate("nll", B, K))
+    doutput, dz_nll, dz = allocate("doutput", B, K, P), allocate("dz by nll", B, K, Z), allocate("dz", B, K, Z)
+    last = (R, sizes.hidden[-1]) if sizes.hidden else None
+    encoder = [None, *(allocate(f"dencoder.{i}", R, H) for i, H in hidden)]
+    d = Gradients(
+        nll=allocate("dnll", B, K), output=doutput, rows=doutput.reshape(B * K, P), rows_pre=a.rows_pre,
+        decoder=[allocate("dz and dlabels", B * K, Z + L) if L else dz_nll.reshape(B * K, Z),
+                 *(allocate(f"ddecoder.{i}", B * K, H) for i, H in decoder_hidden)],
+        decoder_pre=[like_pre(f"decoder.{i} pre", pre) for i, pre in enumerate(a.decoder_pre)],
+        z_nll=dz_nll, z_rows=dz_nll.reshape(B * K, Z),
+        kl=allocate("dkl", B, Z), log_ratio=allocate("dlog ratio", B, K), log_p=allocate("dlog p(z)", B, K),
+        log_det=allocate("dlog det", B, K),
+        z_p=allocate("dz by log p", B, K, Z), z_q=allocate("dz by log q", B, K, Z), z_kl=allocate("dz by kl", B, K, Z),
+        z=dz, z_scaled=allocate("dz scaled", B, K, Z), z0=allocate("dz0", B, K, Z) if sizes.flow else dz,
+        mu_z=allocate("dmu by z", B, Z), mu_kl=allocate("dmu by kl", B, Z), mu=allocate("dmu", R, Z), mu_pre=a.mu_pre,
+        logvar_z=allocate("dlogvar by z", B, Z), logvar_kl=allocate("dlogvar by kl", B, Z),
+        logvar=allocate("dlogvar", R, Z), logvar_pre=a.logvar_pre,
+        h_mu=allocate("dh by mu", *last) if last else None, h_logvar=allocate("dh by logvar", *last) if last else None,
+        h=allocate("dh by mu and logvar", *last) if last and sizes.third_head else encoder[-1],
+        h_flow=allocate("dh by flow", *last) if last and sizes.third_head else None,
+        encoder=encoder, encoder_pre=[like_pre(f"encoder.{i} pre", pre) for i, pre in enumerate(a.encoder_pre)],
+        rows_x=allocate("drows", sizes.rows, D), rows_x_mu=allocate("drows by mu", sizes.rows, D),
+        rows_x_logvar=allocate("drows by logvar", sizes.rows, D))
     return a, d

@@ -12,8 +12,8 @@ other, and "vae" is what `VAE(...)` was given (what has its default there may be
         size = math.prod(shape)
         tensors[name], flat = flat[:size].reshape(shape), flat[size:]
 
-What is computed of them stands in the docstrings of model.py, of flows.py, priors.py, second_layer.py and made.py, and
-of the kernels that these name.
+What is computed of them stands in the docstrings of `model/vae.py`, of the parts in `latents/` and of `decoders.py`,
+and of the kernels that these name.
 """
 import hashlib
 import io
@@ -26,9 +26,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .files import MOST_TEXT, open_regular, parse_json, write_atomically
-from .npy import PIECE, open_member, open_zip
+from .data.npy import PIECE, open_member, open_zip
 from .params import Array
+from .system.files import MOST_TEXT, open_regular, parse_json, write_atomically
 from .validate import integer
 
 FORMAT = "npvae checkpoint"

@@ -1,34 +1,36 @@
-"""Objectives: one number to minimise from what each image contributes.  Read after `latents.py`.
+"""Objectives: one number to minimise from what each image contributes.  Read after `latents/`.
 
 An objective is called as
 
     loss, dnll, dreg = objective(nll, reg, step)
 
-with nll (B, K), and reg either the analytic KL per dimension (B, Z) or, if `objective.sampled`, log q - log p (B, K).
+with nll (B, K), and reg either the exact KL per dimension (B, Z) or, if the KL term is sampled, log q - log p (B, K).
 loss is in nats per image, a mean over the batch, and always minus a bound.  dnll and dreg are dloss/dnll and
 dloss/dreg; each has the shape of its array or broadcasts to it (a float where every entry is the same).  Nothing here
 knows of a network, so each objective can be checked by itself, and a new one needs no edit elsewhere.
 
-Where reg is sampled, `gradient` says what the encoder learns from:
+`objective.kl_estimator` says which form of reg it takes (`KLEstimator`).  Where it is sampled, `gradient` says what the
+encoder learns from:
 
     total    the derivative of the loss under the noise that was drawn
     stl      without the score of q, which is noise: sticking the landing (Roeder et al. 2017).  The same on average for
              the ELBO, not for IWAE with more than one draw
     dreg     doubly reparameterized (Tucker et al. 2019), for IWAE: the same on average, with less noise
 
-The loss is the same, the decoder's gradient too.  `objective.sampled` is True for "total", else the name, which
-`latents.py` looks at; the formulas are in `kernels/reference/estimators.py`.
+The loss is the same, the decoder's gradient too; the formulas are in `kernels/reference/estimators.py`.
 
 `beta`, the weight of the KL term, is given as a number or as a function of the step; `objective.beta(step)` says it,
 and `fit` records it.  `bound()` is the objective of the same kind that a test set is measured with: a true bound, with
 beta = 1 and no free bits.
 """
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .kernels.reference import importance_bound_backward, importance_bound_forward
+from .latents.base import KLEstimator as KLEstimator      # who writes an objective takes it from here
 from .params import Array
 from .validate import Described, choice, described, integer, real, shown
 
@@ -81,7 +83,32 @@ class _Weight:
         return described(self.beta)
 
 
-class ELBO(Described):
+_ESTIMATORS = {"total": KLEstimator.SAMPLED, "stl": KLEstimator.STICKING_THE_LANDING,
+               "dreg": KLEstimator.DOUBLY_REPARAMETERIZED}
+
+
+class Objective(Described, ABC):
+    """What is minimised.  To add one, subclass: `__call__`, and `kl_estimator` unless the KL term is exact."""
+
+    kl_estimator: KLEstimator = KLEstimator.EXACT
+    gradient: str = "total"
+    beta: Schedule
+
+    @abstractmethod
+    def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
+        """loss, dnll, dreg."""
+
+    def bound(self) -> "Objective":
+        """What a test set is measured with: the ELBO."""
+        return ELBO(sampled=self.kl_estimator.is_sampled)
+
+    @property
+    def sampled(self) -> KLEstimator:
+        """How it describes its estimator in a saved run."""
+        return self.kl_estimator
+
+
+class ELBO(Objective):
     """loss = mean_{b,k} nll + beta mean_b KL: minus the evidence lower bound at beta = 1 (Kingma and Welling 2014), the
     beta-VAE otherwise (Higgins et al. 2017).  `sampled` takes log q - log p at the draws in place of the exact KL;
     then `gradient` may be "stl"."""
@@ -97,8 +124,8 @@ class ELBO(Described):
         if choice("gradient", gradient, ("total", "stl")) != "total" and not sampled:
             raise ValueError(f"gradient {gradient} leaves out a part of the sampled KL term, and this one is exact: "
                              f"ELBO(sampled=True, gradient={gradient!r}) fits")
-        self.beta = _Weight(beta)
-        self.sampled: Any = bool(sampled) if gradient == "total" else gradient
+        self.beta, self.gradient = _Weight(beta), gradient
+        self.kl_estimator = _ESTIMATORS[gradient] if sampled else KLEstimator.EXACT
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
         """loss = mean_{b,k} nll + beta mean_b sum_j kl  (D11.1), or of log_ratio + beta mean_{b,k} log_ratio.
@@ -111,18 +138,14 @@ class ELBO(Described):
         """
         batch, draws = nll.shape
         dnll = 1 / (batch * draws)
-        dreg = self.beta(step) / (batch * draws if self.sampled else batch)
+        dreg = self.beta(step) / (batch * draws if self.kl_estimator.is_sampled else batch)
         return dnll * nll.sum() + dreg * reg.sum(), dnll, dreg
 
-    def bound(self) -> "ELBO":
-        return ELBO(sampled=bool(self.sampled))
 
-
-class FreeBits(Described):
+class FreeBits(Objective):
     """loss = mean_{b,k} nll + beta sum_j max(bits, mean_b KL_j): a latent dimension may use `bits` nats, on average
     over the batch, without paying for them, and so is not switched off early (Kingma et al. 2016, equation 15)."""
 
-    sampled = False
     made_of = ("bits", "beta")
 
     def __init__(self, bits: float, beta: float | Schedule = 1.0) -> None:
@@ -142,19 +165,16 @@ class FreeBits(Described):
         loss = dnll * nll.sum() + beta * np.where(paid, mean, self.bits).sum()
         return loss, dnll, np.where(paid, beta / batch, 0)
 
-    def bound(self) -> ELBO:
-        return ELBO()
 
-
-class IWAE(Described):
+class IWAE(Objective):
     """loss = -mean_b log 1/K sum_k w,  log w = -nll - beta (log q - log p): the importance-weighted bound (Burda et al.
     2016).  K is the number of draws; K = 1 is the ELBO with a sampled KL term.  gradient: "total", "stl" or "dreg"."""
 
     made_of = ("beta", "sampled")
 
     def __init__(self, beta: float | Schedule = 1.0, gradient: str = "total") -> None:
-        self.beta = _Weight(beta)
-        self.sampled: Any = choice("gradient", gradient, ("total", "stl", "dreg")) == "total" or gradient
+        self.beta, self.gradient = _Weight(beta), choice("gradient", gradient, _ESTIMATORS)
+        self.kl_estimator = _ESTIMATORS[gradient]
 
     def __call__(self, nll: Array, reg: Array, step: int) -> Terms:
         """log_w = -nll - beta log_ratio,  dbound = -1 / B,  and with the weights w~ of the kernel     (D10.5)
@@ -173,6 +193,3 @@ class IWAE(Described):
 
     def bound(self) -> "IWAE":
         return IWAE()
-
-
-Objective = ELBO | FreeBits | IWAE | Any

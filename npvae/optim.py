@@ -5,15 +5,23 @@ A schedule is a function of the step, counted from 0.
 """
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
-from .kernels import reference
-from .params import Block
+from .params import Array, Block
 from .validate import Described, integer, real
 
 Schedule = Callable[[int], float]
+
+
+class HasUpdate(Protocol):
+    """Kernels for all parameters together; a module of kernels has this one, too."""
+
+    def adam_update(self, theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float,
+                    eps: float, scale: float, step: int) -> None:
+        """One update of `theta`, m and v, all flat."""
 
 
 class ConstantLR(Described):
@@ -103,8 +111,9 @@ class Adam(Described):
             raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
         return self.m, self.v
 
-    def step(self, parameters: Block, gradients: Block, kernels: Any = reference) -> None:
-        """One update of `parameters`, in place, by the `adam_update` of `kernels`, with the gradient clipped to
+    def step(self, parameters: Block, gradients: Block, kernels: "ModuleType | HasUpdate | None" = None) -> None:
+        """One update of `parameters`, in place, by `adam_update` of `kernels` (None: of `parameters.kernels`), with the
+        gradient clipped to
 
             scale * gradient,  scale = min(1, max_norm / |gradient|)      (D8.5)   |.| over all tensors together
 
@@ -119,5 +128,6 @@ class Adam(Described):
         for name, value in parameters.items() if self.weight_decay else ():
             if name.endswith(".W"):
                 value *= 1 - lr * self.weight_decay
+        kernels = parameters.kernels if kernels is None else kernels
         kernels.adam_update(parameters.flat, m.flat, v.flat, gradients.flat, lr, self.beta1, self.beta2, self.eps,
                             scale, self.t)

@@ -4,15 +4,23 @@ One block for the parameters, one for their gradients, one for each of Adam's mo
 the optimizer, the gradient's norm, the checkpoint and a finite difference see one vector.
 """
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .kernels import reference
+
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
-Take = Callable[..., Array]      # take(name, *shape): the first numbers of the memory of that name
+Allocate = Callable[..., Array]      # allocate(name, *shape): the first numbers of the memory of that name
+Take = Allocate      # its name before
+
+
+def _no_model() -> None:
+    """Instead of a weak reference."""
 
 
 class Block(Mapping[str, Array]):
@@ -27,6 +35,7 @@ class Block(Mapping[str, Array]):
 
     def _over(self, shapes: Shapes, flat: Array) -> None:
         self.shapes, self.flat = dict(shapes), flat
+        self._model: Callable[[], Any] = _no_model
         self._views: dict[str, Array] = {}
         start = 0
         for name, shape in shapes.items():
@@ -49,6 +58,17 @@ class Block(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    @property
+    def kernels(self) -> Any:
+        """Those that an optimizer changes the block with: of the model whose parameters these are, as fast as its own
+        passes, or of a block without one the reference's."""
+        model = self._model()
+        return reference if model is None else model.engine.kernels
+
+    def belongs_to(self, model: object) -> None:
+        """From now on, for as long as there is that model; a copy belongs to nobody."""
+        self._model = weakref.ref(model)
 
     def zeros_like(self) -> "Block":
         """A block of the same names, shapes and type, all zero."""

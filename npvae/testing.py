@@ -1,4 +1,4 @@
-"""Property-based tests of a layer of your own: what Hypothesis draws, and one assertion.  Read after `gradcheck.py`.
+"""Property-based tests of a layer of your own: what Hypothesis draws, and one assertion.  Read after `gradcheck/`.
 
     from hypothesis import given
     from npvae.testing import assert_gradients, inputs
@@ -21,11 +21,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .gradcheck import Loss, Report, check_gradients, check_pair
+from .gradcheck.checker import check_gradients, check_pair
+from .gradcheck.derivatives import Loss
+from .gradcheck.report import Report
 from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS
-from .model import VAE
-from .support import fitting
+from .likelihoods.support import fitting
+from .model.vae import VAE
 
 try:
     from hypothesis import HealthCheck, settings
@@ -80,7 +82,8 @@ def shapes(letters: str, least: int = 1, most: int = 9) -> st.SearchStrategy[dic
 
 def spread(rng: np.random.Generator, shape: Shape, most: float = 1.0) -> Array:
     """Well-scaled numbers of both signs, 0.05 to `most` in size: as `matrices`, from a generator of your own."""
-    return rng.uniform(0.05, most, shape) * rng.choice([-1.0, 1.0], shape)
+    values: Array = rng.uniform(0.05, most, shape) * rng.choice([-1.0, 1.0], shape)
+    return values
 
 
 def matrices(shape: Shape) -> st.SearchStrategy[Array]:
@@ -126,7 +129,8 @@ def away_from(kinks: Sequence[float], shape: Shape, margin: float = 0.1) -> st.S
 
     def draw(rng: np.random.Generator) -> Array:
         place = rng.choice(len(free), shape, p=lengths / lengths.sum())
-        return rng.uniform(free[place, 0], free[place, 1])
+        values: Array = rng.uniform(free[place, 0], free[place, 1])
+        return values
     return _drawn(draw)
 
 

@@ -15,13 +15,13 @@ class NonFiniteError(ArithmeticError):
     """NaN or infinity appeared in training; the message names the step and the tensor."""
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """`value` as it is written, on one line and cut short: an array would take many."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def integer(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: object, least: int) -> int:
     """`value` as an int of at least `least`.  Raises TypeError or ValueError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer of at least {least}, got {shown(value)}")
@@ -30,7 +30,7 @@ def integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def real(name: str, value: Any, least: float, strict: bool = False) -> float:
+def real(name: str, value: object, least: float, strict: bool = False) -> float:
     """`value` as a finite float, at least `least` (more than it if `strict`).  Raises TypeError or ValueError."""
     bound = f"{'more than' if strict else 'at least'} {least:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
@@ -40,21 +40,21 @@ def real(name: str, value: Any, least: float, strict: bool = False) -> float:
     return float(value)
 
 
-def boolean(name: str, value: Any) -> bool:
+def boolean(name: str, value: object) -> bool:
     """`value`, if it is True or False.  Raises TypeError."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
 
 
-def widths(name: str, value: Any) -> tuple[int, ...]:
+def widths(name: str, value: object) -> tuple[int, ...]:
     """Layer widths: a sequence of positive integers, possibly empty.  Raises TypeError or ValueError."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
         raise TypeError(f"{name} must be a sequence of layer widths such as (400, 200), got {shown(value)}")
     return tuple(integer(f"{name}[{i}]", width, 1) for i, width in enumerate(value))
 
 
-def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
+def choice(name: str, value: object, allowed: Iterable[str]) -> str:
     """`value`, if it is one of `allowed`.  Raises ValueError with the list."""
     names = list(allowed)
     if not isinstance(value, str) or value not in names:
@@ -62,14 +62,20 @@ def choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     return value
 
 
-def generator(name: str, value: Any) -> np.random.Generator:
+def one_of(names: Iterable[str]) -> str:
+    """a, b or c."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def generator(name: str, value: object) -> np.random.Generator:
     """`value`, if it is a random generator.  Raises TypeError."""
     if not isinstance(value, np.random.Generator):
         raise TypeError(f"{name} must be a numpy.random.Generator, as default_rng(0) makes one, got {shown(value)}")
     return value
 
 
-def numbers_of(name: str, value: Any) -> NDArray[Any]:
+def numbers_of(name: str, value: object) -> NDArray[Any]:
     """`value` as an array.  Raises ValueError for a nested list that is none, and for masked entries."""
     if np.ma.is_masked(value):
         raise ValueError(f"{name} must not be masked: what stands behind a mask would count as data")
@@ -79,7 +85,7 @@ def numbers_of(name: str, value: Any) -> NDArray[Any]:
         raise ValueError(f"{name} must be an array of numbers, got rows of different lengths") from None
 
 
-def matrix(name: str, value: Any, columns: int) -> NDArray[Any]:
+def matrix(name: str, value: object, columns: int) -> NDArray[Any]:
     """`value` as a real array of shape (rows, columns), rows >= 1.  Raises TypeError or ValueError."""
     array = numbers_of(name, value)
     if array.dtype.kind not in "fiub":
@@ -89,7 +95,7 @@ def matrix(name: str, value: Any, columns: int) -> NDArray[Any]:
     return array
 
 
-def noise(name: str, value: Any, rows: int, columns: int) -> NDArray[Any]:
+def noise(name: str, value: object, rows: int, columns: int) -> NDArray[Any]:
     """`value` as a finite real array of shape (rows, K, columns), K >= 1.  Raises ValueError."""
     array = numbers_of(name, value)
     if array.ndim != 3 or array.shape[::2] != (rows, columns) or not array.shape[1]:
@@ -111,7 +117,7 @@ class Described:
         return f"{type(self).__name__}({made_of})"
 
 
-def described(part: Any) -> str:
+def described(part: object) -> str:
     """A part of a run in words that are the same in every process: as it writes itself, or, where that is an address in
     memory, as of a function, by the name of its class."""
     text = " ".join(repr(part).split())

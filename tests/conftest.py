@@ -3,6 +3,7 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 
 # Started in the background, a process ignores Ctrl-C, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +36,8 @@ def floating_point_errors_are_errors():
         yield
 
 
-_START = {}      # of each module of tests: its generators, each with its state after all imports
+_SUPPORT = Path(__file__).parent / "support"
+_START = {}      # of each module of tests: its generators and those it borrows, each with its state after all imports
 
 
 @pytest.fixture(autouse=True)
@@ -89,12 +91,26 @@ def pytest_addoption(parser):
     parser.addoption("--size", type=int, help="how many cases a campaign of the marker slow takes")
 
 
-def pytest_collection_modifyitems(config, items):
-    _START.update({module: [(value, value.bit_generator.state) for value in vars(module).values()
-                            if type(value) is np.random.Generator] for module in {item.module for item in items}})
+def pytest_configure(config):
     equation = config.getoption("--equation")
     if equation and not EQUATION.fullmatch(equation):
         raise pytest.UsageError(f"--equation must be an id such as D6.1, got {equation!r}")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With --equation, files that do not name it are not even imported."""
+    equation = config.getoption("--equation")
+    if equation and collection_path.suffix == ".py" and collection_path.name != "test_chapters.py":
+        return True if f'"{equation}"' not in collection_path.read_text(encoding="utf-8") else None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    lent = [module for module in sys.modules.values() if str(_SUPPORT) in (getattr(module, "__file__", None) or "")]
+    for module in {item.module for item in items}:
+        _START[module] = [(value, value.bit_generator.state) for one in (module, *lent) for value in vars(one).values()
+                          if type(value) is np.random.Generator]
+    equation = config.getoption("--equation")
     if equation:
         kept = [item for item in items if any(mark.args == (equation,) for mark in item.iter_markers("equation"))
                 or item.name == f"test_a_chapter_runs[{chapter_of(equation)}]"]

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies as st
 from npvae import ELBO, IWAE, VAE, Adam, Checkpoint, CheckpointError, Gaussian, fit
 from npvae import checkpoint
 from npvae.likelihoods import LIKELIHOODS
-from npvae.support import fitting
+from npvae.likelihoods.support import fitting
 
 RNG = np.random.default_rng(5)
 X, X_TEST = RNG.random((9, 6)), RNG.random((4, 6))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npvae import ELBO, IWAE, VAE, Adam, FreeBits, LinearAnnealing, evaluate, fit, made
+from npvae import ELBO, IWAE, VAE, Adam, FreeBits, LinearAnnealing, decoders, evaluate, fit
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.layers import ACTIVATIONS
-from npvae.made import MADE
+from npvae.decoders import MADE
 from strategies import seeds, sizes
 from tiny_runs import TINY, library, program_in
 
@@ -33,7 +33,7 @@ def logits(vae, x, z):
     a, _ = vae.passes(*z.shape[:2])
     a.x[...], a.z[...] = x, z
     vae.decoder.forward(vae.kernels, a.decoder, a.decoder_pre, vae.parameters)
-    vae.output.forward(vae.kernels, a, vae.parameters)
+    vae.output.forward(vae.kernels, a, a.last, vae.parameters)
     vae.likelihood.forward(vae.kernels, a.nll, a.kept, output := a.output.copy(), a.x, vae.parameters)
     return output, a
 
@@ -57,7 +57,7 @@ def jacobian(vae, seed):
     a, _ = vae.passes(D, 2)
     a.x[...], a.z[...] = rng.random(D) + 1e-30j * np.eye(D), z
     vae.decoder.forward(vae.kernels, a.decoder, a.decoder_pre, vae.parameters)
-    vae.output.forward(vae.kernels, a, vae.parameters)
+    vae.output.forward(vae.kernels, a, a.last, vae.parameters)
     return a.output.imag.swapaxes(0, 1) / 1e-30
 
 
@@ -85,7 +85,7 @@ def test_the_probabilities_of_all_images_add_up_to_one(D, kernels, decoder):
 
 @pytest.mark.parametrize("slip", ["last layer not strict", "direct not strict", "no mask in the first layer"])
 def test_a_wrong_mask_makes_no_density(monkeypatch, slip):
-    right, calls = made.mask, []
+    right, calls = decoders.mask, []
 
     def wrong(inputs, outputs, strict=False):
         calls.append(strict)
@@ -96,7 +96,7 @@ def test_a_wrong_mask_makes_no_density(monkeypatch, slip):
             found[-len(outputs):] = right(outputs, outputs)
         return np.ones_like(found) if not calls[-1] and slip.startswith("no mask") else found
 
-    monkeypatch.setattr(made, "mask", wrong)
+    monkeypatch.setattr(decoders, "mask", wrong)
     assert abs(probabilities(model(spread=1.0), np.ones(3)).sum() - 1) > 1e-3
     assert calls == [False, True]
 
@@ -184,7 +184,7 @@ def test_one_pass_in_small_steps_is_a_pass_for_each_pixel(kernels, D, H, seed, d
     noise = np.random.default_rng(seed).logistic(size=(6, D)) if drawn else np.zeros((6, D))
     x, expected = slowly(vae, z, noise)
     a, _ = vae.passes(6, 1)
-    vae.output.generate(vae.kernels, a, vae.parameters, np.random.default_rng(seed) if drawn else None)
+    vae.output.generate(vae.kernels, a, a.last, vae.parameters, np.random.default_rng(seed) if drawn else None)
     assert np.array_equal(a.x, x) and np.abs(a.rows - expected).max() < 1e-12
 
 
@@ -201,7 +201,7 @@ def test_mean_images_are_probabilities_along_a_path():
         a.x[...], a.z_rows[...], a.labels[...] = path, at, labels
         vae.kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
         vae.decoder.forward(vae.kernels, a.decoder, a.decoder_pre, vae.parameters)
-        vae.output.forward(vae.kernels, a, vae.parameters)
+        vae.output.forward(vae.kernels, a, a.last, vae.parameters)
         assert np.abs(drawn - 1 / (1 + np.exp(-a.rows))).max() < 1e-14
     x = (mean > 0.5) * 1.0
     vae.parameters["logvar.W"][...], vae.parameters["logvar.b"][...] = 0, -60      # so z is mu, and pixels alone differ

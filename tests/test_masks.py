@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS, Dense
-from npvae.masks import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
+from npvae.layers import MaskedDense, Staircase, hidden_degrees, input_degrees, mask
 from npvae.params import Block
 from npvae.testing import assert_gradients
 from strategies import seeds, sizes
@@ -126,12 +126,12 @@ def test_backward_is_the_derivative_of_forward(kernels, activation, size, seed):
     pre, grads = np.empty((2, *dout.shape)), params.zeros_like()
     out, dx, dpre, grads.flat[...] = np.empty_like(dout), np.full_like(x, 777), np.empty_like(dout), 777
     layer.forward(kernels, out, pre[0], x, params)
-    layer.backward(kernels, dx, dpre, grads, dout, out, x, params)
+    layer.backward(kernels, dx, dpre, grads, dout, out, pre[0], x, params)
     assert_gradients(loss, {"x": dx, **grads}, {"x": x, **params}, vacuous=["x", "layer.W", "layer.b"])
     assert not grads["layer.W"][layer.mask == 0].any()
     asked, grads.flat[...] = grads.flat.copy(), 777      # below, x is data: the same gradients, and no product for it
     without_products = SimpleNamespace(**{**vars(kernels), "matmul": None})
-    layer.backward(without_products, None, dpre, grads, dout, out, x, params)
+    layer.backward(without_products, None, dpre, grads, dout, out, pre[0], x, params)
     assert np.array_equal(grads.flat, asked)
 
 

@@ -1,12 +1,14 @@
 """Adam against the textbook loop; the values of every schedule where they matter."""
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from npvae import Adam, ConstantLR, CosineLR, CyclicalAnnealing, LinearAnnealing, StepLR
-from npvae.kernels import load
+from npvae import VAE, Adam, ConstantLR, CosineLR, CyclicalAnnealing, LinearAnnealing, StepLR
+from npvae.kernels import load, reference
 from npvae.params import Block
 
 SHAPES = {"a.W": (3, 5), "a.b": (5,)}
@@ -207,3 +209,44 @@ def test_an_eps_that_vanishes_in_the_parameters_type_is_refused():
     with pytest.raises(ValueError, match="^eps must be at least 1.2e-38 for float32, got 1e-300"):
         Adam(eps=1e-300).prepare(Block({"W": (2,)}, "float32"))
     Adam(eps=1e-300).prepare(Block({"W": (2,)}, "float64"))
+
+
+# ---- Whose kernels
+
+def test_parameters_of_a_model_are_updated_by_its_executor():
+    """As fast as `fit` does it, and to the same bits; those of nobody by the reference."""
+    rng, models = np.random.default_rng(0), [VAE(6, (4,), 2, seed=0) for _ in range(2)]
+    x, eps, optimizers = rng.random((8, 6)), rng.standard_normal((8, 1, 2)), [Adam(), Adam()]
+    for vae, optimizer, kernels in zip(models, optimizers, (None, models[1].engine.kernels)):
+        for _ in range(3):
+            vae.loss_and_gradients(x, eps)
+            optimizer.step(vae.parameters, vae.gradients, *[kernels] * (kernels is not None))
+    assert models[0].parameters.kernels is models[0].engine.kernels
+    assert np.array_equal(models[0].parameters.flat, models[1].parameters.flat)
+    assert models[0].parameters.zeros_like().kernels is reference and models[0].gradients.kernels is reference
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))])
+def test_a_copy_of_parameters_does_not_belong_to_the_model_and_those_of_a_copy_belong_to_the_copy(again):
+    vae = VAE(6, (4,), 2)
+    other = again(vae)
+    assert again(vae.parameters).kernels is reference
+    assert other.parameters.kernels is other.engine.kernels is not vae.engine.kernels
+    assert vae.parameters.kernels is vae.engine.kernels
+
+
+def test_parameters_outlive_their_model():
+    vae = VAE(6, (4,), 2)
+    vae.loss_and_gradients(np.zeros((2, 6)), np.zeros((2, 1, 2)))
+    parameters, gradients, before = vae.parameters, vae.gradients, vae.parameters.flat.copy()
+    del vae
+    assert parameters.kernels is reference
+    Adam().step(parameters, gradients)
+    assert (parameters.flat != before).any()
+
+
+def test_other_threads_change_the_executor_and_with_it_the_kernels():
+    vae = VAE(6, (4,), 2)
+    before = vae.parameters.kernels
+    vae.threads = 1
+    assert vae.parameters.kernels is vae.engine.kernels is not before

@@ -26,7 +26,8 @@ def test_zeros_and_ones_of_any_type_are_black_and_white(dtype):
 @pytest.mark.parametrize("decoder", ["made", "made:", "made:0", "made:-3", "made:4.5", "made:4+", "Made:4", "made:4 ",
                                      "dens", "", 4, None])
 def test_an_unknown_decoder_is_refused_in_one_line(decoder):
-    with pytest.raises(ValueError, match="^decoder must be dense, or made:H with H units, such as") as caught:
+    says = r"^decoder must be dense, made:H or made:H\+direct, or an object of class Decoder"
+    with pytest.raises(ValueError, match=says) as caught:
         VAE(6, decoder=decoder)
     assert str(caught.value).endswith(f"got {decoder!r}") and len(str(caught.value).splitlines()) == 1
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npvae import options, program
+from npvae.cli import options, program
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

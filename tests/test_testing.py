@@ -12,8 +12,9 @@ from npvae import ELBO, VAE
 from npvae.gradcheck import check_gradients, check_pair
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import LIKELIHOODS
-from npvae.testing import (assert_gradients, away_from, images, inputs, logits, matrices, noise, probabilities,
-                           register_profiles, seeds, shapes, small_vaes, spread)
+from npvae.testing import (
+    assert_gradients, away_from, images, inputs, logits, matrices, noise, probabilities, register_profiles, seeds,
+    shapes, small_vaes, spread)
 
 ROOT = Path(__file__).parents[1]
 RANGES = {matrices: (-1, 1), logits: (-6, 6), probabilities: (0.02, 0.98), noise: (-6, 6),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from npvae.kernels import load
+from npvae.layers import ACTIVATIONS
 from npvae.params import Array
 
 TOLERANCE = 1e-4      # of the largest number: float32, sums of some thousand terms
@@ -38,7 +39,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "sum_squares": {"total": "1", "x": "P"},
     "add_to_draws": {"out": "BKD", "x": "BKD", "y": "BD"},
     "append_labels": {"out": "BA", "x": "BD", "labels": "B"},
-    **dict.fromkeys(("identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus"), _ACTIVATION),
+    **dict.fromkeys(ACTIVATIONS, _ACTIVATION),
     "mask": {"out": "DH", "W": "DH", "mask": "DH", "a": "DB", "b": "BH"},      # a = x^T and b = dpre, of mask_backward
     "bernoulli_nll": {"nll": "BK", "tail": "BKD", "logits": "BKD", "x": "BD"},
     "gaussian_nll": {"nll": "BK", "mean": "BKD", "x": "BD", "logvar": "1"},

@@ -12,7 +12,8 @@ import numpy as np
 from npvae import ELBO, IWAE, VAE
 from npvae.evaluate import draw_noise
 from npvae.gradcheck import check_gradients
-from npvae.likelihoods import find
+from npvae.likelihoods import make_likelihood
+from npvae.objectives import KLEstimator, Objective
 from npvae.params import Array, Block
 
 from .exhibit import Setting
@@ -21,22 +22,22 @@ STEP = 3      # what schedules see
 D, Z, SIGMA = 5, 2, 0.4      # of the linear Gaussian model
 
 
-class Scaled:
+class Scaled(Objective):
     """An objective times a number: the same mistakes, in a smaller loss."""
 
-    def __init__(self, objective: Any, scale: float) -> None:
-        self.objective, self.sampled, self.scale = objective, objective.sampled, scale
+    def __init__(self, objective: Objective, scale: float) -> None:
+        self.objective, self.kl_estimator, self.scale = objective, objective.kl_estimator, scale
 
     def __call__(self, nll: Array, reg: Array, step: int) -> tuple[Any, Any, Any]:
         loss, dnll, dreg = self.objective(nll, reg, step)
         return self.scale * loss, self.scale * dnll, self.scale * dreg
 
 
-class Record:
+class Record(Objective):
     """An objective that keeps what each image and draw contributes, and how often it was asked."""
 
-    def __init__(self, objective: Any) -> None:
-        self.objective, self.sampled = objective, objective.sampled
+    def __init__(self, objective: Objective) -> None:
+        self.objective, self.kl_estimator = objective, objective.kl_estimator
 
     def __call__(self, nll: Array, reg: Array, step: int) -> tuple[Any, Any, Any]:
         self.nll, self.reg = nll.copy(), reg.copy()
@@ -104,8 +105,8 @@ def _posterior_draws(s: Setting) -> tuple[Any, Array, Array, Array]:
     a, _ = vae.passes(1, 20000)
     a.x[...] = 0.5
     draw_noise(a, np.random.default_rng(1), vae.kernels)
-    vae.forward(a, sampled=False)
-    vae.forward(a, sampled=True)
+    vae.forward(a, KLEstimator.EXACT)
+    vae.forward(a, KLEstimator.SAMPLED)
     return a, a.z[0], a.mu[0], np.exp(a.logvar[0])
 
 
@@ -149,7 +150,7 @@ def independent_noise(s: Setting) -> str:
 
 def _density(s: Setting) -> tuple[Any, VAE, Array, Array, Array]:
     """p(x|z) of two pixels on a grid of x (N, 2), times the area of a cell; and what the decoder said."""
-    likelihood, vae = find(s.likelihood), s.model()
+    likelihood, vae = make_likelihood(s.likelihood), s.model()
     output = np.array([0.4, -0.7, -1.0, 0.3])[:likelihood.output_dim(2)]
     line = np.array([0.0, 1.0]) if s.likelihood == "bernoulli" else np.linspace(-16, 16, 401)
     x = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
@@ -246,7 +247,7 @@ def iwae_grows(s: Setting) -> str:
         a, _ = vae.passes(4000, draws)
         a.x[...] = x[0]
         draw_noise(a, rng, vae.kernels)
-        vae.forward(a, sampled=True)
+        vae.forward(a, KLEstimator.SAMPLED)
         bounds = [-IWAE()(a.nll[i:i + 100], a.log_ratio[i:i + 100], 0)[0] for i in range(0, 4000, 100)]
         means.append(np.mean(bounds))
         errors.append(np.std(bounds) / math.sqrt(len(bounds)))

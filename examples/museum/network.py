@@ -6,9 +6,9 @@ stands;  what it should say;  what it says.
 from npvae import VAE
 from npvae.kernels.reference import dense, likelihoods
 from npvae.layers import MLP, Dense
-from npvae.latents import DiagonalGaussian
+from npvae.latents.priors import StandardNormal
 from npvae.likelihoods import Bernoulli, Gaussian, GaussianPixel
-from npvae.outputs import DenseOutput
+from npvae.decoders import DenseOutput
 
 from .exhibit import (DEEP, ELU, GAUSS, IMPORTANCE, LEAKY, LEARNED, MODEL, NO, NOT_APPLICABLE, PIXEL, RELU, SIGMOID,
                       SOFTPLUS, SQUARE, TANH, YES, Exhibit)
@@ -18,8 +18,8 @@ DENSE = [
             "np.where(out.real > 0, dout, 0)",
             "np.where(dout.real > 0, dout, 0)"),
     Exhibit("ReLU: mask from the layer below", YES, "complex step", SQUARE, MLP.backward,
-            "acts[i + 1], acts[i], params",
-            "acts[i], acts[i], params", shipped="others"),
+            "acts[i + 1], pres[i], acts[i], params",
+            "acts[i], pres[i], acts[i], params", shipped="others"),
     Exhibit("ReLU: mask forgotten", YES, "complex step", RELU, dense.relu_backward,
             "np.where(out.real > 0, dout, 0)",
             "dout"),
@@ -186,8 +186,8 @@ WHOLE_MODEL = [
             "self.encoder.backward(kernels, d.encoder,",
             "self.encoder.backward(kernels, d.decoder,", shipped="others"),
     Exhibit("output layer looks at the encoder", YES, "complex step", SQUARE, DenseOutput.backward,
-            "a.rows, a.decoder[-1], params",
-            "a.rows, a.encoder[-1], params"),
+            "a.rows, a.rows_pre, a.decoder[-1], params",
+            "a.rows, a.rows_pre, a.encoder[-1], params"),
     Exhibit("logvar computed with mu's weights", YES, "complex step", MODEL, VAE.forward,
             "self.logvar.forward(",
             "self.mu.forward("),
@@ -211,19 +211,19 @@ WHOLE_MODEL = [
             "a.output, a.x[::-1], params",
             also=((VAE.backward, "a.output, a.x, params", "a.output, a.x[::-1], params"),)),
     Exhibit("every layer from one seed", NO, "initial weights", MODEL, VAE.__init__,
-            "zip(layers, seed.spawn(len(layers)))",
+            "zip(layers, streams)",
             "((layer, np.random.default_rng(0)) for layer in layers)", shipped="netket/netket #241"),
     Exhibit("weights drawn with the variance as sigma", NO, "initial weights", MODEL, Dense.initialize,
-            "math.sqrt(self.gain / max(shape))",
-            "self.gain / max(shape)"),
+            "math.sqrt(self.activation.gain / max(shape))",
+            "self.activation.gain / max(shape)"),
     Exhibit("schedules stand still", NO, "epoch by hand", IMPORTANCE, VAE.forward_backward,
             "objective(a.nll, reg, step)",
             "objective(a.nll, reg, 0)"),
     Exhibit("reconstructions with the variance as sigma", NOT_APPLICABLE, "new images", MODEL,
-            DiagonalGaussian.posterior_sample,
+            VAE.draw_posterior,
             "np.exp(0.5 * logvar)",
             "np.exp(logvar)"),
-    Exhibit("samples from a uniform prior", NOT_APPLICABLE, "new images", MODEL, DiagonalGaussian.prior_sample,
+    Exhibit("samples from a uniform prior", NOT_APPLICABLE, "new images", MODEL, StandardNormal.sample,
             "rng.standard_normal(",
             "rng.random("),
 ]

@@ -2,7 +2,9 @@
 
 Here gradients are used, not made; a gradient check has nothing to say.
 """
-from npvae import Adam, evaluate, train
+from npvae import Adam
+from npvae.evaluate import bounds, dimensions
+from npvae.train import loop, run
 from npvae.kernels.reference import batches, optim
 
 from .exhibit import IMPORTANCE, MODEL, NO, NOT_APPLICABLE, Exhibit
@@ -56,36 +58,36 @@ def _epoch(name: str, function: object, should: str, says: str, shipped: str = "
 
 
 TRAINING = [
-    _epoch("Adam stepped for each example", train.train_step, _STEP, f"[{_STEP} for _ in index]", "others"),
-    _epoch("the last, smaller batch dropped", vars(train.Run)["batches"].fget, "-(-len(self.train) // self.settings",
-           "(len(self.train) // self.settings"),
-    _epoch("a row lost between batches", train._train_epoch, "(run.batch + 1) * size]", "(run.batch + 1) * size - 1]"),
-    _epoch("never shuffled", train._train_epoch, 'stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(',
+    _epoch("Adam stepped for each example", loop.train_step, _STEP, f"[{_STEP} for _ in index]", "others"),
+    _epoch("the last, smaller batch dropped", vars(run.Run)["batches"].fget, "-(-len(self.train) // size)",
+           "(len(self.train) // size)"),
+    _epoch("a row lost between batches", loop._train_epoch, "(run.batch + 1) * size]", "(run.batch + 1) * size - 1]"),
+    _epoch("never shuffled", loop._train_epoch, 'stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(',
            "np.arange("),
-    _epoch("the same order in every epoch", train._train_epoch, "_SHUFFLE, run.epoch)", "_SHUFFLE, 0)",
+    _epoch("the same order in every epoch", loop._train_epoch, "_SHUFFLE, run.epoch)", "_SHUFFLE, 0)",
            "cszn/KAIR, mended in #106"),
-    _epoch("rows drawn with replacement", train._train_epoch, "permutation(len(run.train))",
+    _epoch("rows drawn with replacement", loop._train_epoch, "permutation(len(run.train))",
            "integers(0, len(run.train), len(run.train))"),
-    _epoch("the same noise in every epoch", train.Run.begin_epoch, "_NOISE, self.epoch)", "_NOISE, 0)"),
-    _epoch("beta follows the epochs, not the steps", train.train_step, "run.objective, run.step)",
+    _epoch("the same noise in every epoch", run.Run.begin_epoch, "_NOISE, self.epoch)", "_NOISE, 0)"),
+    _epoch("beta follows the epochs, not the steps", loop.train_step, "run.objective, run.step)",
            "run.objective, run.epoch)"),
-    _epoch("epoch loss as a mean over batches", train.train_step, "loss * len(index)",
+    _epoch("epoch loss as a mean over batches", loop.train_step, "loss * len(index)",
            "loss * len(run.train) / run.batches", "catalyst-team/catalyst #799, dnouri/nolearn #247"),
-    _epoch("KL reported with the wrong sign", train._kl_sum, "else a.kl.sum()", "else -a.kl.sum()",
+    _epoch("KL reported with the wrong sign", loop._kl_sum, "else a.kl.sum()", "else -a.kl.sum()",
            "reported: AntixK/PyTorch-VAE #68"),
-    _epoch("test numbers from the training images", train._evaluate, "run.test.gather", "run.train.gather"),
+    _epoch("test numbers from the training images", loop._evaluate, "run.test.gather", "run.train.gather"),
     _epoch("bytes not divided by 255", batches.gather_rows, "x.dtype.type(scale)", "x.dtype.type(1)"),
-    _epoch("active units counted over images", evaluate.count_active, "axis=0", "axis=1"),
+    _epoch("active units counted over images", dimensions.count_active, "axis=0", "axis=1"),
     Exhibit("binarization: black and white swapped", NOT_APPLICABLE, "binarization", MODEL, batches.gather_binarized,
             "np.less(noise,",
             "np.greater(noise,"),
-    Exhibit("evaluated at z = mu", NO, "exact log p(x)", MODEL, evaluate._draw,
+    Exhibit("evaluated at z = mu", NO, "exact log p(x)", MODEL, bounds._draw,
             "draw_noise(a, rng, vae.engine.kernels)",
             "a.eps[...] = 0", shipped="pytorch/examples, mended in #419"),
-    Exhibit("elbo: KL with the wrong sign", NO, "exact log p(x)", MODEL, evaluate.elbo,
-            "- a.kl.sum(axis=1)",
-            "+ a.kl.sum(axis=1)"),
-    Exhibit("log-likelihood: blocks of draws weighted alike", NO, "exact log p(x)", IMPORTANCE, evaluate.log_likelihood,
+    Exhibit("elbo: KL with the wrong sign", NO, "exact log p(x)", MODEL, bounds.elbo,
+            "-nll - kl",
+            "-nll + kl"),
+    Exhibit("log-likelihood: blocks of draws weighted alike", NO, "exact log p(x)", IMPORTANCE, bounds.log_likelihood,
             "bound + np.log(own.shape[1])",
             "bound"),
 ]

@@ -6,14 +6,21 @@ only speed, and it comes from four things: no temporaries; loops that LLVM vecto
 `0.5 * x` would compute a float32 x in float64.
 
 Nothing compiles at import: a kernel compiles at its first call, and the machine code is kept on disk (`compile.py`).
+
+A kernel that only the reference has is that of the reference here too, with one warning: slower, and right.
 """
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 from .arrays import (
     matmul, add, subtract, negate, sum_first, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
     append_labels_forward, append_labels_backward)
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
-    softplus_forward, softplus_backward)
+    softplus_forward, softplus_backward, silu_forward, silu_backward, gelu_forward, gelu_backward)
 from .masks import mask_forward, mask_backward
 from .likelihoods import (
     bernoulli_nll_forward, bernoulli_nll_backward, gaussian_nll_forward, gaussian_nll_backward,
@@ -36,6 +43,19 @@ from .estimators import path_ratio_backward, path_q_backward, scale_draws
 from .optim import adam_update
 from .batches import gather_rows, gather_binarized, box_muller
 
+
+@functools.cache
+def __getattr__(name: str) -> Callable[..., Any]:
+    """The kernel of the reference that has no twin here.  Raises AttributeError for any other name."""
+    from .. import reference
+    kernel: Callable[..., Any] | None = None if name.startswith("_") else getattr(reference, name, None)
+    if kernel is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"kernel {name} has no compiled twin: that of NumPy takes its place, slower", RuntimeWarning,
+                  stacklevel=2)
+    return kernel
+
+
 __all__ = [
     "matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
     "add_to_draws_forward", "add_to_draws_backward",
@@ -43,6 +63,7 @@ __all__ = [
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",
     "sigmoid_forward", "sigmoid_backward", "softplus_forward", "softplus_backward",
+    "silu_forward", "silu_backward", "gelu_forward", "gelu_backward",
     "mask_forward", "mask_backward",
     "bernoulli_nll_forward", "bernoulli_nll_backward", "gaussian_nll_forward", "gaussian_nll_backward",
     "gaussian_pixel_nll_forward", "gaussian_pixel_nll_backward",

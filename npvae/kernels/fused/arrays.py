@@ -1,4 +1,8 @@
 """Products and sums of whole arrays.  A matrix product is BLAS's, here as in the reference."""
+from typing import Any
+
+from numpy.typing import NDArray
+
 from ..reference.arrays import matmul
 from .compile import jit
 
@@ -18,7 +22,7 @@ def negate(out, a):
     negate_rows(*as_rows(out, a))
 
 
-def as_rows(*arrays):
+def as_rows(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     """Views, so that one compiled kernel does for all shapes: whole arrays as one row, parts of larger ones, which are
     matrices, as they are."""
     whole = all(array.flags.c_contiguous for array in arrays)

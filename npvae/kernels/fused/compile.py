@@ -20,7 +20,6 @@ import contextlib
 import hashlib
 import importlib.resources
 import os
-import pickle
 import sys
 import tempfile
 import warnings
@@ -30,15 +29,12 @@ from typing import Any
 
 import numpy as np
 
-try:
-    import numba
-    from numba.core import cpu
-except Exception as error:      # beside ImportError: OSError of a broken llvmlite, AttributeError of a foreign NumPy
-    raise ImportError(f"import numba: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+from .numba_private import attach, compiler_locks, context_of, kept, known_options, loaded, traits      # before Numba
+import numba
+
 if getattr(numba.config, "DISABLE_JIT", 0):      # exp and log1p (`elementary.py`) exist as compiled code only
     raise ImportError("NUMBA_DISABLE_JIT is set")
 
-_OPTIONS = getattr(cpu, "CPUTargetOptions", None)
 _REORDER = {"reassoc", "contract", "nsz", "arcp"}
 STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
@@ -48,9 +44,11 @@ def jit(kernel: Callable[..., None]) -> Any:
 
     `kernel.native` is the same without the part that Python calls, which takes a quarter of the time to compile.
     """
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, **_known("no_cfunc_wrapper")}
-    compiled, native = numba.njit(kernel, **options), numba.njit(kernel, **_known("no_cpython_wrapper"), **options)
-    compiled._cache, native._cache = _Disk(kernel), _Disk(kernel, "native")      # where `cache=True` puts Numba's own
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, **known_options("no_cfunc_wrapper")}
+    compiled = numba.njit(kernel, **options)
+    native = numba.njit(kernel, **known_options("no_cpython_wrapper"), **options)
+    attach(compiled, _Disk(kernel))
+    attach(native, _Disk(kernel, "native"))
     compiled.native = native
     return compiled
 
@@ -70,7 +68,7 @@ def inlined(function: Callable[..., Any]) -> Any:
 
     LLVM leaves a long one as a call, which stops vectorisation, unless it is told.
     """
-    return numba.njit(function, **_known("no_cfunc_wrapper", "no_cpython_wrapper", "forceinline"), **STRICT)
+    return numba.njit(function, **known_options("no_cfunc_wrapper", "no_cpython_wrapper", "forceinline"), **STRICT)
 
 
 _warned: list[str] = []
@@ -81,11 +79,6 @@ def warn_once(text: str) -> None:
     if not _warned:
         _warned.append(text)
         warnings.warn(f"numba {numba.__version__} is not as npvae knows it; {text}", RuntimeWarning, stacklevel=2)
-
-
-def _known(*options: str) -> dict[str, bool]:
-    """Of these options, which only save time, those that this Numba has: it refuses others."""
-    return {name: True for name in options if hasattr(_OPTIONS, name)}
 
 
 class _Disk:
@@ -101,19 +94,16 @@ class _Disk:
         """The compiled kernel for arguments of these types; None makes Numba compile it."""
         for folder in _folders():
             with contextlib.suppress(Exception):      # whatever a missing, damaged or foreign file may raise
-                from numba.core import compiler, runtime
-                runtime.rtsys.initialize(context)      # all that loading needs; compiling needs 0.2 s more
-                content = _read(folder / self._name(types, context))
-                return compiler.CompileResult._rebuild(context, *pickle.loads(content))
+                return loaded(context, _read(folder / self._name(types, context)))
         return None
 
     def save_overload(self, types: Any, compiled: Any = None, *more: Any) -> None:
         """Write it into the first folder that takes it."""
         try:
-            from numba.core import serialize
-            if compiled.library.has_dynamic_globals:
+            content = kept(compiled)
+            if content is None:
                 return
-            name, content = self._name(types, compiled.target_context), serialize.dumps(compiled._reduce())
+            name = self._name(types, context_of(compiled))
         except Exception as error:
             warn_once(f"compiled kernels cannot be kept: each start compiles them ({type(error).__name__}: {error})")
             return
@@ -131,8 +121,7 @@ class _Disk:
         settings = sorted(f"{name}={value}" for name, value in os.environ.items()
                           if name.startswith("NUMBA_") and name not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"))
         key = (self._variant, self._kernel.__module__, self._kernel.__code__.co_code, types,
-               context.codegen().magic_tuple(), numba.config.USING_SVML, numba.__version__, np.__version__,
-               sys.version, settings)
+               traits(context), numba.__version__, np.__version__, sys.version, settings)
         return f"{self._kernel.__name__}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
 
 
@@ -203,24 +192,12 @@ def _write(file: Path, content: bytes) -> None:
         raise
 
 
-def _compiler_locks() -> list[Any]:
-    """Of Numba and llvmlite, in the order in which they are taken; those that still have these names."""
-    found = []
-    with contextlib.suppress(Exception):
-        from numba.core.compiler_lock import global_compiler_lock
-        found.append(global_compiler_lock._lock)
-    with contextlib.suppress(Exception):
-        from llvmlite.binding import ffi
-        found.append(ffi.lib._lock._lock)
-    return found
-
-
 class _Fork:
     """A fork waits until no other thread compiles: the child would find the locks taken, for good, by a thread that it
     has not."""
 
     def __init__(self) -> None:
-        self._locks = _compiler_locks()
+        self._locks = compiler_locks()
 
     def before(self) -> None:
         for lock in self._locks:

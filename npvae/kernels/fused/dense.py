@@ -1,7 +1,7 @@
 """Bias and activation, fused: one pass that adds the bias, applies f and writes; one that makes dpre and db."""
 from ..reference.dense import LEAKY_SLOPE
 from .compile import jit
-from .elementary import exp_unit, expm1, log1p_unit
+from .elementary import exp_unit, expm1, log1p_unit, normal
 
 
 @jit
@@ -134,4 +134,60 @@ def softplus_backward(dpre, db, dout, out):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             dpre[i, j] = dout[i, j] * -expm1(-out[i, j])
+            db[j] += dpre[i, j]
+
+
+@jit
+def silu_forward(out, pre, b):
+    # exp(-|a|) is zero where a is bounded, as inf * 0 is not.
+    zero, one, least = b.dtype.type(0), b.dtype.type(1), b.dtype.type(-1000)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            a = pre[i, j] + b[j]
+            a = least if a < least else a
+            e = exp_unit(a if a < zero else -a)
+            out[i, j] = (a * e if a < zero else a) / (one + e)
+
+
+@jit
+def silu_backward(dpre, db, dout, pre, b):
+    zero, one, most = b.dtype.type(0), b.dtype.type(1), b.dtype.type(1000)
+    db[:] = 0
+    for i in range(pre.shape[0]):
+        for j in range(pre.shape[1]):
+            a = pre[i, j] + b[j]
+            a = -most if a < -most else a
+            a = most if a > most else a
+            e = exp_unit(a if a < zero else -a)
+            large = one / (one + e)      # sigma(|a|) and sigma(-|a|)
+            small = e * large
+            dpre[i, j] = dout[i, j] * (small * (one + a * large) if a < zero else large * (one + a * small))
+            db[j] += dpre[i, j]
+
+
+@jit
+def gelu_forward(out, pre, b):
+    # phi(40) is zero: so far |a| counts.
+    zero, most = b.dtype.type(0), b.dtype.type(40)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            a = pre[i, j] + b[j]
+            t = -a if a < zero else a
+            t = most if t > most else t
+            phi, ratio = normal(t)
+            out[i, j] = (zero if a < zero else a) - t * ratio * phi
+
+
+@jit
+def gelu_backward(dpre, db, dout, pre, b):
+    zero, one, most = b.dtype.type(0), b.dtype.type(1), b.dtype.type(40)
+    db[:] = 0
+    for i in range(pre.shape[0]):
+        for j in range(pre.shape[1]):
+            a = pre[i, j] + b[j]
+            t = -a if a < zero else a
+            t = most if t > most else t
+            phi, ratio = normal(t)
+            s = phi * (t - ratio)
+            dpre[i, j] = dout[i, j] * (-s if a < zero else one + s)
             db[j] += dpre[i, j]

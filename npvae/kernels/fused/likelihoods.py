@@ -1,7 +1,7 @@
 """Reconstruction, fused: value and gradient of a row of pixels without a temporary."""
 import math
 
-from ..reference.likelihoods import COTH, LOG_2PI, LOGVAR_FLOOR
+from ..reference.likelihoods import COTH, LOGVAR_FLOOR, LOG_2PI
 from .compile import jit
 from .elementary import difference, exp_unit, log, log1p_unit, scaled
 

@@ -1,4 +1,4 @@
-"""Masked weights, fused: compiled so that they can be recorded (`recording.py`), not because NumPy would be slower."""
+"""Masked weights, fused: compiled so that `engine/recording.py` can record them: NumPy would not be slower."""
 from .arrays import matmul
 from .compile import jit
 

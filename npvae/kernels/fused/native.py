@@ -2,7 +2,7 @@
 
 Between two kernels Python spends a microsecond or two, and only one thread at a time can run Python.  With two threads
 on half a batch each, waiting for Python costs more than the second core brings.  So the calls of a pass are noted once
-(`recording.py`) and replayed from a table, in one compiled function that holds no interpreter lock.
+(`engine/recording.py`) and replayed from a table, in one compiled function that holds no interpreter lock.
 
 A *call* is one row of the table: an address, then WORDS integers, DOUBLES floating-point numbers, and room for what
 the function returns.  The calling conventions of Linux and macOS put the two kinds of arguments into separate
@@ -13,15 +13,10 @@ While a table is replayed, subnormal numbers (in float32 those below 1e-38) coun
 some hundred times as long for a product of such numbers, and the weights of IWAE with K = 50 are full of them: there a
 step took 55 ms, and takes 8.
 """
-import platform
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from .compile import jit
+from .numba_private import instructions
 
 WORDS, DOUBLES = 112, 8
 STATUS = 1 + WORDS + DOUBLES
@@ -36,73 +31,9 @@ MAILBOX = 5 * LINE
 LOOKS = 2_000_000      # of a thread that waits for another, some 0.5 ms; after that it leaves the core to others
 NAP = 50      # microseconds
 
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _SMALL_IS_ZERO = np.int32(0x8040)      # two bits of the control word: of results, of operands
 
-_I32, _I64, _DOUBLE = ir.IntType(32), ir.IntType(64), ir.DoubleType()
-
-
-@intrinsic
-def _call(typing, row):
-    """Call the function of a row, given by its address."""
-    def generate(context, builder, signature, arguments):
-        def entry(index, kind):
-            address = builder.add(arguments[0], ir.Constant(_I64, 8 * index))
-            return builder.load(builder.inttoptr(address, kind.as_pointer()))
-        kind = ir.FunctionType(_I32, [_I64] * WORDS + [_DOUBLE] * DOUBLES)
-        function = builder.inttoptr(entry(0, _I64), kind.as_pointer())
-        builder.call(function, [entry(1 + i, _I64) for i in range(WORDS)]
-                     + [entry(1 + WORDS + i, _DOUBLE) for i in range(DOUBLES)])
-        return context.get_dummy_value()
-    return types.void(types.int64), generate
-
-
-@intrinsic
-def _load(typing, address):
-    """A word that another thread may be writing."""
-    def generate(context, builder, signature, arguments):
-        return builder.load_atomic(builder.inttoptr(arguments[0], _I64.as_pointer()), "seq_cst", 8)
-    return types.int64(types.int64), generate
-
-
-@intrinsic
-def _store(typing, address, value):
-    """Write a word that another thread may be reading; whatever was written before is visible to it by then."""
-    def generate(context, builder, signature, arguments):
-        builder.store_atomic(arguments[1], builder.inttoptr(arguments[0], _I64.as_pointer()), "seq_cst", 8)
-        return context.get_dummy_value()
-    return types.void(types.int64, types.int64), generate
-
-
-@intrinsic
-def _control(typing):
-    """The control word of this thread's arithmetic; 0 where it is not looked at."""
-    def generate(context, builder, signature, arguments):
-        word = cgutils.alloca_once_value(builder, ir.Constant(_I32, 0))
-        if _X86:
-            _control_instruction(builder, "stmxcsr", word)
-        return builder.load(word)
-    return types.int32(), generate
-
-
-@intrinsic
-def _set_control(typing, value):
-    """Set it; nothing where it is not looked at."""
-    def generate(context, builder, signature, arguments):
-        if _X86:
-            word = cgutils.alloca_once_value(builder, arguments[0])
-            _control_instruction(builder, "ldmxcsr", word)
-        return context.get_dummy_value()
-    return types.void(types.int32), generate
-
-
-def _control_instruction(builder, name, word):
-    pointer = ir.IntType(8).as_pointer()
-    function = builder.module.declare_intrinsic(f"llvm.x86.sse.{name}", (), ir.FunctionType(ir.VoidType(), [pointer]))
-    builder.call(function, [builder.bitcast(word, pointer)])
-
-
-_usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+_call, _load, _store, _control, _set_control, _usleep = instructions(WORDS, DOUBLES)
 
 
 @jit

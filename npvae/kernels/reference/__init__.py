@@ -22,7 +22,7 @@ from .arrays import (
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
-    softplus_forward, softplus_backward)
+    softplus_forward, softplus_backward, silu_forward, silu_backward, gelu_forward, gelu_backward)
 from .masks import mask_forward, mask_backward
 from .likelihoods import (
     bernoulli_nll_forward, bernoulli_nll_backward, gaussian_nll_forward, gaussian_nll_backward,
@@ -52,6 +52,7 @@ __all__ = [
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
     "leaky_relu_forward", "leaky_relu_backward", "elu_forward", "elu_backward", "tanh_forward", "tanh_backward",
     "sigmoid_forward", "sigmoid_backward", "softplus_forward", "softplus_backward",
+    "silu_forward", "silu_backward", "gelu_forward", "gelu_backward",
     "mask_forward", "mask_backward",
     "bernoulli_nll_forward", "bernoulli_nll_backward", "gaussian_nll_forward", "gaussian_nll_backward",
     "gaussian_pixel_nll_forward", "gaussian_pixel_nll_backward",

@@ -8,10 +8,13 @@ The backward kernels share one derivation.  With a = pre + b and out = f(a),
     dpre[i, j] = dout[i, j] * f'(a[i, j])          (D1.2)  each entry of out depends on one entry of a
     db[j]      = sum over i of dpre[i, j]          (D1.3)  the same b[j] is added to every row
 
-and f' is always taken *from the output* (f'(a) written as a function of f(a)), so `pre` need not be kept.
+and f' is taken *from the output* (f'(a) written as a function of f(a)), so `pre` need not be kept.  Only SiLU and GELU,
+at the end, take it from a: they fall before they rise, so one output comes from two inputs with different slopes.
 
 Comparisons are written so that NaN fails them on the side that keeps it: `a < 0` is False for NaN, and NaN stays.
 """
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,7 +100,8 @@ def sigmoid(a: Array) -> Array:
         a >= 0:  1 / (1 + e)          a < 0:  e / (1 + e)          (D2.8)
     """
     e = np.exp(minus_abs(a))
-    return np.where(a.real < 0, e, 1) / (1 + e)
+    share: Array = np.where(a.real < 0, e, 1) / (1 + e)
+    return share
 
 
 def softplus(a: Array) -> Array:
@@ -124,4 +128,82 @@ def softplus_forward(out: Array, pre: Array, b: Array) -> None:
 def softplus_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
     """f'(a) = 1 / (1 + exp(-a)).  From the output: exp(out) = 1 + exp(a), hence f'(a) = 1 - exp(-out)  (D2.7)."""
     dpre[...] = dout * -np.expm1(-out)
+    np.sum(dpre, axis=0, out=db)
+
+
+def bounded(a: Array, most: float) -> Array:
+    """a, its real part not beyond -most ... most: where a factor of a is zero already, so that inf * 0 does not occur.
+    """
+    return np.where(a.real < -most, -most, np.where(a.real > most, most, a))
+
+
+def silu_forward(out: Array, pre: Array, b: Array) -> None:
+    """out = a sigma(a),  sigma(a) = 1 / (1 + exp(-a)) (Hendrycks and Gimpel 2016; Ramachandran et al. 2017: swish)."""
+    a = pre + b
+    out[...] = np.where(a.real < 0, bounded(a, 1000), a) * sigmoid(a)
+
+
+def silu_backward(dpre: Array, db: Array, dout: Array, pre: Array, b: Array) -> None:
+    """f'(a) = sigma(a) + a sigma(a) (1 - sigma(a)) = sigma(a) (1 + a sigma(-a))  (D2.10).
+
+    sigma(-a) in place of 1 - sigma(a), which is 0 from a = 37 on.
+    """
+    a = pre + b
+    dpre[...] = dout * sigmoid(a) * (1 + bounded(a, 1000) * sigmoid(-a))
+    np.sum(dpre, axis=0, out=db)
+
+
+#: distance of the points v in the sum of `normal_tail`, which is wrong by exp(-(2 pi / STEP)^2 / 2) = 3e-18
+STEP = 0.7
+#: of each point v > 0:  v^2  and  2 STEP phi(v).  The next one would have 1e-17.
+POINTS = [(v * v, 2 * STEP * math.exp(-v * v / 2) / math.sqrt(2 * math.pi))
+          for v in (STEP * (n + 0.5) for n in range(12))]
+
+
+def normal_density(t: Array) -> Array:
+    """phi(t) = exp(-t^2 / 2) / sqrt(2 pi).
+
+    With h, t to four bits behind the point:  t^2 = h^2 + (t - h)(t + h).  h^2 is exact; rounding t^2, of some hundred,
+    would cost as many roundings of the exponential (the way of Cody 1969).
+    """
+    h = np.rint(16 * t.real) / 16
+    density: Array = np.exp(-h * h / 2) * np.exp(-(t - h) * (t + h) / 2) / math.sqrt(2 * math.pi)
+    return density
+
+
+def normal_tail(t: Array) -> Array:
+    """Phi(-t), the probability that a standard normal number is below -t, for t >= 0, to all digits however small.
+
+        Phi(-t) = phi(t) h sum over n of  t phi(v_n) / (t^2 + v_n^2)  +  1 / (1 + exp(2 pi t / h)),
+                  v_n = (n + 1/2) h,  n = ..., -1, 0, 1, ...       (D2.12)
+
+    The sum is the midpoint rule for an integral from -infinity to infinity, for which it is nearly exact; the second
+    term makes good what the pole at v = it adds to it (Goodwin 1949; Chiarella and Reichel 1968).  No term is negative,
+    so no digits are lost.  Beyond t = 8 the second term is below the last digit, and later larger than Phi.
+    """
+    inside: Array = np.zeros_like(t)
+    for square, weight in POINTS:
+        inside = inside + weight / (t * t + square)
+    return normal_density(t) * t * inside + np.where(t.real < 8, sigmoid(-2 * math.pi / STEP * t), 0)
+
+
+def gelu_forward(out: Array, pre: Array, b: Array) -> None:
+    """out = a Phi(a),  Phi(a) = (1 + erf(a / sqrt 2)) / 2 (Hendrycks and Gimpel 2016).  With t = |a|:
+
+        a >= 0:  a - t Phi(-t)         a < 0:  -t Phi(-t)
+    """
+    a = pre + b
+    t = -minus_abs(bounded(a, 1000))
+    out[...] = np.where(a.real < 0, 0, a) - t * normal_tail(t)
+
+
+def gelu_backward(dpre: Array, db: Array, dout: Array, pre: Array, b: Array) -> None:
+    """f'(a) = Phi(a) + a phi(a)  (D2.11).  With t = |a| and s = t phi(t) - Phi(-t):
+
+        a >= 0:  1 + s         a < 0:  -s
+    """
+    a = pre + b
+    t = -minus_abs(bounded(a, 1000))
+    s = t * normal_density(t) - normal_tail(t)
+    dpre[...] = dout * np.where(a.real < 0, -s, 1 + s)
     np.sum(dpre, axis=0, out=db)

@@ -108,7 +108,7 @@ def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
 
         s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)      (D14.6)
 
-    m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`masks.py`); then dz/dz0 is
+    m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`layers.py`); then dz/dz0 is
     triangular in that order with s on the diagonal, and its determinant is the product of s.
 
     -softplus(-g) is log s also where s would round to 0 or to 1; and 1 - s is taken as sigmoid(-g).

@@ -35,7 +35,8 @@ LARGEST = 300.0
 
 def _level(x: Array, levels: int) -> Array:
     """The level of each pixel, (B, 1, D): a float, as that of NaN is NaN."""
-    return np.rint((levels - 1) * x.real)[:, None, :]
+    level: Array = np.rint((levels - 1) * x.real)
+    return level[:, None, :]
 
 
 def _index(x: Array, levels: int) -> NDArray[np.intp]:
@@ -63,7 +64,8 @@ def _bin(output: Array, x: Array) -> tuple[Array, ...]:
 def _mean_exp(w: Array) -> Array:
     """(1 - exp(-w)) / w, the mean of exp(-a) over a from 0 to w: 1 at w = 0, which a very large s makes of w."""
     zero = w == 0      # where the fraction is (1 - 0) / (1 + 0)
-    return (zero - np.expm1(-w)) / (zero + w)
+    share: Array = (zero - np.expm1(-w)) / (zero + w)
+    return share
 
 
 def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> None:
@@ -166,18 +168,21 @@ def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Arr
 
 def _rest(z: Array) -> Array:
     """R(z), which Stirling's formula adds to (z - 1/2) log z - z + const."""
-    return polyval(1 / (z * z), REST) / z
+    rest: Array = polyval(1 / (z * z), REST) / z
+    return rest
 
 
 def _rest_slope(z: Array) -> Array:
     """R'(z) - 1/(2 z), which the formula's derivative adds to log z."""
-    return -polyval(1 / (z * z), (0, *STIRLING)) - 0.5 / z
+    slope: Array = -polyval(1 / (z * z), (0, *STIRLING)) - 0.5 / z
+    return slope
 
 
 def _level_shares(a: Array, k: Any) -> Array:
     """sum over j = 1 ... SHIFT - 1 of  a k / ((a + j) (a + k + j)) = a / (a + j) - a / (a + k + j)."""
     steps = np.arange(1, SHIFT)
-    return np.sum((a * k)[..., None] / ((a[..., None] + steps) * ((a + k)[..., None] + steps)), axis=-1)
+    shares: Array = np.sum((a * k)[..., None] / ((a[..., None] + steps) * ((a + k)[..., None] + steps)), axis=-1)
+    return shares
 
 
 def _rising(a: Array, k: Any) -> tuple[Array, Array]:
@@ -195,7 +200,8 @@ def _rising_slope(a: Array, k: Any) -> Array:
     z = np.where(small, a + SHIFT, a)
     slope = a * (np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
     first = k / np.where(some, a + k, 1)      # a / a - a / (a + k), 0 for k = 0
-    return slope + np.where(small, first + _level_shares(a, k), 0)
+    whole: Array = slope + np.where(small, first + _level_shares(a, k), 0)
+    return whole
 
 
 def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, ...]:

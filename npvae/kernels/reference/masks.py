@@ -1,4 +1,4 @@
-"""Masked weights: what makes a dense layer autoregressive.  Chapter of the kernels, for `npvae/masks.py`."""
+"""Masked weights: what makes a dense layer autoregressive.  For the masked layers of `npvae/layers.py`."""
 import numpy as np
 from numpy.typing import NDArray
 

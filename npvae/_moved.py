@@ -1,0 +1,68 @@
+"""Names by which modules of npvae could be imported before: `npvae.levels` is `npvae.likelihoods.levels` now.  Not
+part of the lesson.
+
+A finder of modules, asked last, makes a module of an old name when somebody imports it.  Its names are looked up where
+they stand now.
+"""
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+#: old module -> the modules that have its names now
+MOVED = {
+    "files": ("system.files",), "terminal": ("system.terminal",), "interrupt": ("system.interrupt",),
+    "support": ("likelihoods.support",), "levels": ("likelihoods.levels", "likelihoods.base"),
+    "masks": ("layers",), "outputs": ("decoders",), "made": ("decoders",),
+    "flows": ("latents.flows", "latents.base"), "priors": ("latents.priors", "latents.base"),
+    "second_layer": ("latents.second_layer",), "hierarchical": ("model.hierarchical",), "sizes": ("model.sizes",),
+    "callbacks": ("train.callbacks",), "summary": ("evaluate.summary",),
+    "derivatives": ("gradcheck.derivatives",), "report": ("gradcheck.report",), "diagnosis": ("gradcheck.diagnosis",),
+    "rules": ("gradcheck.rules",), "bridge": ("gradcheck.bridge",),
+    "lanes": ("engine.executor",), "cuts": ("engine.partition", "kernels.roles"), "turns": ("engine.blas_threads",),
+    "kernels.fused.recording": ("engine.recording",), "kernels.fused.team": ("engine.team",),
+    "kernels.fused.trial": ("engine.trial",), "kernels.fused.child": ("engine.child",),
+    "images": ("data.images",), "labels": ("data.labels",), "npy": ("data.npy",),
+    "figures": ("plotting.figures",), "charts": ("plotting.charts",),
+    "report_page": ("pages.report",), "explorer": ("pages.explorer",),
+    "options": ("cli.options",), "runs": ("cli.runs",), "commands": ("cli.commands",), "program": ("cli.program",)}
+#: old module -> its names that are called otherwise now
+RENAMED = {
+    "outputs": {"find": "make_decoder", "Output": "Decoder"}, "flows": {"find": "make_flow"},
+    "priors": {"find": "make_prior"},
+    "lanes": {"Direct": "DirectExecutor", "Lanes": "ThreadedExecutor", "Whole": "WholeArrayKernels",
+              "engine": "make_executor"}}
+
+
+def module(name: str) -> ModuleType:
+    """The module of an old name, as an attribute of the package.  Raises AttributeError."""
+    if name not in MOVED:
+        raise AttributeError(f"module 'npvae' has no attribute {name!r}")
+    return importlib.import_module(f"npvae.{name}")
+
+
+class _OldNames(MetaPathFinder, Loader):
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[2] in MOVED and name.startswith("npvae.") else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return ModuleType(spec.name, f"Now in {' and '.join(MOVED[spec.name.partition('.')[2]])}.")
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__.partition(".")[2]
+
+        def names(name: str) -> object:
+            if not name.startswith("__"):
+                for new in MOVED[old]:
+                    found = importlib.import_module(f"npvae.{new}")
+                    current = RENAMED.get(old, {}).get(name, name)
+                    if hasattr(found, current):
+                        return getattr(found, current)
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+        module.__getattr__ = names      # type: ignore[method-assign]
+
+
+sys.meta_path.append(_OldNames())

@@ -1,0 +1,289 @@
+"""What each command of `npvae` does with a run.  Beside the lesson; `program.py` holds their flags, `runs.py` training.
+
+Each takes the parsed flags, prints what it found or wrote, and raises what `exit_code` turns into one line.
+"""
+import argparse
+import io
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import evaluate as measures, plotting
+from . import command_line, options
+from ..data.images import ImageData
+from ..data.labels import class_codes, listed
+from ..evaluate.summary import Summary, summarize
+from ..gradcheck.checker import check_gradients
+from ..likelihoods.support import Counts, Levels, fitting
+from ..model.vae import VAE
+from ..objectives import Objective
+from ..pages.explorer import write_explorer
+from ..params import Array
+from ..system.files import write_atomically
+from ..system.terminal import plain
+from .command_line import UsageError
+from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ENTRIES = 5000      # a network of more parameters is checked along random directions, not entry by entry
+_DIRECTIONS = 32
+_BESIDES = 9      # losses a tensor, or so, to hold the complex step against central differences
+#: the network that gradcheck takes where no run and no flag says another: every gradient entry by entry in a second
+SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
+         "prior": "normal", "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 2, "beta": 1.0,
+         "free_bits": 0.0}
+
+
+# ---- Numbers
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Bounds, log p(x), active units and the nats of each latent dimension, on test images."""
+    run = open_run(args.run, args.threads)
+    if args.json:
+        command_line.output("--json", args.json, [".json"])
+    images, x, labels = _test_set(run, args)
+    chosen = plotting.spread(len(x), args.limit)
+    x, labels = x[chosen], None if labels is None else labels[chosen]
+    found = summarize(run.vae, x, np.random.default_rng(args.seed), args.samples, labels, progress=lambda blocks:
+                      command_line.progress(blocks, "blocks of images"))
+    meaning = "each image given its label; " * bool(run.classes) + _meaning(run, x)
+    print(f"{len(x):,} of {len(images.test_images):,} test images of {plain(run.args.data_dir)}, nats per image, "
+          f"means; seed {args.seed}")
+    print(textwrap.indent(str(found), "  "), f"({meaning})", sep="\n")
+    _print_dimensions(found)
+    if args.json:
+        whence = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
+                  "samples": args.samples, "seed": args.seed}
+        numbers = {**whence, **found.plain(), "meaning": meaning}
+        _write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
+
+
+def _meaning(run: SavedRun, x: Array) -> str:
+    """What the numbers are: of what kind of data they are the likelihood, if any."""
+    support = run.vae.likelihood.support
+    if isinstance(support, Levels):
+        return f"log likelihoods of images of {support.levels} grey levels"
+    if isinstance(support, Counts):
+        return "log likelihoods of counts"
+    if run.vae.likelihood.name != "bernoulli":
+        return "log densities of pixels as real numbers: they may be of either sign"
+    if np.isin(x, (0, 1)).all():
+        return "log likelihoods of black-and-white images"
+    return "no likelihoods: grey pixels as Bernoulli targets make a cross-entropy; train with --binarize for one"
+
+
+def _print_dimensions(found: Summary) -> None:
+    """The most informative first."""
+    title, nats = "KL of each dimension, nats:", found.kl_per_dimension
+    if nats is None:
+        title, nats = "what each dimension says of the image, nats at most:", found.information_per_dimension
+    cells = [f"z[{j}]".rjust(6) + f" {nats[j]:7.4f}" for j in np.argsort(-nats, kind="stable")]
+    print(title, *("  " + "   ".join(cells[i:i + 6]) for i in range(0, len(cells), 6)), sep="\n")
+
+
+def gradcheck(args: argparse.Namespace) -> int:
+    """The gradients of a run's network, or of the one the flags name, in float64, against the complex step; 1 if they
+    are wrong."""
+    given = {name: value for name in SMALL if (value := getattr(args, name)) is not None}
+    if args.run and given:
+        flag = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{flag} and RUN exclude each other: a run has its own network")
+    vae, objective, draws, step = _of_run(args) if args.run else _small(args, given)
+    analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
+    rng = np.random.default_rng(args.seed)
+    batch = max(2, 8 // draws)
+    x = fitting(vae.output, fitting(vae.likelihood, rng.random((batch, vae.input_dim))))
+    eps = rng.standard_normal((batch, draws, vae.noise_dim))
+    labels = rng.integers(vae.classes, size=batch) if vae.classes else None
+    loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)
+    size, few = vae.parameters.flat.size, vae.parameters.flat.size <= _ENTRIES
+
+    def moved_loss(parameters: dict[str, Array]) -> Any:
+        bar.update()
+        for name, value in parameters.items():
+            analytic.parameters[name][...] = value
+        return analytic.loss_and_gradients(x, eps, objective, step, labels)[0]
+
+    losses = size if few else _DIRECTIONS * len(vae.parameters)
+    with command_line.progress(None, "losses", losses + _BESIDES * len(vae.parameters)) as bar:
+        report = check_gradients(moved_loss, gradients, vae.parameters, "complex" if few else "directional",
+                                 counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
+    network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
+    how = "each of them" if few else f"{_DIRECTIONS} random directions in each tensor"
+    variant = "".join(f", {name} {vae.config()[name]}" for name in ("prior", "posterior", "decoder", "classes")
+                      if name in vae.config())
+    print(f"{network}, {vae.activation}, {vae.likelihood.name}{variant}, {type(objective).__name__}, K = {draws}, loss "
+          f"{loss:.6f}\n{size:,} parameters, {how} by the complex step\n{report}")
+    return 0 if report.ok else 1
+
+
+def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
+    """The trained network, its objective, K, and the step its schedules have reached."""
+    run = open_run(args.run)
+    vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
+    vae.parameters.flat[...] = run.vae.parameters.flat
+    run.args.gradient = "total"      # no estimator is the derivative of the loss
+    return vae, options.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
+
+
+def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
+    """The network of the flags at random parameters, biases included, its objective, K, and step 0."""
+    flags = argparse.Namespace(**{**vars(options.training_parser().parse_args([])), **SMALL, **given})
+    options.check_objective(flags)
+    vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
+              args.seed, prior=flags.prior, posterior=flags.posterior, decoder=flags.decoder)
+    vae.parameters.flat[...] += 0.2 * np.random.default_rng(args.seed).standard_normal(vae.parameters.flat.size)
+    return vae, options.make_objective(flags, 1), flags.k, 0
+
+
+def info(args: argparse.Namespace) -> None:
+    """Everything a run's folder says of it."""
+    run = open_run(args.run)
+    vae, last = run.vae, run.last
+    height, width = run.image_shape
+    print(f"run       {plain(str(args.run))}\n"
+          f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
+          + f"classes   {listed(run.classes)}\n" * bool(run.classes) +
+          f"epochs    {run.epochs} of {run.args.epochs}")
+    if last:
+        print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
+              f"{last['test_kl']:.2f}), {last['train_loss']:.2f} in training; {last['active_units']} of "
+              f"{vae.latent_dim} latent dimensions in use")
+    print("versions  " + ", ".join(plain(f"{name} {value}") for name, value in run.versions.items()))
+    print("settings")
+    for name, value in options.settings(run.args).items():
+        flag = f"--{name.replace('_', '-')}"
+        text = (",".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+        print(f"  {flag:15s} {plain(text)}")
+    print("parameters")
+    for name, value in vae.parameters.items():
+        print(f"  {name:18s} {' x '.join(map(str, value.shape)):>12s} {value.size:12,}")
+    flat = vae.parameters.flat
+    print(f"  {'in all':18s} {flat.dtype.name:>12s} {flat.size:12,}   {_bytes(flat.nbytes)}")
+    print("files")
+    for path in sorted(path for path in args.run.iterdir() if path.is_file() and path.name[0] != "."):
+        what = FILES.get(path.name, "not of this run")
+        print(f"  {plain(path.name):22s} {_bytes(path.stat().st_size):>9s}   {what}")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+# ---- Pictures
+
+def sample(args: argparse.Namespace) -> None:
+    """New images as a picture, or as rows of numbers."""
+    run, out = _open(args, "sample.png", [".png", ".npy"])
+    rng, vae, chosen = np.random.default_rng(args.seed), run.vae, _chosen_classes(run, args.label)
+    if out.suffix.lower() == ".png" and len(chosen) > 1:
+        images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, mean=not args.draw)
+        _write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape, run.ink))
+        return
+    labels = np.array(chosen)[np.arange(args.count) * len(chosen) // args.count] if chosen else None
+    images = vae.sample(args.count, rng, mean=not args.draw, labels=labels)
+    if out.suffix.lower() == ".png":
+        _write_picture(out, plotting.samples(images, run.image_shape, run.ink))
+        return
+    stream = io.BytesIO()
+    np.save(stream, images)
+    _write("--out", out, stream.getvalue())
+
+
+def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
+    """The numbers of the classes named, of all without a name; none where the run knows no classes."""
+    if names is None:
+        return list(range(len(run.classes)))
+    if not run.classes:
+        raise UsageError(f"--label {names[0]}: the run in {run.folder} knows no labels; one of npvae train "
+                         "--conditional does")
+    known = [str(name) for name in run.classes]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--label {name}: the classes of this run are {listed(run.classes)}")
+    return [known.index(name) for name in names]
+
+
+def reconstruct(args: argparse.Namespace) -> None:
+    """Test images, and what is left of them after encoder and decoder."""
+    run, out = _open(args, "reconstruct.png", [".png"])
+    _, x, labels = _test_set(run, args)
+    rng = np.random.default_rng(args.seed)
+    chosen = np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))
+    rebuilt = run.vae.reconstruct(x[chosen], rng, None if labels is None else labels[chosen])
+    _write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape, run.ink))
+
+
+def interpolate(args: argparse.Namespace) -> None:
+    """Ways through latent space between pairs of test images."""
+    run, out = _open(args, "interpolate.png", [".png"])
+    if args.images is not None and len(args.images) % 2:
+        raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
+    _, x, labels = _test_set(run, args)
+    if args.images is None:
+        chosen = np.random.default_rng(args.seed).permutation(len(x))[:2 * args.count]
+        chosen = np.resize(chosen, len(chosen) + len(chosen) % 2)
+    else:
+        chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
+    pairs = chosen.reshape(-1, 2)
+    _write_picture(out, plotting.interpolation(run.vae, x[pairs], run.image_shape,
+                                               labels=None if labels is None else labels[pairs], ink=run.ink))
+
+
+def traverse(args: argparse.Namespace) -> None:
+    """One test image, one latent coordinate varied in each row, the most informative first."""
+    run, out = _open(args, "traverse.png", [".png"])
+    _, x, labels = _test_set(run, args)
+    image = _in_range(args.image, "--image", len(x))
+    nats = measures.nats_per_dimension(run.vae, x, labels)
+    _write_picture(out, plotting.traversals(run.vae, x[image], nats, run.image_shape, rows=args.rows,
+                                            label=None if labels is None else int(labels[image]), ink=run.ink))
+
+
+def explore(args: argparse.Namespace) -> None:
+    """A web page with the decoder in it."""
+    run, out = _open(args, EXPLORER, [".html"])
+    images, x, _ = _test_set(run, args)
+    write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
+    print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
+
+
+# ---- Helpers
+
+def _open(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
+    """The run, and the file to write: by that name in its folder, or --out."""
+    run = open_run(args.run, args.threads)
+    return run, command_line.output("--out", args.run / name if args.out is None else args.out, suffixes)
+
+
+def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array, Array | None]:
+    """The data of the run, or those of --data-dir; the test images (M, D) as the run binarizes them; and for a
+    conditional model their labels (M,) as it takes them."""
+    if args.data_dir is not None:
+        run.args.data_dir, run.args.limit = args.data_dir, None
+    images = load_images(run.args)
+    labels = class_codes(images.test_labels, run.classes, run.args.data_dir)
+    return images, test_images(run.vae, images, run.args, labels), labels
+
+
+def _in_range(image: int, flag: str, n: int) -> int:
+    if image >= n:
+        raise UsageError(f"{flag} {image}: there are {n} test images, 0 to {n - 1}")
+    return image
+
+
+def _write_picture(out: Path, figure: "Figure") -> None:
+    _write("--out", out, plotting.png(figure))
+
+
+def _write(flag: str, path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise UsageError(f"{flag} {path} cannot be written: {error.strerror}") from None
+    print(plain(str(path)))

@@ -1,0 +1,16 @@
+"""Data sets: MNIST comes along, IDX files, arrays, tables and folders of pictures are read.  Beside the lesson.
+
+    readers   MNIST and other IDX files, .npy and .npz; binarization
+    images    folders of pictures, tables in .csv
+    labels    labels, as the classes of a conditional model
+    npy       arrays in files, read as far as is needed
+"""
+from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
+from .readers import (
+    ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_array, load_fashion_mnist, load_idx_folder, load_mnist,
+    read_idx, to_float)
+
+__all__ = [
+    "DataError", "ImageData", "Progress", "count_to_train", "fail", "flat_shape", "load_csv", "load_pictures",
+    "ALLOWED", "BINARIZATIONS", "binarize", "holds_idx", "load", "load_array", "load_fashion_mnist",
+    "load_idx_folder", "load_mnist", "read_idx", "to_float"]

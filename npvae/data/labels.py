@@ -1,0 +1,48 @@
+"""Labels of a data set, numbers or names, as the classes of a conditional model: 0, 1, ... in sorted order.  Beside the
+lesson; `images.py` says where labels come from.
+"""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..system.terminal import plain
+from .images import ImageData, fail
+
+Class = int | str      # as config.json keeps it
+
+
+def find_classes(images: ImageData, source: str | Path) -> list[Class]:
+    """The labels that the training images have, sorted.  Raises DataError, which names `source`, where images have
+    none."""
+    for part, labels in (("training", images.train_labels), ("test", images.test_labels)):
+        if labels is None:
+            fail(source, f"has no labels of its {part} images, which a conditional model needs: mnist, IDX files, "
+                         "pictures in a sub-folder for each class, a .csv with a column label, or an .npz with labels "
+                         "of both sets fit")
+    return list(np.unique(np.asarray(images.train_labels)).tolist())
+
+
+def class_codes(labels: np.ndarray | None, classes: Sequence[Class], source: str | Path) -> np.ndarray | None:
+    """The number of each label (N,) among the classes, int64; None where there are no classes.
+
+    3 and "3" are one label: pictures in folders called 3 and x have names for labels.  Raises DataError, which names
+    `source`, for images without labels and for a label that is none of the classes.
+    """
+    if not classes:
+        return None
+    if labels is None:
+        fail(source, f"has no labels, and this model needs one of its classes for each image: {listed(classes)}")
+    found, where = np.unique(labels, return_inverse=True)
+    number = {str(name): i for i, name in enumerate(classes)}
+    for name in found.tolist():
+        if str(name) not in number:
+            fail(source, f"has the label {name}, which is none of the classes that the model was trained on: "
+                         f"{listed(classes)}")
+    return np.array([number[str(name)] for name in found.tolist()], np.int64)[where]
+
+
+def listed(classes: Sequence[Class]) -> str:
+    """Their names, of very many the first twenty."""
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    return ", ".join(plain(str(name)) for name in classes[:20]) + more

@@ -1,0 +1,414 @@
+"""Images in, arrays out: MNIST, IDX files, .npy and .npz, binarization. Beside the lesson; `images.py` reads the rest.
+
+Every loader ends in an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 0..255 or
+float32 of any range. Whatever is wrong with a file becomes a `DataError` of one line that names the file.
+
+The IDX format (LeCun, Cortes and Burges, the MNIST page): two zero bytes, one byte for the type (0x08:
+uint8), one for the number of dimensions, each dimension as a big-endian uint32, then the values in C order.
+The file is over exactly where the header says, and `read_idx` accepts nothing else.
+"""
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from ..likelihoods import support
+from ..system.files import open_regular
+from ..validate import shown
+from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
+from .npy import StoredArray, check_expansion, open_member, open_zip, stored_array
+
+BINARIZATIONS = ("none", "threshold", "static", "dynamic")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_MAX_BYTES = 2**31  # no IDX file in use comes near; a header that promises more is damaged or hostile
+_DEFLATE = 1032  # times what went in is the most that inflating gives
+_CHUNK = 2**20  # bytes decompressed at a time
+_BLOCK = 2**18  # pixels binarized at a time
+_EMBEDDED = Path(__file__).with_name("mnist")
+
+# The four files of a folder and their number of dimensions.
+_ROLES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
+# SHA-256 of the decompressed files (the .gz around them differs from copy to copy): the set and the role.
+_KNOWN = {
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": ("mnist", "train-images"),
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": ("mnist", "train-labels"),
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": ("mnist", "t10k-images"),
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": ("mnist", "t10k-labels"),
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888": ("fashion-mnist", "train-images"),
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": ("fashion-mnist", "train-labels"),
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b": ("fashion-mnist", "t10k-images"),
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": ("fashion-mnist", "t10k-labels"),
+}
+_UNKNOWN = ("an unknown set", "file")
+# In an .npz, the key of the training images: those of test images, train labels and test labels.
+_NPZ_KEYS = {"train": ("test", "train_labels", "test_labels"), "x_train": ("x_test", "y_train", "y_test")}
+#: what `load` takes
+ALLOWED = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file"
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Read one IDX file of unsigned bytes, gzip or plain (the first two bytes decide, not the name).
+
+    Returns a uint8 array of 1 to 3 dimensions. gzip is inflated at most one buffer past the promised end.
+    Raises DataError if the file is missing, is not IDX, or is longer or shorter than its header says.
+    """
+    return _read_idx(Path(path), None).array
+
+
+class _Idx(NamedTuple):
+    """What an IDX file holds: its first arrays, the shape of all of them, and the SHA-256 of the decompressed file."""
+
+    array: np.ndarray
+    shape: tuple[int, ...]
+    digest: str
+
+
+def _read_idx(path: Path, limit: int | None) -> _Idx:
+    """The whole file passes by, the first `limit` arrays of it are kept."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if file.peek(2)[:2] == _GZIP_MAGIC:
+                return _parse_idx(gzip.GzipFile(fileobj=file), path, size, size * _DEFLATE, limit)
+            return _parse_idx(file, path, size, size, limit)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
+        fail(path, f"the gzip stream is {state}; copy or download the file again", error)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror or error})", error)
+    except MemoryError as error:
+        _fail_for_memory(path, error)
+
+
+def _fail_for_memory(path: Path, error: MemoryError) -> NoReturn:
+    fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+
+
+def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, limit: int | None) -> _Idx:
+    """The array behind an IDX header, read chunk by chunk into its final place; the file has `packed` bytes, of which
+    at most `most` can come."""
+    shape, digest = _read_idx_header(stream, path), hashlib.sha256()
+    digest.update(struct.pack(f">BBBB{len(shape)}I", 0, 0, 0x08, len(shape), *shape))
+    promised = math.prod(shape)
+    promise = f"the header promises {promised} bytes, shape {shape}"
+    if promised > _MAX_BYTES:
+        fail(path, f"{promise}; at most {_MAX_BYTES} bytes are allowed")
+    if promised > most:
+        fail(path, f"is cut short: {promise}, but only {most} bytes can follow")
+    if limit is None:
+        try:
+            check_expansion(promised, packed)
+        except ValueError as error:
+            fail(path, str(error))
+    array = np.empty((len(range(shape[0])[:limit]), *shape[1:]), dtype=np.uint8)
+    kept = array.data.cast("B")
+    passing = memoryview(bytearray(min(_CHUNK, promised - len(kept))))
+    filled = 0
+    while filled < promised:
+        buffer = (kept[filled:filled + _CHUNK] if filled < len(kept) else passing)[:promised - filled]
+        count = stream.readinto(buffer)
+        if not count:
+            fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
+        digest.update(buffer[:count])
+        filled += count
+    # One byte more is asked for: it must not exist, and reaching the end makes gzip compare its checksum.
+    if stream.read(1):
+        fail(path, f"has trailing bytes: {promise}, but more follow")
+    return _Idx(array, shape, digest.hexdigest())
+
+
+def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
+    """The shape an IDX header promises, after checking every field of it."""
+    magic = stream.read(4)
+    if not magic:
+        fail(path, "is empty; an IDX file is expected")
+    if magic.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        fail(path, "is a web page (HTML or XML), not an IDX file: the download went wrong")
+    if len(magic) < 4 or magic[:2] != b"\x00\x00":
+        fail(path, f"is not an IDX file: it begins with {magic.hex(' ')}, not with 00 00 08 and 01 to 03")
+    if magic[2] != 0x08:
+        fail(path, f"holds values of IDX type 0x{magic[2]:02x}; only 0x08 (uint8) is allowed")
+    ndim = magic[3]
+    if not 1 <= ndim <= 3:
+        fail(path, f"the header promises {ndim} dimensions; 1 (labels) to 3 (images) are allowed")
+    sizes = stream.read(4 * ndim)
+    if len(sizes) < 4 * ndim:
+        fail(path, f"ends inside the IDX header, which needs {4 + 4 * ndim} bytes")
+    shape = struct.unpack(f">{ndim}I", sizes)
+    if 0 in shape:
+        fail(path, f"the header promises shape {shape}; every dimension must be at least 1")
+    return shape
+
+
+def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """MNIST, from the files inside this package or from `folder`, verified by SHA-256 either way.
+
+    Returns train_images uint8 (60000, 784), train_labels uint8 (60000,), test_images uint8 (10000, 784),
+    test_labels uint8 (10000,). Raises DataError if any of the four files is not MNIST's.
+    """
+    return _load_idx(_EMBEDDED if folder is None else folder, "mnist", None)[:4]  # type: ignore[return-value]
+
+
+def load_fashion_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Fashion-MNIST (Xiao et al. 2017) from `folder`, verified by SHA-256; shapes as in `load_mnist`."""
+    return _load_idx(folder, "fashion-mnist", None)[:4]  # type: ignore[return-value]
+
+
+def load_idx_folder(folder: str | Path) -> ImageData:
+    """Any folder that names its four IDX files as MNIST does: Fashion-MNIST, KMNIST, your own.
+
+    The names: {train,t10k}-{images-idx3,labels-idx1}-ubyte, also with `.idx` for `-idx`, each also with
+    `.gz`; where several exist, the first in that order is read. If one file is known to be MNIST's or
+    Fashion-MNIST's, all four are verified; otherwise nothing is, and the set is called after its folder.
+    Raises DataError if a file is missing or bad, or if the four do not fit together.
+    """
+    return _load_idx(folder, None, None)
+
+
+def _load_idx(folder: str | Path, family: str | None, limit: int | None) -> ImageData:
+    """Read the folder; verify it as `family`, or if None as the known set most files are from."""
+    folder = Path(folder)
+    paths = _find_idx_files(folder)
+    files = {role: _read_role(path, _ROLES[role], limit) for role, path in paths.items()}
+    for part in "train", "t10k":
+        count, n_labels = files[f"{part}-images"].shape[0], files[f"{part}-labels"].shape[0]
+        if count != n_labels:
+            fail(paths[f"{part}-labels"], f"holds {n_labels} labels for {count} images; one each is needed")
+    height, width = files["train-images"].shape[1:]
+    if files["t10k-images"].shape[1:] != (height, width):
+        fail(paths["t10k-images"], f"holds images {files['t10k-images'].shape[1:]}; the training images are "
+                                   f"{height, width}")
+    owners = {role: _KNOWN.get(file.digest, _UNKNOWN) for role, file in files.items()}
+    known = [owner[0] for owner in owners.values() if owner != _UNKNOWN]
+    family = family or max(known, key=known.count, default=None)
+    if family is not None:
+        _verify(paths, owners, family)
+    train, test = files["train-images"].array, files["t10k-images"].array
+    return ImageData(train.reshape(len(train), -1), files["train-labels"].array,
+                     test.reshape(len(test), -1), files["t10k-labels"].array,
+                     (height, width), family or folder.resolve().name)
+
+
+def _find_idx_files(folder: Path) -> dict[str, Path]:
+    """The path of each of the four files; DataError names those that are missing."""
+    if not folder.is_dir():
+        fail(folder, "is not a folder" if folder.exists() else "there is no such folder")
+    found, missing = {}, []
+    for role, ndim in _ROLES.items():
+        names = [f"{role}{dash}idx{ndim}-ubyte{gz}" for dash in "-." for gz in ("", ".gz")]
+        present = [folder / name for name in names if (folder / name).is_file()]
+        if present:
+            found[role] = present[0]
+        else:
+            missing.append(names[0])
+    if missing:
+        fail(folder, f"lacks {', '.join(missing)}; all four are needed (.idx for -idx and .gz are allowed)")
+    return found
+
+
+def _read_role(path: Path, ndim: int, limit: int | None) -> _Idx:
+    """One of the four files, with the number of dimensions its role demands."""
+    file = _read_idx(path, limit)
+    if len(file.shape) != ndim:
+        meaning = {1: "labels (1 dimension)", 2: "a matrix (2 dimensions)", 3: "images (3 dimensions)"}
+        fail(path, f"holds {meaning[len(file.shape)]}; its name calls for {meaning[ndim]}")
+    return file
+
+
+def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], family: str) -> None:
+    """DataError names the first of the four files that is not what its role calls for in `family`."""
+    wrong = [role for role in paths if owners[role] != (family, role)]
+    if wrong:
+        owner, part = owners[wrong[0]]
+        right = [paths[role].name for role in paths if role not in wrong]
+        fail(paths[wrong[0]], f"is not {family}'s {wrong[0]} but {owner}'s {part} (by SHA-256), beside "
+                              f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
+
+
+def load_array(path: str | Path, limit: int | None = None) -> ImageData:
+    """Images from a NumPy file: uint8, bool (becomes 0 and 255) or any float type (becomes float32).
+
+    Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
+    `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test;
+    other keys are ignored. `.npy`, or an `.npz` of one array: the last tenth (at least one row) is the test
+    set, in file order, and there are no labels. The range of float pixels is for the likelihood to judge.
+    With `limit`, the first so many images of each set, and no others are ever in memory.
+    Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
+    """
+    path = Path(path)
+    try:
+        with open_regular(path) as file:
+            if file.peek(2)[:2] == b"PK":
+                with open_zip(file) as archive:
+                    return _load_npz(path, archive, limit)
+            array = stored_array(file, os.fstat(file.fileno()).st_size)
+            return _load_one(path, "the array", array, limit)
+    except DataError:
+        raise
+    except MemoryError as error:
+        _fail_for_memory(path, error)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror or error})", error)
+    except Exception as error:  # a damaged file raises whatever zipfile and zlib raise
+        reason = str(error) or type(error).__name__
+        fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
+
+
+def _load_one(path: Path, key: str, array: StoredArray, limit: int | None) -> ImageData:
+    """A data set of one array: its last tenth is the test set."""
+    shape, _ = _image_type(path, key, array)
+    n_rows = array.shape[0]
+    n = count_to_train(path, n_rows, f"{key} ")
+    train, test = array.read(range(n)[:limit], range(n, n_rows)[:limit])
+    x_train, x_test = support.together(_as_rows(path, key, train), _as_rows(path, key, test))
+    return ImageData(x_train, None, x_test, None, shape, path.stem)
+
+
+def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageData:
+    """A single array; or train and test, and labels if any."""
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if len(names) == 1:
+        with _member(archive, names[0], limit) as array:
+            return _load_one(path, names[0], array, limit)
+    pair = next(((key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}), None)
+    if pair is None:
+        fail(path, f"holds {shown(names)}; train and test, x_train and x_test, or a single array are allowed")
+    train_key, test_key, *label_keys = pair
+    with _member(archive, train_key, limit) as train, _member(archive, test_key, limit) as test:
+        kind, test_kind = _image_type(path, train_key, train), _image_type(path, test_key, test)
+        if kind != test_kind:
+            fail(path, f"{train_key} is {kind[1]} {kind[0]}, {test_key} {test_kind[1]} {test_kind[0]}; they must agree")
+        x_train, = train.read(range(train.shape[0])[:limit])
+        x_test, = test.read(range(test.shape[0])[:limit])
+    counts = train.shape[0], test.shape[0]
+    y_train, y_test = (_read_labels(path, archive, key, count, limit) if key in names else None
+                       for key, count in zip(label_keys, counts))
+    return ImageData(_as_rows(path, train_key, x_train), y_train, _as_rows(path, test_key, x_test), y_test,
+                     kind[0], path.stem)
+
+
+@contextmanager
+def _member(archive: zipfile.ZipFile, key: str, limit: int | None) -> Iterator[StoredArray]:
+    """The array of that key, open."""
+    array = open_member(archive, key if key in archive.namelist() else f"{key}.npy", whole=limit is None)
+    with array.stream:
+        yield array
+
+
+def _image_type(path: Path, key: str, array: StoredArray) -> tuple[tuple[int, int], np.dtype]:
+    """(height, width) of the images in an array, and the type they will have, by its header alone."""
+    shape, dtype = array.shape, array.dtype
+    if len(shape) not in (2, 3) or 0 in shape:
+        fail(path, f"{key} has shape {shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
+    if dtype not in (np.bool_, np.uint8) and dtype.kind != "f":
+        fail(path, f"{key} has dtype {dtype}; uint8, bool and the float types are allowed")
+    image_shape = (shape[1], shape[2]) if len(shape) == 3 else flat_shape(shape[1])
+    return image_shape, np.dtype(np.float32 if dtype.kind == "f" else np.uint8)
+
+
+def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """The images as contiguous uint8 or float32 rows (N, D)."""
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes inf and is refused as such
+        rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
+        rows = rows.reshape(len(rows), -1)
+        # min and max carry NaN through, and unlike isfinite need no temporary array
+        finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
+    if not finite:
+        fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
+    return rows
+
+
+def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, limit: int | None) -> np.ndarray:
+    """Labels of `count` images, the first `limit` of them, as uint8 or int64."""
+    with _member(archive, key, limit) as stored:
+        if stored.shape != (count,) or stored.dtype.kind not in "iu" or stored.dtype == np.uint64:
+            fail(path, f"{key} is {stored.dtype} {stored.shape}; integers ({count},) that fit int64 are allowed")
+        labels, = stored.read(range(count)[:limit])
+    return labels if labels.dtype == np.uint8 else labels.astype(np.int64)
+
+
+def holds_idx(folder: Path) -> bool:
+    """Is this a folder of IDX files, if perhaps not of all four?  Otherwise it is one of pictures."""
+    return any(folder.glob("*-ubyte*"))
+
+
+def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None) -> ImageData:
+    """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files, or its pictures, which
+    `progress` may count. A .csv, .npy or .npz file: its rows. With `limit`, the first so many images of each set.
+
+    Raises DataError for anything else.
+    """
+    path = Path("mnist" if source is None else source)
+    try:
+        images = _load(path, source is None or source == "mnist", progress, limit)
+    except OSError as error:
+        fail(path, f"cannot be read ({error.strerror or error})", error)
+    except MemoryError as error:
+        _fail_for_memory(path, error)
+    return images.first(limit)
+
+
+def _load(path: Path, embedded: bool, progress: Progress, limit: int | None) -> ImageData:
+    if embedded:
+        return _load_idx(_EMBEDDED, "mnist", limit)
+    if path.is_dir():
+        return _load_idx(path, None, limit) if holds_idx(path) else load_pictures(path, progress, limit)
+    if path.exists() and path.suffix.lower() == ".csv":
+        return load_csv(path)
+    if path.exists() and path.suffix.lower() in (".npy", ".npz"):
+        return load_array(path, limit)
+    fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
+
+
+def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
+    """Black-and-white images of the same shape and dtype: 0 and 255 in uint8, 0 and 1 in float.
+
+    "none"       the grey images, unchanged
+    "threshold"  white where pixel >= 128 (float: 0.5)
+    "static"     one draw from rng for good, P(white) = pixel / 255 (float: pixel)
+                 (bytes of 0 and 1 alone are black and white already, and stay: see `likelihoods/support.py`)
+    "dynamic"    the grey images, unchanged: the trainer draws anew for every batch (Burda et al. 2016)
+
+    Raises ValueError for an unknown name, DataError for another dtype or, if "static", floats outside [0, 1].
+    """
+    if how not in BINARIZATIONS:
+        raise ValueError(f"binarization {how!r} is unknown; known are {', '.join(BINARIZATIONS)}")
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise DataError(f"images have dtype {images.dtype}; uint8 and the float types are allowed")
+    if how in ("none", "dynamic"):
+        return images
+    white = images.dtype.type(round(1 / support.scale_of(images)))
+    if how == "static" and images.size and not (images.min() >= 0 and images.max() <= white):
+        raise DataError(f"images span {images.min()} to {images.max()}; static binarization allows 0 to 1")
+    out = np.empty(images.shape, images.dtype)
+    n_rows = max(1, _BLOCK * len(images) // max(1, images.size))
+    for start in range(0, len(images), n_rows):
+        rows = slice(start, start + n_rows)
+        block = images[rows]
+        if how == "threshold":
+            np.greater_equal(block, 128 if white == 255 else 0.5, out=out[rows])
+        else:
+            # u < p has probability p for u uniform on [0, 1): never for p = 0, always for p = 1
+            uniform = rng.random(block.shape, dtype=np.float32)
+            np.less(uniform, block / np.float32(white), out=out[rows])
+    out *= white
+    return out
+
+
+def to_float(images: np.ndarray) -> np.ndarray:
+    """float32 images as models see them: bytes divided by 255, unless they hold only 0 and 1; floats as they are."""
+    return support.to_float(images)

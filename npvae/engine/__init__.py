@@ -1,0 +1,2 @@
+"""How passes run on all cores.  Beside the lesson; README.md in this folder is the place to begin.
+"""

@@ -1,0 +1,224 @@
+"""Bounds of log p(x), in nats per image: from one draw of z, and from many.  Read after `train/`."""
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..buffers import Activations, Gradients
+from ..decoders import Decoder
+from ..engine.executor import DirectExecutor, ThreadedExecutor, WholeArrayKernels
+from ..latents.base import KLEstimator, Prior
+from ..latents.gaussian import DiagonalGaussian
+from ..likelihoods.base import Likelihood
+from ..params import Array, Block
+from ..validate import choice
+
+_BLOCK = 500      # images at a time
+_IMAGES, _ROWS = 8, 1000      # images at a time where each has many draws, and decoder rows: they fit into the caches
+_GROUPS = 16      # of draws: fewer find the error less well, more see no further
+_NUMBERS = 2**25      # that the decoder puts out at a time: 128 MiB in float32
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+
+
+class Model(Protocol):
+    """What evaluation asks of a model: a `VAE`, which is made of parts that stand before it in the reading order."""
+
+    input_dim: int
+    latent_dim: int
+    classes: int
+    dtype: str
+    kernels: ModuleType
+    likelihood: Likelihood
+    latent: DiagonalGaussian
+    output: Decoder[Any]
+    prior: Prior[Any]
+    parameters: Block
+
+    @property
+    def engine(self) -> DirectExecutor | ThreadedExecutor:
+        """What runs the passes."""
+
+    def passes(self, batch: int, draws: int) -> tuple[Activations, Gradients]:
+        """The arrays of a pass."""
+
+    def images(self, x: Array, name: str) -> Array:
+        """x (B, D) as the model sees it."""
+
+    def check_labels(self, labels: Array | None, n: int) -> Array:
+        """labels (n,) as integers."""
+
+    def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
+        """mu, logvar (B, Z)."""
+
+    def config(self) -> dict[str, Any]:
+        """Of what the model is made."""
+
+
+def rows_at_once(vae: Model, most: int) -> int:
+    """How many decoder rows to compute at a time: `most`, or fewer where each is very wide (256 levels a pixel)."""
+    return min(most, max(1, _NUMBERS // vae.output.shapes[vae.output.b][0]))
+
+
+def draw_noise(a: Activations, rng: np.random.Generator, kernels: ModuleType | WholeArrayKernels) -> None:
+    """a.eps (B, K, Z) ~ N(0, I), from uniform numbers of `rng`."""
+    rng.random(out=a.uniform, dtype=np.float32)
+    kernels.box_muller(a.noise, a.uniform)
+
+
+def _draw(vae: Model, x: Array, draws: int, rng: np.random.Generator, labels: Array) -> Activations:
+    """The buffers of one pass over x (B, D) with fresh noise, not yet run."""
+    a, _ = vae.passes(len(x), draws)
+    a.x[...], a.labels[...] = x, labels
+    draw_noise(a, rng, vae.engine.kernels)
+    return a
+
+
+def checked(vae: Model, x: Array, labels: Array | None) -> tuple[Array, Array]:
+    """x (B, D) and labels (B,).  Raises ValueError or TypeError for what does not fit the model."""
+    choice("the model's dtype", vae.dtype, ("float32", "float64"))
+    x = vae.images(x, "x")
+    return x, vae.check_labels(labels, len(x))
+
+
+def elbo(vae: Model, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact where it can be.  x (B, D), labels (B,).
+
+    Minus its mean over images is D + R, distortion D = mean_b nll and rate R = mean_b KL  (D11.7).
+    """
+    nll, kl, _ = elbo_terms(vae, x, rng, labels)
+    return -nll - kl
+
+
+def elbo_terms(vae: Model, x: Array, rng: np.random.Generator, labels: Array | None = None
+               ) -> tuple[Array, Array, Array]:
+    """The two terms of -`elbo`, nll (B,) and KL (B,); and mu (B, Z), of which `count_active` counts.  One pass."""
+    x = vae.images(x, "x")
+    labels = vae.check_labels(labels, len(x))
+    nll, kl = np.empty((2, len(x)), vae.dtype)
+    mu, rows = np.empty((len(x), vae.latent_dim), vae.dtype), rows_at_once(vae, _BLOCK)
+    for start in range(0, len(x), rows):
+        block = slice(start, start + rows)
+        a = _draw(vae, x[block], 1, rng, labels[block])
+        vae.engine.forward(a, KLEstimator.EXACT if vae.latent.analytic else KLEstimator.SAMPLED)
+        nll[block], mu[block] = a.nll[:, 0], a.mu[:len(a.x)]      # below are those of the prior's own rows
+        kl[block] = a.kl.sum(axis=1) if vae.latent.analytic else a.log_ratio[:, 0]
+    return nll, kl, mu
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """log p(x) of B images from L importance samples each, in nats, and how far it can be trusted.
+
+    values : (B,), lower bounds in expectation
+    ess : (B,), the effective sample size, 1 to L: so many draws from p(z|x) itself would tell as much (Kong 1992)
+    errors : (B,), the standard deviation of each value when the draws are drawn anew; NaN for L = 1
+    biases : (B,), the expectation of each value less log p(x), to first order in 1/L; NaN for L = 1
+
+    No error of the draws contains the bias: a mean over many images averages errors away, and keeps the bias.  All of
+    this sees only where q(z|x) has drawn.  Where few draws carry all the weight, the bias is an underestimate.
+    """
+
+    values: Array
+    ess: Array
+    errors: Array
+    biases: Array
+    n_samples: int
+
+    @property
+    def mean(self) -> float:
+        """Over images."""
+        return float(self.values.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, where the images stand for all others of their kind: their own spread, and that of the draws
+        with it.  NaN for one image."""
+        return float(self.values.std(ddof=1)) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
+
+    @property
+    def sampling_error(self) -> float:
+        """Of the mean over these very images: the Monte Carlo error, from their draws alone."""
+        return float(np.sqrt(np.square(self.errors).sum())) / len(self.errors)
+
+    @property
+    def sampling_bias(self) -> float:
+        """Of the mean over images; below zero but for noise, as the logarithm of a mean is too low."""
+        return float(self.biases.mean())
+
+
+def log_likelihood(vae: Model, x: Array, rng: np.random.Generator, n_samples: int = 5000, labels: Array | None = None,
+                   each: Callable[[slice, Activations], None] | None = None, progress: Progress = iter
+                   ) -> LogLikelihood:
+    """log 1/L sum_l w_l,  w_l = p(x, z_l) / q(z_l|x),  z_l ~ q(z|x),  L = n_samples, for each image (B,) (Burda et al.
+    2016, eq. 8).
+
+    Samples come in blocks of k, joined by a running log-sum-exp in float64, so memory does not depend on L:
+
+        total <- log [ exp(total) + k exp(bound of the block) ]       (D10.7)  at first -infinity, at the end less log L
+
+    and in the same way the sum of squares, of which the block's part is (k exp(bound))^2 sum_k w~^2, with the
+    normalised weights w~ of the kernel.  The two sums give the effective sample size  (sum_l w_l)^2 / sum_l w_l^2.  The
+    total is kept for each of M = 16 groups of draws, from which `jackknife` has the errors and biases.
+
+    `each` is called with the images and the buffers of every pass; `progress` is given the first image of each block.
+    """
+    x, labels = checked(vae, x, labels)
+    rows = rows_at_once(vae, _ROWS)
+    draws = min(n_samples, max(1, rows // min(_IMAGES, len(x))))
+    images = max(1, rows // draws)
+    ends = [n_samples * group // min(_GROUPS, n_samples) for group in range(min(_GROUPS, n_samples) + 1)]
+    totals, squares = np.full((len(ends) - 1, len(x)), -np.inf), np.full(len(x), -np.inf)
+    with vae.engine.running():
+        for start in progress(range(0, len(x), images)):
+            block = slice(start, start + images)
+            for done in range(0, n_samples, draws):
+                k = min(draws, n_samples - done)
+                a = _draw(vae, x[block], k, rng, labels[block])
+                vae.engine.forward(a, KLEstimator.SAMPLED)
+                log_w = -(a.nll + a.log_ratio)
+                for total, first, last in zip(totals, ends, ends[1:]):
+                    own = log_w[:, max(first - done, 0):max(last - done, 0)]
+                    if own.size:
+                        bound, weights = importance_bound(vae, np.ascontiguousarray(own))
+                        log_sum = bound + np.log(own.shape[1])
+                        total[block] = np.logaddexp(total[block], log_sum)
+                        squares[block] = np.logaddexp(squares[block],
+                                                      2 * log_sum + np.log(np.square(weights).sum(axis=1)))
+                if each is not None:
+                    each(block, a)
+    total = np.logaddexp.reduce(totals, axis=0)
+    return LogLikelihood(total - np.log(n_samples), np.exp(2 * total - squares), *jackknife(totals, np.diff(ends)),
+                         n_samples)
+
+
+def jackknife(totals: Array, counts: Array) -> tuple[Array, Array]:
+    """Standard error and bias of  log W = log 1/L sum_l w_l, (B,) each, from the logarithms of the sums over M groups
+    of draws, totals (M, B), of counts (M,) draws.
+
+        theta_g = log of the mean over all draws but those of group g,       theta. = 1/M sum_g theta_g
+
+        error^2 = (M - 1) / M sum_g (theta_g - theta.)^2,        bias = (M - 1) (theta. - log W)
+
+    (Quenouille 1956; Tukey 1958.)  The delta method, error^2 = 1 / ess - 1 / L, takes log W for linear in the weights
+    and stops at one nat.  Where one draw of L carries most of the weight, log W moves by far more than that from one
+    set of draws to the next, and leaving that draw out shows by how much.  NaN for one group.
+    """
+    M = len(counts)
+    if M == 1:
+        return np.full(totals.shape[1], np.nan), np.full(totals.shape[1], np.nan)
+    without = np.stack([np.logaddexp.reduce(np.delete(totals, group, axis=0), axis=0) - np.log(counts.sum() - count)
+                        for group, count in enumerate(counts)])
+    errors = np.sqrt((M - 1) / M * np.square(without - without.mean(axis=0)).sum(axis=0))
+    value = np.logaddexp.reduce(totals, axis=0) - np.log(counts.sum())
+    return errors, (M - 1) * (without.mean(axis=0) - value)
+
+
+def importance_bound(vae: Model, log_w: Array) -> tuple[Array, Array]:
+    """log 1/K sum_k w (B,), and the normalised weights w~ (B, K), of log_w (B, K)."""
+    bound, weights = np.empty_like(log_w[:, 0]), np.empty_like(log_w)
+    vae.kernels.importance_bound_forward(bound, weights, log_w)
+    return bound, weights

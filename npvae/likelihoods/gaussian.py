@@ -1,0 +1,141 @@
+"""Gaussian likelihoods of real numbers, with one sigma or with one for each pixel.  Read after `bernoulli.py`."""
+import math
+from types import ModuleType
+
+import numpy as np
+
+from ..kernels.reference.likelihoods import LOGVAR_FLOOR
+from ..params import Array, Block, Shapes
+from ..validate import NonFiniteError, real
+from .base import Likelihood
+from .support import Reals
+
+
+class Gaussian(Likelihood):
+    """Independent Gaussian pixels with one sigma: fixed, or learned with the other parameters (then `sigma` is where
+    it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4).
+
+    Raises ValueError unless sigma lies between 1e-30 and 1e30: beyond, 1 / sigma is no number in float32.
+    """
+
+    recordable = True
+    support = Reals()
+
+    def __init__(self, sigma: float = 0.1, learned: bool = False) -> None:
+        self.sigma = real("sigma", sigma, 0, strict=True)
+        if not 1e-30 <= self.sigma <= 1e30:
+            raise ValueError(f"sigma must lie between 1e-30 and 1e30, got {self.sigma}")
+        self.name = ("gaussian-learned" if learned else "gaussian") + f":{self.sigma!r}"
+        self.shapes: Shapes = {"likelihood.logvar": (1,)} if learned else {}
+
+    def initialize(self, params: Block) -> None:
+        for name in self.shapes:
+            params[name][...] = 2 * math.log(self.sigma)
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image."""
+        return mean
+
+    def _logvar(self, block: Block) -> Array:
+        """The learned entry of `block`, or, sigma being fixed, a constant that takes its place."""
+        if self.shapes:
+            return block["likelihood.logvar"]
+        return np.full(1, 2 * math.log(self.sigma), block.flat.dtype)
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.gaussian_nll_forward(nll, output, x, self._logvar(params))
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.gaussian_nll_backward(doutput, self._logvar(grads), dnll, output, x, self._logvar(params))
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) is the decoder's output itself."""
+        mean: Array = output.copy()
+        return mean
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ p(x|z) (rows, D)."""
+        sigma = np.exp(0.5 * self._logvar(params))
+        return (output + sigma * rng.standard_normal(output.shape)).astype(output.dtype)
+
+
+class GaussianPixel(Likelihood):
+    """Independent Gaussian pixels, a sigma for each from the decoder, never below 0.05 (`LOGVAR_FLOOR`)."""
+
+    name = "gaussian-pixel"
+    recordable = True
+    support = Reals()
+
+    def output_dim(self, input_dim: int) -> int:
+        return 2 * input_dim
+
+    def bias_at(self, mean: Array) -> Array:
+        """The decoder starts at the mean image, with sigma near 1/4 throughout."""
+        return np.concatenate([mean, np.full_like(mean, 2 * math.log(0.25))])
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        kernels.gaussian_pixel_nll_forward(nll, output, x)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        kernels.gaussian_pixel_nll_backward(doutput, dnll, output, x)
+
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D) is the first half of the decoder's output (rows, 2 D)."""
+        mean: Array = output[:, :output.shape[1] // 2].copy()
+        return mean
+
+    def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
+        """x ~ p(x|z) (rows, D), with the logvar of D4.5."""
+        mean = self.mean(kernels, output)
+        logvar = LOGVAR_FLOOR + np.logaddexp(0, output[:, mean.shape[1]:].real - LOGVAR_FLOOR)
+        return (mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape)).astype(output.dtype)
+
+
+class GaussianOptimal(Gaussian):
+    """Independent Gaussian pixels with the one sigma that is best, in closed form (sigma-VAE, Rybkin et al. 2021).
+
+    In training, sigma^2 is the mean squared residual of the batch itself: `fit_batch`, which the model calls where
+    gradients are wanted.  Whoever measures a model must not let the images choose its sigma: `forward` takes a fixed
+    one, `likelihood.logvar`, which gives each image the same nll whatever stands beside it.  It lies among the
+    parameters and is saved with them, but no gradient moves it.  `VAE.fit_likelihood` sets it, in the same closed form,
+    to what is best for training images; `npvae.fit` calls that after each epoch, and a loop of your own has to.  (A
+    running mean over batches would need a time span: over a hundred batches it is ten nats behind where training is
+    fast.)
+
+    Where the decoder's output equals every pixel no sigma is best: nll falls without bound as sigma goes to 0, and
+    both raise NonFiniteError.
+    """
+
+    fits_batch = True
+
+    def __init__(self) -> None:
+        super().__init__(learned=True)
+        self.name = "gaussian-optimal"
+
+    def fit_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
+        """With the sigma that is best for all of x (B, D) together.  Raises NonFiniteError."""
+        logvar = kept.ravel()[:1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kernels.gaussian_optimal_nll_forward(nll, logvar, output, x)
+        self._check(logvar)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        """The derivative of `fit_batch`."""
+        grads["likelihood.logvar"][...] = 0
+        kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.ravel()[:1], output, x)
+
+    def fit_images(self, params: Block, x: Array, mean: Array) -> None:
+        """sigma^2 = the mean of (x - mean)^2.  Raises NonFiniteError."""
+        with np.errstate(divide="ignore"):
+            logvar = np.log(np.mean((x - mean) ** 2, dtype=float))
+        self._check(logvar)
+        params["likelihood.logvar"][...] = logvar
+
+    @staticmethod
+    def _check(logvar: Array) -> None:
+        if logvar == -math.inf:
+            raise NonFiniteError("likelihood gaussian-optimal: the decoder's output equals x in every pixel, so "
+                                 "the best sigma is 0 and the loss minus infinity; gaussian:0.1 has one that is fixed")

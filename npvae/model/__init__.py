@@ -1,0 +1,11 @@
+"""The variational autoencoder itself.  Read after `objectives.py`.
+
+    vae            `VAE`: forward, and backward as its mirror image directly below it
+    hierarchical   two stochastic layers, as in the IWAE paper
+    sizes          how many numbers a model has, before it is made
+"""
+from .hierarchical import active_units_per_layer, hierarchical_vae
+from .vae import DTYPES, VAE, load_with_manifest
+
+__all__ = [
+    "active_units_per_layer", "hierarchical_vae", "DTYPES", "VAE", "load_with_manifest"]

@@ -1,0 +1,64 @@
+"""How many numbers a model has, before any of it is made: a small file may name a model that no memory holds.  Beside
+the lesson.
+"""
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..decoders import Decoder, masked_units
+from ..latents.base import Flow, Prior
+from ..latents.flows import steps_in
+from ..latents.priors import check_beside, make_prior
+from ..likelihoods.base import Likelihood
+from ..params import Shapes
+
+
+def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, decoder_hidden: Sequence[int],
+                     likelihood: Likelihood, prior: str | Prior[Any], posterior: str | Flow[Any],
+                     decoder: str | Decoder[Any], classes: int) -> int:
+    """The number of parameters of a VAE, of arguments that `VAE` has checked.  A layer with so many inputs and outputs
+    has (in + 1) out of them.
+
+    Raises ValueError for a name of a prior, posterior or decoder that is none, and for a prior that does not fit beside
+    the others.
+    """
+    D, Z, encoder, decoded = input_dim, latent_dim, [input_dim + classes, *hidden], [latent_dim + classes,
+                                                                                     *decoder_hidden]
+    h, g = encoder[-1], decoded[-1]
+    layers = [*zip(encoder, encoder[1:]), *zip(decoded, decoded[1:]), (h, Z), (h, Z)]
+    made = make_prior(prior, D, Z, "relu")
+    check_beside(made, posterior.name if isinstance(posterior, Flow) else posterior, classes)
+    others: list[Shapes] = [made.shapes, likelihood.shapes]
+    if not isinstance(posterior, Flow):
+        planar, autoregressive, units = steps_in(posterior, Z)
+        if planar:
+            layers += [(h, planar * (2 * Z + 1))]
+        if autoregressive:
+            layers += [(h, autoregressive * units), *autoregressive * [(Z, units), (units, 2 * Z)]]
+    else:
+        others.append(posterior.shapes)
+    if not isinstance(decoder, Decoder):
+        masked, direct = masked_units(decoder)
+        layers += [(D + g, masked), (masked + g + direct * D, D)] if masked else [(g, likelihood.output_dim(D))]
+    else:
+        others.append(decoder.shapes)
+    return (sum((n_in + 1) * n_out for n_in, n_out in layers)
+            + sum(math.prod(shape) for shapes in others for shape in shapes.values()))
+
+
+def check_memory(parameters: int, bytes_each: int) -> None:
+    """Raises MemoryError if this machine cannot hold so many parameters and their gradients."""
+    needed, there = 2 * bytes_each * parameters, memory()
+    if needed > there:
+        many = f"{parameters:,}" if parameters < 10 ** 18 else "over 10^18"
+        raise MemoryError(f"a model of {many} parameters does not fit into the {there / 1e9:,.1f} GB of this machine, "
+                          "with their gradients: smaller widths, or fewer of what its names ask for, do")
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; where that cannot be found out, more than any."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2 ** 63

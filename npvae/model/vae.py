@@ -1,0 +1,544 @@
+"""The variational autoencoder: forward, and backward as its mirror image directly below it.  The heart; read after
+`objectives.py`.
+
+    x -> encoder -> mu, logvar -> z = mu + exp(logvar / 2) eps -> decoder -> output -> nll = -log p(x|z)
+                        \\-> KL( q(z|x) || p(z) )
+
+Kingma and Welling 2014, Auto-Encoding Variational Bayes; Rezende, Mohamed and Wierstra 2014.
+"""
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .. import checkpoint
+from ..buffers import Activations, Gradients, Sizes, allocate_pass
+from ..decoders import Decoder, make_decoder
+from ..engine.blas_threads import Owner, all_blas_threads, by_one_thread
+from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, be_callable, make_executor
+from ..evaluate import bounds
+from ..kernels import load
+from ..latents.base import Flow, KLEstimator, Prior
+from ..latents.composed import compose
+from ..latents.flows import NoFlow, make_flow
+from ..latents.priors import make_prior
+from ..layers import MLP, Activation, Dense, make_activation
+from ..likelihoods import make_likelihood, support
+from ..likelihoods.base import Likelihood
+from ..objectives import ELBO, Objective
+from ..params import Array, Block
+from ..validate import choice, generator, integer, matrix, noise, numbers_of, shown, widths
+from .sizes import check_memory, count_parameters
+
+#: float32 to train, float64 to compare, complex128 to check gradients by the complex step
+DTYPES = ("float32", "float64", "complex128")
+
+_BASE = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
+_PLAIN: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
+_BLOCK = 500      # rows at a time where a whole data set is passed through
+
+
+class VAE:
+    """A variational autoencoder of dense layers, every gradient written by hand.
+
+    Parameters
+    ----------
+    input_dim : D, numbers per image
+    hidden : widths of the encoder's hidden layers, input side first; may be empty
+    latent_dim : Z
+    activation : of every hidden layer; a name of `npvae.layers.ACTIVATIONS`, or an object of class `Activation`
+    likelihood : a name of `npvae.likelihoods.LIKELIHOODS`, or an object of class `Likelihood`
+    dtype : "float32" or "float64"; "complex128" (with the NumPy kernels) for checks by the complex step
+    kernels : "numba" (fused, fast) or "numpy" (the reference, readable)
+    seed : of the initial weights, an integer or a `numpy.random.Generator`; each layer gets a stream of its own
+    decoder_hidden : widths of the decoder's hidden layers, latent side first; None mirrors the encoder's
+    prior, posterior, decoder : names such as "vamp:500", "iaf:2", "made:500" (`npvae train --help` lists all forms), or
+        objects of class `Prior`, `Flow`, `Decoder`
+    classes : L, if images have labels 0 to L - 1, which encoder and decoder are then given
+
+    Attributes
+    ----------
+    parameters, gradients : `Block`, name -> array; views, so writing into them changes the model
+
+    Raises ValueError or TypeError that names the argument, MemoryError for a model larger than this machine's memory.
+    """
+
+    def __init__(self, input_dim: int = 784, hidden: Sequence[int] = (128,), latent_dim: int = 20,
+                 activation: str | Activation = "relu", likelihood: str | Likelihood = "bernoulli",
+                 dtype: str = "float32", kernels: str = "numba", seed: int | np.random.Generator = 0,
+                 decoder_hidden: Sequence[int] | None = None, prior: str | Prior[Any] = "normal",
+                 posterior: str | Flow[Any] = "gaussian", decoder: str | Decoder[Any] = "dense", classes: int = 0
+                 ) -> None:
+        self.input_dim = integer("input_dim", input_dim, 1)
+        self.hidden = widths("hidden", hidden)
+        self.latent_dim = integer("latent_dim", latent_dim, 1)
+        self.decoder_hidden = (self.hidden[::-1] if decoder_hidden is None
+                               else widths("decoder_hidden", decoder_hidden))
+        self._activation = make_activation(activation)
+        self.activation = self._activation.name
+        self.likelihood = make_likelihood(likelihood)
+        self.dtype = choice("dtype", np.dtype(dtype).name if isinstance(dtype, (type, np.dtype)) else dtype, DTYPES)
+        if not isinstance(seed, np.random.Generator):
+            seed = np.random.default_rng(integer("seed", seed, 0))
+        if self.dtype == "complex128" and kernels == "numba":
+            raise ValueError("dtype complex128 needs kernels='numpy': the fused kernels take real numbers only")
+        self.kernels = load(kernels)
+        self._kernels = kernels
+
+        self.classes = integer("classes", classes, 0)
+        check_memory(count_parameters(self.input_dim, self.hidden, self.latent_dim, self.decoder_hidden,
+                                      self.likelihood, prior, posterior, decoder, self.classes),
+                     np.dtype(self.dtype).itemsize)
+        self.encoder = MLP("encoder", self.input_dim + self.classes, self.hidden, self._activation)
+        self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
+        self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
+        self.flow = make_flow(posterior, self.encoder.n_out, self.latent_dim)
+        self.prior = make_prior(prior, self.input_dim, self.latent_dim, self._activation)
+        self.latent = compose(self.flow, self.prior)
+        self.noise_dim = self.latent_dim + self.prior.noise
+        self.decoder = MLP("decoder", self.latent_dim + self.classes, self.decoder_hidden, self._activation)
+        self.output = make_decoder(decoder, self.decoder.n_out, self.likelihood, self.input_dim, self._activation)
+        self._variant = {"prior": prior if isinstance(prior, str) else prior.name,
+                         "posterior": posterior if isinstance(posterior, str) else posterior.name,
+                         "decoder": decoder if isinstance(decoder, str) else decoder.name, "classes": self.classes}
+
+        layers: list[Dense | Decoder[Any]] = [
+            *self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output]
+        *streams, of_latent = seed.spawn(len(layers) + 1)
+        shapes = {name: shape for part in (*layers, self.flow, self.prior, self.likelihood)
+                  for name, shape in part.shapes.items()}
+        self.parameters = Block(shapes, self.dtype)
+        self.gradients = self.parameters.zeros_like()
+        for layer, rng in zip(layers, streams):
+            layer.initialize(self.parameters, rng)
+        self.flow.initialize(self.parameters, of_latent)
+        self.prior.initialize(self.parameters, of_latent)
+        self.likelihood.initialize(self.parameters)
+        self._forget()
+        self.threads = min(2, available_cores())
+
+    def _forget(self) -> None:
+        """No memory yet for the arrays of a pass, none recorded."""
+        self._memory: dict[str, Array] = {}
+        self._passes: dict[tuple[int, int], tuple[Activations, Gradients]] = {}
+        self._engine: DirectExecutor | ThreadedExecutor | None = None
+        self.owner = Owner()
+        self.parameters.belongs_to(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy or a pickle: all but the memory of passes and what runs them; the kernels by name."""
+        return {name: value for name, value in vars(self).items()
+                if name not in ("kernels", "_memory", "_passes", "_engine", "owner")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.kernels = load(self._kernels)
+        self._forget()
+
+    @property
+    def threads(self) -> int:
+        """How many run the passes; 1 and 2 give the same bits in a `ThreadedExecutor`, else BLAS shares each product
+        and rounds."""
+        return self._threads
+
+    @threads.setter
+    @by_one_thread
+    def threads(self, threads: int) -> None:
+        """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
+        self._threads = integer("threads", threads, 1)
+        self._passes.clear()      # what was recorded in them
+        self._engine = None
+
+    @property
+    def engine(self) -> DirectExecutor | ThreadedExecutor:
+        """What runs the passes; chosen at the first, since trying it out compiles a kernel."""
+        if self._engine is None:
+            with self.owner:
+                self._engine = make_executor(self, self._threads)
+        return self._engine
+
+    @property
+    def parts(self) -> Sequence[object]:
+        """Those that call kernels."""
+        return self._activation, self.likelihood, self.output, self.latent, self.flow, self.prior
+
+    @property
+    def estimators(self) -> Sequence[KLEstimator]:
+        """How this model's KL term can be estimated, the usual one first."""
+        return [estimator for estimator in KLEstimator
+                if (estimator.is_sampled or self.latent.analytic)
+                and (not estimator.follows_path or self.latent.gaussian)]
+
+    # -- the two passes ------------------------------------------------------------------------------------------
+
+    def forward(self, a: Activations, estimator: KLEstimator, kernels: ModuleType | None = None) -> None:
+        """From a.x and a.eps to a.nll and a.kl (or, if the KL term is sampled, a.log_ratio)."""
+        params, kernels = self.parameters, kernels or self.kernels
+        self._fill_rows(a, kernels)
+        self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
+        self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
+        self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
+        self.latent.forward(kernels, a, params, estimator)
+        if self.classes:
+            kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
+        self.decoder.forward(kernels, a.decoder, a.decoder_pre, params)
+        self.output.forward(kernels, a, a.last, params)
+        self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
+
+    def _fill_rows(self, a: Activations, kernels: ModuleType) -> None:
+        """What the encoder is given beside the images: their labels, and below them the prior's own rows."""
+        if self.classes:
+            kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
+        if self.prior.rows:
+            self.prior.fill_rows(kernels, a.encoder[0][len(a.x):], a.prior, self.parameters)
+
+    def backward(self, d: Gradients, a: Activations, estimator: KLEstimator, kernels: ModuleType | None = None) -> None:
+        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `gradients`, of all parameters.
+
+        Two heads read one hidden layer h, so  dh = dmu Wmu^T + dlogvar Wlogvar^T  (D1.6).
+        Along any direction v of the parameters,  d/dt loss(parameters + t v) = sum of grads * v  at t = 0  (D7.7).
+        """
+        params, grads, kernels = self.parameters, self.gradients, kernels or self.kernels
+        self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
+        self.output.backward(kernels, d, a, a.last, grads, params)
+        self.decoder.backward(kernels, d.decoder, d.decoder_pre, grads, a.decoder, a.decoder_pre, params)
+        if self.classes:
+            kernels.append_labels_backward(d.z_rows, d.decoder[0])
+        self.latent.backward(kernels, d, a, grads, params, estimator)
+        h = a.encoder[-1]
+        self.logvar.backward(kernels, d.h_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.logvar_pre, h, params)
+        self.mu.backward(kernels, d.h_mu, d.mu_pre, grads, d.mu, a.mu, a.mu_pre, h, params)
+        if self.hidden:
+            kernels.add(d.h, d.h_mu, d.h_logvar)      # the encoder's output feeds both heads
+        if d.h_flow is not None:
+            kernels.add(d.encoder[-1], d.h, d.h_flow)      # and the flow's
+        self.encoder.backward(kernels, d.encoder, d.encoder_pre, grads, a.encoder, a.encoder_pre, params)
+        if self.prior.rows:
+            self._rows_backward(d, a, kernels)
+
+    def _rows_backward(self, d: Gradients, a: Activations, kernels: ModuleType) -> None:
+        """drows = dpre W^T of the layer that reads the prior's rows, for these alone: the images need no gradient."""
+        below, params = slice(len(a.x), None), self.parameters
+        if self.hidden:
+            kernels.matmul(d.rows_x, d.encoder_pre[0][below], params[self.encoder.layers[0].W].T)
+        else:      # both heads read the rows themselves
+            kernels.matmul(d.rows_x_mu, d.mu_pre[below], params[self.mu.W].T)
+            kernels.matmul(d.rows_x_logvar, d.logvar_pre[below], params[self.logvar.W].T)
+            kernels.add(d.rows_x, d.rows_x_mu, d.rows_x_logvar)
+        self.prior.rows_backward(kernels, d.rows_x, a.encoder[0][below], a.prior, self.gradients, params)
+
+    def forward_backward(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
+        """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`.  Of a model
+        of complex numbers the loss is complex."""
+        estimator = objective.kl_estimator
+        self.engine.forward(a, estimator)
+        if self.likelihood.fits_batch:
+            self.likelihood.fit_batch(self.kernels, a.nll, a.kept, a.output, a.x)
+        reg, dreg = (a.log_ratio, d.log_ratio) if estimator.is_sampled else (a.kl, d.kl)
+        loss, d.nll[...], dreg[...] = objective(a.nll, reg, step)
+        self.engine.backward(d, a, estimator)
+        value: float = np.asarray(loss).item()
+        return value
+
+    def passes(self, batch: int, draws: int) -> tuple[Activations, Gradients]:
+        """Every array of a training step, as `buffers.py` lists them: `a` the values, `d` their gradients.
+
+        The memory is made once, for the largest batch seen; a smaller batch gets views of it.
+        """
+        with self.owner:      # a second thread would write into what the first reads
+            if (batch, draws) not in self._passes:
+                sizes = Sizes(D=self.input_dim, L=self.classes, Z=self.latent_dim, N=self.prior.noise,
+                              P=self.output.shapes[self.output.b][0], rows=self.prior.rows, hidden=self.hidden,
+                              decoder_hidden=self.decoder_hidden, flow=type(self.flow) is not NoFlow,
+                              third_head=self.flow.reads_encoder, keeps_pre=self._activation.uses_input)
+                a, d = allocate_pass(sizes, batch, draws, self._allocate)
+                self.latent.allocate(a, d, self._allocate)
+                a.last = self.output.allocate(a, d, self._allocate)
+                self._passes[batch, draws] = a, d
+            return self._passes[batch, draws]
+
+    def _allocate(self, name: str, *shape: int) -> Array:
+        """The first entries of the memory of that name, as `shape`; new memory where there is too little."""
+        size = math.prod(shape)
+        if name not in self._memory or self._memory[name].size < size:
+            self._memory[name] = np.zeros(size, self.dtype)
+            self._passes.clear()
+        return self._memory[name][:size].reshape(shape)
+
+    # -- what users call -----------------------------------------------------------------------------------------
+
+    @by_one_thread
+    def loss_and_gradients(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0,
+                           labels: Array | None = None) -> tuple[float, Block]:
+        """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
+
+        x (B, D), which means what `likelihoods/support.py` says, here and in all methods; eps (B, K, Z) standard normal
+        noise, wider (`noise_dim`) where the prior draws as well; step is what schedules of the objective see; labels
+        (B,) where the model has classes. A deterministic function of its arguments and of `parameters`. Returns the
+        loss and `self.gradients`, which the next call overwrites: copy what is to be kept.
+
+        Raises ValueError or TypeError for wrong shapes, types or pixels.
+        """
+        x = self.images(x, "x")
+        eps = noise("eps", eps, len(x), self.noise_dim)
+        integer("step", step, 0)
+        self.check_objective(objective)
+        a, d = self.passes(len(x), eps.shape[1])
+        a.x[...], a.labels[...] = x, self.check_labels(labels, len(x))
+        a.eps[...], a.eps_prior[...] = eps[..., :self.latent_dim], eps[..., self.latent_dim:]
+        with self.engine.turn:      # one for both passes
+            return self.forward_backward(a, d, objective, step), self.gradients
+
+    @by_one_thread
+    @all_blas_threads
+    def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
+        """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
+        x = self.images(x, "x")
+        mu, logvar, _ = self._pass_encoder(x, self.check_labels(labels, len(x)))
+        return mu, logvar
+
+    def _pass_encoder(self, x: Array, labels: Array, z0: Array | None = None) -> tuple[Array, Array, Array | None]:
+        """mu, logvar (B, Z) of images as the model sees them; and z (B, Z) of z0, which a flow may move."""
+        be_callable(self)
+        mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
+        z = None if z0 is None else np.empty(z0.shape, self.dtype)
+        for start in range(0, len(x), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            a, _ = self.passes(len(x[block]), 1)
+            a.x[...], a.labels[...] = x[block], labels[block]
+            self._encode(a)
+            mu[block], logvar[block] = a.mu[:len(a.x)], a.logvar[:len(a.x)]
+            if z is not None and z0 is not None:
+                a.z0[:, 0] = z0[block]
+                self.flow.forward(self.kernels, a, a.flow, self.parameters)
+                z[block] = a.z[:, 0]
+        return mu, logvar, z
+
+    def _encode(self, a: Activations) -> None:
+        """`forward`, as far as a.mu and a.logvar."""
+        kernels, params = self.kernels, self.parameters
+        self._fill_rows(a, kernels)
+        self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
+        self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
+        self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
+
+    @by_one_thread
+    @all_blas_threads
+    def move(self, z0: Array, x: Array, labels: Array | None = None) -> Array:
+        """z (B, Z), to where the flow moves z0 (B, Z) of the images x (B, D); without a flow z0 itself."""
+        return self._moved(matrix("z0", z0, self.latent_dim), x, labels)
+
+    def _moved(self, z0: Array, x: Array, labels: Array | None) -> Array:
+        if type(self.flow) is NoFlow:
+            return z0
+        x = self.images(x, "x")
+        _, _, z = self._pass_encoder(x, self.check_labels(labels, len(x)), z0)
+        assert z is not None
+        return z
+
+    @by_one_thread
+    @all_blas_threads
+    def draw_posterior(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+        """z ~ q(z|x), one for each image (B, Z), x (B, D)."""
+        generator("rng", rng)
+        mu, logvar = self.encode(x, labels)
+        return self._moved(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
+
+    @by_one_thread
+    @all_blas_threads
+    def decode(self, z: Array, labels: Array | None = None) -> Array:
+        """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
+        z = matrix("z", z, self.latent_dim)
+        return self._decoder_output(z, self.check_labels(labels, len(z)))
+
+    @by_one_thread
+    @all_blas_threads
+    def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+        """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
+        z = self.draw_posterior(x, rng, labels)
+        return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
+
+    @by_one_thread
+    @all_blas_threads
+    def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
+        """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
+        labels = self.check_labels(labels, integer("n", n, 1))
+        z = self.draw_prior(n, rng)
+        return self._decoder_output(z, labels, rng, drawn=not mean)
+
+    @by_one_thread
+    @all_blas_threads
+    def draw_prior(self, n: int, rng: np.random.Generator) -> Array:
+        """z ~ p(z) (n, Z)."""
+        shape = integer("n", n, 1), self.latent_dim
+        return self.prior.sample(shape, generator("rng", rng), self.parameters, self._encode_rows)
+
+    def _encode_rows(self, rows: Array) -> tuple[Array, Array]:
+        """mu, logvar (R, Z) of rows like images (R, D), which are the prior's own."""
+        mu, logvar, _ = self._pass_encoder(rows, np.zeros(len(rows), np.int64))
+        return mu, logvar
+
+    @by_one_thread
+    def fit_likelihood(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
+        """Set the parameter that likelihood gaussian-optimal chooses for images together, sigma, to what is best for
+        x (B, D) and one z ~ q(z|x) each; other likelihoods have none.  Raises NonFiniteError."""
+        if self.likelihood.fits_batch:
+            self.likelihood.fit_images(self.parameters, self.images(x, "x"), self.reconstruct(x, rng, labels))
+
+    @by_one_thread
+    def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+        """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
+        return bounds.elbo(self, x, generator("rng", rng), labels)
+
+    @by_one_thread
+    def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
+                       labels: Array | None = None) -> Array:
+        """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
+        tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
+        generator("rng", rng)
+        return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
+
+    @by_one_thread
+    def start_at(self, mean: Array) -> None:
+        """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
+        mean = numbers_of("mean", mean)
+        if mean.shape != (self.input_dim,):
+            raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
+        mean, scale = support.read(mean[None], "mean", self.input_dim, self.likelihood, self.dtype, mean=True)
+        self.parameters[self.output.b][...] = self.likelihood.bias_at(support.floats(mean[0], scale))
+
+    def config(self) -> dict[str, Any]:
+        """What `VAE(...)` needs to build this architecture again; plain numbers and strings."""
+        return {"input_dim": self.input_dim, "hidden": list(self.hidden), "latent_dim": self.latent_dim,
+                "activation": self.activation, "likelihood": self.likelihood.name, "dtype": self.dtype,
+                "decoder_hidden": list(self.decoder_hidden),
+                **{name: value for name, value in self._variant.items() if value != _PLAIN[name]}}
+
+    @by_one_thread
+    def save(self, path: str | Path) -> None:
+        """Write the model to one file, atomically."""
+        checkpoint.write(path, {"parameters": self.parameters.flat}, {"vae": self.config(), **self.parameters.layout()})
+
+    @staticmethod
+    def load(path: str | Path, kernels: str = "numba", likelihood: Likelihood | None = None,
+             activation: Activation | None = None, prior: Prior[Any] | None = None, posterior: Flow[Any] | None = None,
+             decoder: Decoder[Any] | None = None) -> "VAE":
+        """The model in a file written by `save` or by a training run.  Parts of classes of the reader's own must be
+        given again.  Raises checkpoint.CheckpointError."""
+        return load_with_manifest(path, kernels, likelihood, activation, prior, posterior, decoder)[0]
+
+    # -- helpers -------------------------------------------------------------------------------------------------
+
+    def check_objective(self, objective: Objective) -> None:
+        """Raises TypeError for what is no objective, ValueError for one that this latent variable does not admit."""
+        if not isinstance(objective, Objective):
+            raise TypeError(f"objective must be an object like those of npvae.objectives, such as ELBO(), got "
+                            f"{shown(objective)}")
+        estimator, posterior = objective.kl_estimator, self._variant["posterior"]
+        if not (estimator.is_sampled or self.latent.analytic):
+            raise ValueError(f"objective {type(objective).__name__} takes the KL term in closed form, which prior "
+                             f"{self._variant['prior']} with posterior {posterior} has not: ELBO(sampled=True) and "
+                             "IWAE() fit")
+        if estimator.follows_path and not self.latent.gaussian:
+            raise ValueError(f"gradient {objective.gradient} needs a Gaussian q(z|x), which posterior {posterior} is "
+                             "not: gradient total fits")
+        if estimator is KLEstimator.DOUBLY_REPARAMETERIZED and self.likelihood.fits_batch:
+            raise ValueError(f"gradient dreg: in {self.likelihood.name} all draws share one sigma, so total fits")
+
+    def check_labels(self, labels: Array | None, n: int, name: str = "labels") -> Array:
+        """labels (n,) as integers, or zeros for a model without classes.  Raises ValueError or TypeError."""
+        if not self.classes:
+            if labels is not None:
+                raise ValueError(f"{name} were given, but this model has no classes: VAE(classes=10) would take them")
+            return np.zeros(n, np.int64)
+        if labels is None:
+            raise ValueError(f"{name} must be given, one for each image: this model has {self.classes} classes")
+        labels = numbers_of(name, labels)
+        if labels.shape != (n,) or labels.dtype.kind not in "iu":
+            raise ValueError(f"{name} must be integers of shape ({n},), got {labels.dtype} of shape {labels.shape}")
+        if n and not (labels.min() >= 0 and labels.max() < self.classes):
+            raise ValueError(f"{name} must lie in 0 to {self.classes - 1}, found {labels.min()} to {labels.max()}")
+        return labels.astype(np.int64)
+
+    def images(self, x: Array, name: str) -> Array:
+        """x (B, D) in floats, as the model sees it.  Raises ValueError or TypeError for what it cannot take, naming
+        `name`."""
+        x, scale = support.read(x, name, self.input_dim, self.likelihood, self.dtype)
+        self.output.check(x, name, white=round(1 / scale))
+        return support.floats(x, scale, support.real(self.dtype))
+
+    def _decoder_output(self, z: Array, labels: Array, rng: np.random.Generator | None = None, drawn: bool = False
+                        ) -> Array:
+        """E[x|z] for z (B, Z), or if `drawn` x ~ p(x|z) (B, D); `rng` draws pixels."""
+        be_callable(self)
+        images, rows = np.empty((len(z), self.input_dim), self.dtype), bounds.rows_at_once(self, _BLOCK)
+        for start in range(0, len(z), rows):
+            block = slice(start, start + rows)
+            a, _ = self.passes(len(z[block]), 1)
+            a.z_rows[...], a.labels[...] = z[block], labels[block]
+            if self.classes:
+                self.kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
+            self.decoder.forward(self.kernels, a.decoder, a.decoder_pre, self.parameters)
+            self.output.generate(self.kernels, a, a.last, self.parameters, rng)
+            if drawn:
+                assert rng is not None
+                images[block] = self.output.draw(self.kernels, a, self.likelihood, self.parameters, rng)
+            else:
+                images[block] = self.likelihood.mean(self.kernels, a.rows)
+        return images
+
+
+def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Likelihood | None = None,
+                       activation: Activation | None = None, prior: Prior[Any] | None = None,
+                       posterior: Flow[Any] | None = None, decoder: Decoder[Any] | None = None
+                       ) -> tuple[VAE, dict[str, Any]]:
+    """The model in a file, as `VAE.load` gives it, and the file's manifest.  Nothing is allocated for a model that the
+    file does not hold.  Raises checkpoint.CheckpointError."""
+    given = {name: part for name, part in (("likelihood", likelihood), ("activation", activation), ("prior", prior),
+                                           ("posterior", posterior), ("decoder", decoder)) if part is not None}
+
+    def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
+        config = _checked_config(manifest.get("vae"))
+        for name, part in given.items():
+            if config[name] != part.name:
+                raise ValueError(f"its {name} is {shown(config[name])}, and {shown(part.name)} was given")
+        config |= given
+        needed = count_parameters(
+            config["input_dim"], config["hidden"], config["latent_dim"], config["decoder_hidden"],
+            make_likelihood(config["likelihood"]), config["prior"], config["posterior"], config["decoder"],
+            config["classes"])
+        shape, dtype = headers.get("parameters", ((0,), config["dtype"]))
+        if (shape, dtype) != ((needed,), config["dtype"]):
+            raise ValueError(f"it holds {math.prod(shape)} parameters of {dtype}, but its settings make a model of "
+                             f"{needed} of {config['dtype']}")
+
+    def refuse_what_does_not_fit(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
+        try:
+            check(manifest, headers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
+
+    arrays, manifest = checkpoint.read(path, ("parameters",), refuse_what_does_not_fit)
+    try:
+        vae = VAE(**{**manifest["vae"], **given, "kernels": kernels})
+    except (TypeError, ValueError, MemoryError) as error:
+        raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
+    vae.parameters.flat[...] = arrays["parameters"]
+    return vae, manifest
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    """What `VAE.config` has written, completed, its numbers and widths looked at.  Raises TypeError or ValueError."""
+    if not isinstance(config, dict):
+        raise ValueError(f"its manifest must say what VAE(...) was given, got {shown(config)}")
+    missing, unknown = _BASE - config.keys(), config.keys() - _BASE - _PLAIN.keys()
+    if missing or unknown:
+        raise ValueError(f"its manifest must say {', '.join(sorted(_BASE))} of the model; " + (
+            f"{', '.join(sorted(missing))} is missing" if missing else f"it says {shown(sorted(unknown)[0])}"))
+    integer("input_dim", config["input_dim"], 1), integer("latent_dim", config["latent_dim"], 1)
+    integer("classes", config.get("classes", 0), 0), choice("dtype", config["dtype"], DTYPES)
+    widths("hidden", config["hidden"]), widths("decoder_hidden", config["decoder_hidden"])
+    return {**_PLAIN, **config}

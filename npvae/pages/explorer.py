@@ -1,0 +1,190 @@
+"""explore.html: the decoder in a web page.  Drag a point over the latent plane, and the image follows.
+
+Beside the lesson; read `plotting/` first.  Here the page is filled with weights, test images and their codes.  What
+happens in the browser stands in `templates/explore.js`, which runs the decoder in plain JavaScript, from weights in
+float32 (those of a float64 model are rounded).  One file: no library, and nothing is loaded from anywhere.
+"""
+import base64
+import colorsys
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.labels import Class, class_codes
+from ..decoders import Decoder
+from ..evaluate.dimensions import nats_per_dimension
+from ..latents.priors import StandardNormal
+from ..layers import ACTIVATIONS, Activation, Dense
+from ..likelihoods.bernoulli import Bernoulli
+from ..likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ..likelihoods.gaussian import Gaussian, GaussianPixel
+from ..model.vae import VAE
+from ..params import Array
+from ..plotting.figures import spread
+from ..system.files import write_atomically
+from ..system.terminal import plain
+from ..validate import choice
+from .report import TEMPLATES, escape, fill
+
+#: what makes E[x|z] of the first D columns of the decoder's output: functions that explore.js has, too
+MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
+                         Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
+#: of up to ten labels: those of the pictures (matplotlib's tab10)
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
+#: test images in the plane, as long as they are not more than so many numbers; test images to click
+POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
+#: of a prior that is not N(0, I), draws for the page to choose from
+DRAWS = 500
+
+
+def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
+                   ink: bool = True, classes: Sequence[Class] = ()) -> Path:
+    """Write the page of a trained VAE, atomically; the path.
+
+    x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
+    image_shape (height, width) with height * width = D; classes: the labels that a conditional model knows by number,
+    one of which the reader of the page chooses; ink: a pixel of 1 is black on white, otherwise white on black.
+    Raises ValueError or TypeError for other shapes and pixels, for a model of complex numbers or with NaN in it, for a
+    likelihood or an activation that the page cannot compute, and for a decoder that is not dense.
+    """
+    layers = decoder_layers(vae)
+    x_test = vae.images(x_test, "x_test")
+    if len(image_shape) != 2 or math.prod(image_shape) != vae.input_dim:
+        raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, got {image_shape}")
+    if labels is not None and np.shape(labels) != (len(x_test),):
+        raise ValueError(f"labels must have shape ({len(x_test)},), one for each row of x_test, got {np.shape(labels)}")
+    if len(classes) != vae.classes:
+        raise ValueError(f"classes must name each of the model's {vae.classes} classes, got {len(classes)} names")
+    codes = class_codes(labels, classes, "x_test")
+    names = np.full(len(x_test), "") if labels is None else np.array([_text(label) for label in labels])
+    order = np.arange(len(x_test)) if labels is None else np.argsort(labels, kind="stable")
+    write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, classes, codes, ink))
+    return Path(path)
+
+
+def decoder_layers(vae: VAE) -> list[dict[str, str]]:
+    """The decoder as the page takes it: of each layer W and b, as text, and f, the name of the function after them.
+
+    Only those columns of the output that hold means: the log-variances of GaussianPixel stay behind.
+    """
+    choice("the model's dtype", vae.dtype, ("float32", "float64"))
+    mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # any class may borrow one of the four
+    if mean is None:
+        raise ValueError(f"likelihood {vae.likelihood.name}: the page cannot compute its mean, only those of "
+                         "bernoulli, continuous-bernoulli and the Gaussians")
+    decoder = vae.config().get("decoder", "dense")
+    if decoder != "dense":
+        raise ValueError(f"decoder {decoder}: the page cannot draw pixel after pixel; a dense decoder fits")
+    layers = []
+    parts: list[tuple[Dense | Decoder[Any], int | None, str]] = [
+        *((layer, None, _function(layer.activation)) for layer in vae.decoder.layers),
+        (vae.output, vae.input_dim, mean)]
+    for layer, columns, f in parts:
+        with np.errstate(over="ignore"):
+            W, b = (vae.parameters[name][..., :columns].astype("<f4") for name in (layer.W, layer.b))
+        if not (np.isfinite(W).all() and np.isfinite(b).all()):
+            raise ValueError(f"{layer.W} and {layer.b} must hold finite float32 numbers, found others")
+        layers.append({"W": _base64(W), "b": _base64(b), "f": f})
+    return layers
+
+
+def functions() -> list[str]:
+    """The names of the functions of one number that explore.js has."""
+    return re.findall(r"^  (\w+): a =>", _script(), re.MULTILINE)
+
+
+def _script() -> str:
+    return (TEMPLATES / "explore.js").read_text(encoding="utf-8")
+
+
+def _function(activation: Activation) -> str:
+    """The activation's name in explore.js.  One with a `forward` of its own computes something else."""
+    known = functions()
+    if activation.name not in known or type(activation).forward is not Activation.forward:
+        raise ValueError(f"activation {plain(activation.name)}: the page cannot compute it, only "
+                         f"{', '.join(name for name in ACTIVATIONS if name in known)}")
+    return activation.name
+
+
+def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
+          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
+    """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label; and
+    `codes`, the labels as a conditional model takes them."""
+    def centres(rows: Array) -> Array:
+        of_rows = None if codes is None else codes[rows]
+        return vae.move(vae.encode(x[rows], of_rows)[0], x[rows], of_rows).astype("<f4")
+
+    Z, (height, width) = vae.latent_dim, image_shape
+    kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may leave -1e-9
+    by_kl = np.argsort(-kl, kind="stable").tolist()
+    dots, buttons = spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[spread(len(x), THUMBS)]
+    mu, thumb_mu = centres(dots), centres(buttons)
+    most = max(np.abs(mu).max(), np.abs(thumb_mu).max())
+    if not np.isfinite([most, *kl]).all():
+        raise ValueError("the encoder puts x_test at NaN or infinity: the model cannot be drawn")
+    reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
+    plain = isinstance(vae.prior, StandardNormal)
+    draws = (np.zeros((0, Z)) if plain else vae.draw_prior(DRAWS, np.random.default_rng(0))).astype("<f4")
+    labels = list(dict.fromkeys(names[order].tolist()))
+    colour = dict(zip(labels, _colours(len(labels)), strict=True))
+    data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
+            "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
+            "draws": _base64(draws),
+            "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
+            "colours": [colour[name] for name in names[dots].tolist()],
+            "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
+    return fill(
+        "explore.html", data=json.dumps(data, separators=(",", ":")),
+        script=_script(),
+        network="-".join(map(str, (Z, *vae.decoder_hidden, vae.input_dim))), activation=escape(_text(vae.activation)),
+        verb="Drag the point" if Z > 1 else "Move the slider", likelihood=escape(vae.likelihood.name),
+        points=f"Dots: where the encoder puts {len(dots):,} test images."
+        + " Dashed: 1, 2 and 3 sigma of the prior." * plain,
+        aspect=f"{min(4, max(0.25, width / height)):g}", legend=_legend(colour),
+        options="".join(f'<option value="{j}">z[{j}], {kl[j]:.2f} nats</option>' for j in by_kl),
+        sliders="\n".join(_slider(j, kl[j], reach) for j in ([] if Z == 2 else by_kl)),
+        thumbs="\n".join(_thumb(i, names[i]) for i in buttons),
+        measure="KL" if vae.latent.analytic else "information", no_classes=" hidden" * (not classes),
+        classes="".join(f'<option value="{i}">{escape(_text(name))}</option>' for i, name in enumerate(classes)),
+        no_plane=" hidden" * (Z == 1), no_choice=" hidden" * (Z < 3), no_sliders=" hidden" * (Z == 2))
+
+
+# ---- Parts of the page
+
+def _slider(j: int, kl: float, reach: float) -> str:
+    return (f'<label><span>z[{j}]</span> <small>{kl:.2f} nats</small> <input type="range" data-j="{j}" '
+            f'min="{-reach}" max="{reach}" step="0.01"><output></output></label>')
+
+
+def _thumb(row: int, name: str) -> str:
+    return (f'<button type="button" aria-pressed="false" aria-label="test image {row}{", label " * bool(name)}'
+            f'{escape(name)}"><canvas class="pixels"></canvas></button>')
+
+
+def _legend(colour: dict[str, str]) -> str:
+    """A dot and a name for each label, or, of very many, for thirty of them."""
+    names = [name for name in colour if name]
+    items = [f'<li><i style="background:{colour[name]}"></i>{escape(name)}</li>'
+             for name in names[::math.ceil(len(names) / 30) or 1]]
+    return f'<ul class="legend" aria-label="labels">{"".join(items)}</ul>' if items else ""
+
+
+def _colours(n: int) -> Sequence[str]:
+    """A colour for each of n labels: distinct ones up to ten, beyond that once around the colour wheel."""
+    if n <= len(COLOURS):
+        return COLOURS[:n]
+    wheel = [colorsys.hls_to_rgb(i / n, 0.5, 0.65) for i in range(n)]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
+
+
+def _text(label: Any) -> str:
+    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
+
+
+def _base64(array: Array) -> str:
+    return base64.b64encode(array.tobytes()).decode()

@@ -1,0 +1,16 @@
+"""Pictures, as matplotlib figures.  Beside the lesson.
+
+    figures    how they are drawn: tiles, axes, colours
+    charts     curves and bars: how a model learned, what its latent space holds
+    pictures   those made of images, and the whole set of a run
+"""
+from .charts import kl_per_dimension, latent_scatter, learning_curves
+from .figures import spread, tile_figure
+from .pictures import (
+    PICTURES, Autoencoder, class_samples, interpolation, manifold, manifold_grid, png, pseudo_inputs,
+    reconstructions, same_z, samples, save_pictures, traversals)
+
+__all__ = [
+    "kl_per_dimension", "latent_scatter", "learning_curves", "spread", "tile_figure", "PICTURES", "Autoencoder",
+    "class_samples", "interpolation", "manifold", "manifold_grid", "png", "pseudo_inputs", "reconstructions",
+    "same_z", "samples", "save_pictures", "traversals"]

@@ -1,0 +1,116 @@
+"""Callbacks: what happens beside training.  Beside the lesson; read `run.py` first.
+
+A callback sees the whole `npvae.train.Run` and may set `run.stop`.  To write one, derive from Callback and override
+what is needed; `EarlyStopping` is an example.
+"""
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ..system.files import write_atomically
+from ..system.terminal import for_bars
+from ..validate import integer
+from .run import Run
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+class Callback:
+    """Does nothing at every occasion."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step; a resumed run is already where it was."""
+
+    def on_step(self, run: Run) -> None:
+        """After each step."""
+
+    def on_epoch(self, run: Run) -> None:
+        """After each epoch, its metrics in run.history[-1]."""
+
+    def on_interrupt(self, run: Run) -> None:
+        """After the step that Ctrl-C ended."""
+
+    def on_end(self, run: Run) -> None:
+        """Last, also after an error."""
+
+
+class EarlyStopping(Callback):
+    """Stops when the test loss has not fallen below its best for `patience` epochs."""
+
+    def __init__(self, patience: int = 10) -> None:
+        self.patience = integer("patience", patience, 1)
+
+    def on_start(self, run: Run) -> None:
+        if run.history:
+            self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        losses = [metrics["test_loss"] for metrics in run.history]
+        run.stop = len(losses) - 1 - losses.index(min(losses)) >= self.patience
+
+
+class Checkpoint(Callback):
+    """Saves the run after each epoch and at Ctrl-C, in one file that is replaced atomically."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_epoch(self, run: Run) -> None:
+        run.save(self.path)
+
+    def on_interrupt(self, run: Run) -> None:
+        run.save(self.path)
+
+
+class MetricsLog(Callback):
+    """metrics.jsonl: one JSON object per epoch.  Written whole each time, so a resumed run never repeats a line."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_start(self, run: Run) -> None:
+        self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        write_atomically(self.path, "".join(json.dumps(metrics) + "\n" for metrics in run.history).encode())
+
+
+class Progress(Callback):
+    """On a terminal a bar per epoch, with loss, its two parts, images/s and time left; otherwise a line per epoch.
+    Where the file is closed or full, or nobody reads it, training goes on without."""
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = for_bars(file if file is not None else sys.stderr)
+        self.bar: "tqdm | None" = None
+
+    def on_step(self, run: Run) -> None:
+        if not self.file.isatty():
+            return
+        size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
+        if self.bar is None:
+            from tqdm import tqdm      # no small part of the time that `import npvae` would take
+            remaining = len(run.train) * (run.epochs - run.epoch)
+            self.bar = tqdm(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
+                            dynamic_ncols=True, initial=int(run.sums["images"]) - size)
+        if self.bar.update(size):
+            images = run.sums["images"]
+            self.bar.set_description(f"epoch {run.epoch + 1}/{run.epochs}", refresh=False)
+            self.bar.set_postfix_str(f"loss {run.sums['loss'] / images:.2f} (nll {run.sums['nll'] / images:.2f}, "
+                                     f"kl {run.sums['kl'] / images:.2f})", refresh=False)
+
+    def on_epoch(self, run: Run) -> None:
+        m = run.history[-1]
+        line = (f"epoch {m['epoch']:3.0f}/{run.epochs}  train {m['train_loss']:7.2f}  test {m['test_loss']:7.2f} (nll "
+                f"{m['test_nll']:6.2f}, kl {m['test_kl']:5.2f})  active {m['active_units']:2.0f}  "
+                f"{m['images_per_second']:8,.0f} img/s  {m['seconds']:5.1f} s")
+        if self.bar is not None:
+            self.bar.write(line, file=self.file)
+        else:
+            print(line, file=self.file, flush=True)
+
+    def on_end(self, run: Run) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,75 @@
+"""A data set, of which batches are gathered; and the streams of random numbers.  Read after `optim.py`."""
+import zlib
+from types import ModuleType
+
+import numpy as np
+
+from .. import data
+from ..buffers import Activations
+from ..engine.executor import WholeArrayKernels
+from ..likelihoods import support
+from ..model.vae import VAE
+from ..params import Array
+from ..validate import choice
+
+_SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
+
+
+def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
+    """The generator for one purpose in one epoch, independent of all others."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, epoch)))
+
+
+class Rows:
+    """A data set (N, D), not copied where that can be helped: batches are gathered by index, as scale * row.  Raises
+    ValueError or TypeError for a wrong shape, type, or pixels that the model cannot take (`likelihoods/support.py`)."""
+
+    def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
+                 labels: Array | None = None) -> None:
+        choice("binarize", binarize, data.BINARIZATIONS)
+        self.dtype, self.of_bytes = vae.dtype, getattr(x, "dtype", None) == np.uint8
+        self.dynamic = binarize == "dynamic"
+        x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, binarized=binarize != "none")
+        self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
+        if not self.dynamic:
+            vae.output.check(self.array, name, white=round(1 / self.scale))
+        self.labels = (vae.check_labels(labels, len(x), name.replace("x_", "labels_"))
+                       if vae.classes or labels is not None else None)
+        self._noise: dict[tuple[int, ...], Array] = {}
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def floats(self) -> Array:
+        """All rows (N, D), as the model sees them."""
+        return support.floats(self.array, self.scale, self.dtype)
+
+    def checksums(self) -> dict[str, int]:
+        """Of what a resumed run must find again."""
+        labels = {} if self.labels is None else {"labels_crc32": zlib.crc32(self.labels.data)}
+        return {"data_crc32": zlib.crc32(self.array.data), **labels}
+
+    def gather(self, a: Activations, index: Array, kernels: ModuleType | WholeArrayKernels, rng: np.random.Generator
+               ) -> None:
+        """a.x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic; a.labels theirs."""
+        a.index[...] = index
+        self._gather(a.x, a.labels, a.index, kernels, rng)
+
+    def taken(self, index: Array, kernels: ModuleType, rng: np.random.Generator) -> tuple[Array, Array]:
+        """The same in arrays of their own: images (n, D) and labels (n,)."""
+        x, labels = np.empty((len(index), self.array.shape[1]), self.dtype), np.zeros(len(index), np.int64)
+        self._gather(x, labels, index, kernels, rng)
+        return x, labels
+
+    def _gather(self, x: Array, labels: Array, index: Array, kernels: ModuleType | WholeArrayKernels,
+                rng: np.random.Generator) -> None:
+        if self.labels is not None:
+            np.take(self.labels, index, out=labels, mode="clip")      # which needs no temporary, unlike "raise"
+        if not self.dynamic:
+            kernels.gather_rows(x, self.array, index, self.scale)
+            return
+        if x.shape not in self._noise:
+            self._noise[x.shape] = np.empty(x.shape, np.float32)
+        noise = self._noise[x.shape]
+        rng.random(out=noise, dtype=np.float32)
+        kernels.gather_binarized(x, self.array, index, noise, self.scale)

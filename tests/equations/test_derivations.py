@@ -1,0 +1,93 @@
+"""The chapters of `examples/derivations` hold together with the code and the tests.
+
+Every equation has an id, such as D6.1, that stands in three places: in its chapter, in the docstring of the code that
+computes it, and on the test that proves it (`pytest --equation D6.1` runs chapter and test).  And for every equation a
+slip is planted in the code, after which both must fail.
+"""
+import ast
+import importlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from chapters import CHAPTERS, EQUATION, ROOT, STATED, chapter_of, code_of, failures
+from museum.exhibit import planted
+
+TEXTS = {number: path.read_text(encoding="utf-8") for number, path in CHAPTERS.items()}
+EQUATIONS = [equation for text in TEXTS.values() for equation in STATED.findall(text)]
+PROOFS = [importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("test_equations_*.py"))]
+TESTS = {}
+for module in PROOFS:
+    for test in vars(module).values():
+        for mark in getattr(test, "pytestmark", []):
+            if mark.name == "equation":
+                TESTS.setdefault(mark.args[0], []).append(test)
+SLIPS = {equation: slip for module in PROOFS for equation, slip in module.SLIPS.items()}
+
+
+def docstrings():
+    """(where, docstring) of everything in npvae that has one."""
+    for path in sorted((ROOT / "npvae").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+                yield f"{path.name}:{getattr(node, 'name', '')}", ast.get_docstring(node)
+
+
+# --- chapter, docstring, test ---
+
+def test_every_equation_stands_in_its_chapter_in_a_docstring_and_on_a_test():
+    in_code = {equation for _, text in docstrings() for equation in EQUATION.findall(text)}
+    assert len(EQUATIONS) == len(set(EQUATIONS)) >= 40
+    assert set(EQUATIONS) == in_code == set(TESTS) == set(SLIPS)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_equations_are_numbered_in_order_and_shown(chapter):
+    stated = STATED.findall(TEXTS[chapter])
+    assert stated == [f"D{int(chapter)}.{i + 1}" for i in range(len(stated))] and len(stated) >= 3
+    for equation in stated:
+        below = TEXTS[chapter].split(f"**{equation}**")[1].split("**D")[0]
+        assert "```math\n" in below, f"{equation} has no formula"
+    assert set(EQUATION.findall(TEXTS[chapter])) <= set(EQUATIONS)
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_a_slip_in_an_equation_fails_its_chapter_and_its_test(equation):
+    function, should, says = SLIPS[equation]
+    for proof in TESTS[equation]:
+        proof()
+    with planted(SimpleNamespace(name=equation, changes=((function, should, says),))):
+        assert failures(CHAPTERS[chapter_of(equation)]), "the chapter notices nothing"
+        for proof in TESTS[equation]:
+            with pytest.raises((AssertionError, ArithmeticError)):
+                proof()
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_the_slip_stands_in_code_that_names_the_equation(equation):
+    assert equation in (SLIPS[equation][0].__doc__ or ""), "the planted slip is elsewhere"
+
+
+# --- for the reader ---
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_has_a_table_of_shapes_and_exercises_with_checks(chapter):
+    text = TEXTS[chapter]
+    assert text.startswith(f"# {int(chapter)}. ") and "| symbol | shape | meaning |" in text
+    exercises = text.split("\n## Exercises\n")[1]
+    assert exercises.count("<summary>Solution</summary>") in (2, 3)
+    assert len(re.findall(r"^\*\*\d\.\*\*", exercises, re.MULTILINE)) == exercises.count("<details>")
+    for solution in exercises.split("<details>")[1:]:
+        assert ">>>" in code_of(solution), "a solution without a check"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_fences_are_closed_and_links_lead_somewhere(chapter):
+    text = TEXTS[chapter]
+    assert text.count("\n```") % 2 == 0
+    assert len(re.findall(r"^```(math|python)$", text, re.MULTILINE)) * 2 == text.count("\n```")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
+        assert link.startswith("https://") or (CHAPTERS[chapter].parent / link).exists(), link
