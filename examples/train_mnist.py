@@ -25,8 +25,8 @@ EXAMPLES = """examples:
   python examples/train_mnist.py --latent 2 --epochs 30 --out runs/plane    a plane of digits
   python examples/train_mnist.py --data-dir PICTURES --out runs/mine        a folder of your own
 
-for all else there is npvae train (see npvae train --help): other likelihoods, priors, posteriors and
-decoders, labels, IWAE, binarization, schedules, threads, and --resume, also of a run made here.
+for all else (other likelihoods, priors, posteriors and decoders, labels, IWAE, binarization, schedules,
+threads, and --resume, also of a run made here) see npvae train --help
 """
 
 
@@ -38,28 +38,26 @@ def main() -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Data, model, optimizer; then epochs of batches; then pictures."""
-    # 1. Data: one image per row.
-    images = runs.load_images(args)
+    images = runs.load_images(args)      # 1. Data: one image per row.
 
-    # 2. The model, what is minimised (nats per image: reconstruction + beta KL), and how.
+    # 2. The model; what is minimised, in nats per image: reconstruction + beta KL; and how.
     vae = VAE(images.train_images.shape[1], args.hidden, args.latent, seed=args.seed)
     objective, adam = ELBO(args.beta), Adam(args.lr)
 
-    # 3. The files.  From here on images are floats: bytes / 255.
-    results = runs.Results(args, images, vae, objective, adam)
-    x_train, x_test = results.x_train, results.x_test      # (N, D), (M, D)
+    results = runs.Results(args, images, vae, objective, adam)      # 3. The files.
+    x_train, x_test = results.x_train, results.x_test      # (N, D), (M, D) floats: bytes / 255
 
     # 4. Training.  All randomness comes from --seed, so a second run gives the same numbers, bit for bit.
     rng = np.random.default_rng([args.seed, 1])
     try:
-        with vae.engine.running():      # tells BLAS only once, and not in every step, to leave the cores to npvae
+        with vae.engine.running():      # tells BLAS once, and not in every step, to leave the cores to npvae
             for epoch in range(1, args.epochs + 1):
                 began, losses = time.perf_counter(), 0.0
                 order = rng.permutation(len(x_train))      # (N,): each image once in an epoch, in a new order
                 for start in cli.progress(range(0, len(x_train), args.batch_size), f"batch of epoch {epoch}"):
                     x = x_train[order[start:start + args.batch_size]]      # (B, D); the last batch may be smaller
-                    # The noise of z = mu + exp(logvar / 2) eps.  It is an argument, so the loss is a plain function
-                    # of the parameters, and has a gradient.  One draw for each image is enough: K = 1.
+                    # The noise of z = mu + exp(logvar / 2) eps is an argument: so the loss is a plain function of the
+                    # parameters, which has a gradient.  One draw for each image is enough: K = 1.
                     eps = rng.standard_normal((len(x), 1, args.latent), dtype=np.float32)      # (B, K, Z)
                     loss, gradients = vae.loss_and_gradients(x, eps, objective, adam.t)
                     if not math.isfinite(loss):
@@ -68,8 +66,8 @@ def train(args: argparse.Namespace) -> None:
                     losses += loss * len(x)      # the loss is a mean over the batch
                 trained = time.perf_counter() - began
 
-                # 5. Evaluation: minus the bound, always with beta = 1.  z is drawn here, too: at z = mu the
-                # reconstruction would read some 9 nats too good.  The same draws in each epoch, so epochs compare.
+                # 5. Evaluation: minus the bound, with beta = 1.  z is drawn, since at z = mu the reconstruction reads
+                # some 9 nats too good; the same draws in each epoch, so that epochs compare.
                 nll, kl, mu = elbo_terms(vae, x_test, np.random.default_rng([args.seed, 2]))      # (M,), (M,), (M, Z)
                 test_nll, test_kl = float(nll.mean(dtype=np.float64)), float(kl.mean(dtype=np.float64))
                 row = {"epoch": epoch, "step": adam.t, "learning_rate": args.lr, "beta": args.beta,
@@ -85,8 +83,7 @@ def train(args: argparse.Namespace) -> None:
         results.save()
         raise
 
-    # 6. Pictures, report.html, and the last numbers on the screen.
-    results.finish()
+    results.finish()      # 6. Pictures, report.html, and the last numbers on the screen.
 
 
 if __name__ == "__main__":
