@@ -6,9 +6,10 @@ they stand now.
 """
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from types import ModuleType
 
 #: old module -> the modules that have its names now
@@ -34,6 +35,8 @@ RENAMED = {
     "priors": {"find": "make_prior"},
     "lanes": {"Direct": "DirectExecutor", "Lanes": "ThreadedExecutor", "Whole": "WholeArrayKernels",
               "engine": "make_executor"}}
+#: old module -> its functions that have become something else
+FORMER: dict[str, dict[str, Callable[..., object]]] = {"support": {"support_of": attrgetter("support")}}
 
 
 def module(name: str) -> ModuleType:
@@ -55,6 +58,8 @@ class _OldNames(MetaPathFinder, Loader):
         old = module.__name__.partition(".")[2]
 
         def names(name: str) -> object:
+            if name in FORMER.get(old, ()):
+                return FORMER[old][name]
             if not name.startswith("__"):
                 for new in MOVED[old]:
                     found = importlib.import_module(f"npvae.{new}")

@@ -10,5 +10,8 @@
 from .composed import Composed, compose
 from .gaussian import DiagonalGaussian
 
+#: what `ELBO` and `IWAE` also take as the name of a KLEstimator
+ESTIMATORS = ("stl", "dreg")
+
 __all__ = [
     "Composed", "compose", "DiagonalGaussian"]
