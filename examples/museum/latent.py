@@ -149,7 +149,7 @@ KL = [
             "dmu[...] += dkl * mu"),
 ]
 
-_BOUND = "np.where(endless, m, m + np.log(total)) - math.log(log_w.shape[1])"
+_BOUND = "np.where(infinite, m, m + np.log(total)) - math.log(log_w.shape[1])"
 _SHIFT = "log_w[np.arange(len(log_w)), np.argmax(log_w.real, axis=1)]"
 _WEIGHTED = "dbound[:, None] * weights"
 
@@ -203,7 +203,7 @@ OBJECTIVE = [
     Exhibit("IWAE: log of the sum, not of the mean", NO, "exact log p(x)", IMPORTANCE,
             objectives.importance_bound_forward,
             _BOUND,
-            "np.where(endless, m, m + np.log(total))"),
+            "np.where(infinite, m, m + np.log(total))"),
     Exhibit("IWAE: exp without the shift", NO, "exact log p(x)", IMPORTANCE, objectives.importance_bound_forward,
             _SHIFT,
             "np.zeros(len(log_w))", shipped="mlberkeley/scae-pytorch, mended in #4"),

@@ -1,24 +1,26 @@
-"""Kernels: the arithmetic of a VAE, and nothing but the arithmetic.  Read first, after `npvae/__init__.py`.
+"""Kernels: the arithmetic of a VAE, and nothing else.  Read first, after `npvae/__init__.py`.
 
-A kernel is a function on arrays.  Two twin packages hold the same kernels under the same names, in the same order:
+A kernel is a function that reads arrays and writes arrays.  Two packages, the *twins*, hold the same kernels under the
+same names, in the same order:
 
-    reference/   plain NumPy, each kernel with its derivation; the one to read
-    fused/       Numba, one pass over memory; the one to train with
+    reference/   plain NumPy, each kernel with its derivation: the one to read
+    fused/       Numba, one pass over memory: the one to train with
 
-The contract, for both twins:
+Both keep one contract:
 
-1. `x_forward` computes values; `x_backward`, directly below it, is its derivative.  (Not quite: `mask_backward` is that
-   of a mask and of the product behind it, and its arguments are the product's.)
+1. `x_forward` computes values.  `x_backward`, directly below it, computes its vector-Jacobian product: from the
+   gradient of the loss with respect to the outputs (the upstream gradient) that with respect to the inputs.  (One
+   exception: `mask_backward` goes back through a mask and the matrix product after it.)
 2. Arguments: outputs first, then the upstream gradients, then forward values, then scalars.
-3. Outputs are written, never accumulated.  Where two paths meet, the caller adds, in a visible line.
-4. Nothing is returned, nothing is drawn at random.  The fused twin allocates nothing.
+3. Outputs are overwritten, never added to.  Where a value is used twice, the caller adds its two gradients.
+4. A kernel returns None and draws no random numbers.  The fused twin allocates nothing.
 5. `dX` is dLoss/dX and has the shape of X.
-6. An output shares no memory with an input: a loop that may overwrite what it has yet to read is not vectorised.
-7. The reference takes float32, float64 and complex128, and is analytic wherever the function is: it branches on
-   `.real` and never calls abs or clip, so one complex step gives a derivative to machine precision.
-8. NaN goes in, NaN comes out: no kernel hides one.
+6. An output shares no memory with an input; a compiler cannot vectorise a loop that might overwrite its own input.
+7. The reference takes float32, float64 and complex128.  It compares real parts only and never calls abs or clip, so it
+   is analytic wherever the function is, and one complex step gives a derivative to machine precision.
+8. NaN in an input gives NaN in every output that depends on it.
 
-Matrix products go to BLAS: `matmul` is the same in both twins.
+Matrix products are left to BLAS: `matmul` is the same in both twins.
 """
 import functools
 import warnings
@@ -28,9 +30,9 @@ KERNELS = ("numba", "numpy")
 
 
 def load(name: str) -> ModuleType:
-    """The kernel module of that name: "numpy" (the reference) or "numba" (the fused twin).
+    """The module of kernels called `name`: "numpy" (the reference) or "numba" (the fused twin).
 
-    Where numba is missing, fails to load, refuses the installed NumPy, has changed or is switched off
+    If Numba is missing, fails to load, does not support the installed NumPy, has changed, or is switched off
     (NUMBA_DISABLE_JIT), "numba" warns once and gives the reference.
 
     Raises ValueError for any other name.

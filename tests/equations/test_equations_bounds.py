@@ -25,7 +25,7 @@ SLIPS = {
     "D10.3": (reference.importance_bound_forward, "shifted / total[:, None]", "shifted / log_w.shape[1]"),
     "D10.4": (reference.importance_bound_backward, "dbound[:, None] * weights", "-dbound[:, None] * weights"),
     "D10.5": (IWAE.__call__, "-(nll + beta * reg)", "-(nll - beta * reg)"),
-    "D10.6": (reference.importance_bound_forward, "np.where(endless, m, m + np.log(total)) - math.log(log_w.shape[1])",
+    "D10.6": (reference.importance_bound_forward, "np.where(infinite, m, m + np.log(total)) - math.log(log_w.shape[1])",
               "np.mean(log_w, axis=1)"),
     "D10.7": (log_likelihood, "bound + np.log(own.shape[1])", "bound"),
     "D11.1": (ELBO.__call__, "self.beta(step) /", "1 /"),

@@ -211,9 +211,9 @@ _GROUPS = {
     "The last term is below 1e-17 of the sum, and one more still smaller.": [
         "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 18)",
         "kernels.reference.latents.module: constant: range(2, 17) -> range(2, 16)"],
-    "Of shares with the same real part any may be the shift, which changes nothing on paper.": [
-        "kernels.reference.priors.mixture_forward: name: np.argmax(share.real, axis=-1)[:, :, None] -> "
-        "np.argmax(share, axis=-1)[:, :, None]"],
+    "Of numbers with the same real part any may be the shift, which changes nothing on paper.": [
+        "kernels.reference.priors.mixture_forward: name: np.argmax(log_joint.real, axis=-1)[:, :, None] -> "
+        "np.argmax(log_joint, axis=-1)[:, :, None]"],
     "The weights of a draw sum to one, so that dlogits still has the sum of dlog_p.": [
         "kernels.reference.priors.mixture_backward: name: dlogits[...] -= pi / np.sum(pi) * np.sum(dlog_p) -> "
         "dlogits[...] -= pi / np.sum(pi) * np.sum(dlogits)"],

@@ -1,20 +1,20 @@
-"""The reference kernels, in lecture order: every formula of the VAE and its derivative, in plain NumPy.
+"""The reference kernels, in reading order: every formula of the VAE and its derivative, in plain NumPy.
 
     arrays        products, sums, transposition
-    dense         bias and activation                       f(x W + b)
-    masks         weights that must not count               W * M
-    likelihoods   reconstruction term                       -log p(x|z)
-    levels        the same for pixels of 256 levels         -log P(x|z)
-    latents       reparameterization, KL, log q - log p     z = mu + sigma eps
-    priors        log p(z)
-    flows         invertible steps                          log |det dz/dz0|
-    objectives    log-sum-exp and importance weights        log 1/K sum w
-    estimators    the encoder's gradient with less noise      STL, DReG
+    dense         bias and activation                         f(x W + b)
+    masks         weights that are switched off               W * M
+    likelihoods   reconstruction term                         -log p(x|z)
+    levels        the same for pixels of 256 levels           -log P(x|z)
+    latents       reparameterization, KL, log q - log p       z = mu + sigma eps
+    priors        log density of the prior                    log p(z)
+    flows         invertible steps                            log |det dz/dz0|
+    objectives    log-sum-exp and importance weights          log 1/K sum w
+    estimators    encoder gradients of lower variance         STL, DReG
     optim         Adam
-    batches       rows of the data set, as numbers in [0, 1]; noise
+    batches       rows of the data set, scaled; noise
 
-The contract stands in `npvae/kernels/__init__.py`; shape letters: B batch, K draws per image, D data, H hidden,
-Z latent, N rows of the data set, P parameters.
+The contract of all kernels is in `npvae/kernels/__init__.py`.  Shape letters: B batch, K draws per image, D data,
+H hidden, Z latent, N rows of the data set, P parameters.
 """
 from .arrays import (
     matmul, add, subtract, negate, sum_first, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,

@@ -1,4 +1,4 @@
-"""Products and sums of whole arrays: what joins the other chapters.  First chapter of the kernels."""
+"""Products, sums and copies of whole arrays, which join the other kernels.  Read first."""
 import numpy as np
 from numpy.typing import NDArray
 
@@ -6,30 +6,30 @@ Array = NDArray[np.inexact]
 
 
 def matmul(out: Array, a: Array, b: Array) -> None:
-    """out = a b.   a (M, L);  b (L, N);  either may be a transposed view.  BLAS does it, for both twins.
+    """out = a b.   a (M, L);  b (L, N);  either may be a transposed view.  Computed by BLAS in both twins.
 
-    Its gradients are products again:  da = dout b^T  (D0.2)  and  db = a^T dout  (D0.3).
+    Its backward pass is two more products:  da = dout b^T  (D0.2)  and  db = a^T dout  (D0.3).
     """
     np.matmul(a, b, out=out)
 
 
 def add(out: Array, a: Array, b: Array) -> None:
-    """out = a + b: where two paths meet, their gradients are added (D0.4).   All of one shape."""
+    """out = a + b, all of one shape.  Where a value is used twice, its two gradients are added (D0.4)."""
     np.add(a, b, out=out)
 
 
 def subtract(out: Array, a: Array, b: Array) -> None:
-    """out = a - b.   All of one shape."""
+    """out = a - b, all of one shape."""
     np.subtract(a, b, out=out)
 
 
 def negate(out: Array, a: Array) -> None:
-    """out = -a.   Both of one shape."""
+    """out = -a, both of one shape."""
     np.negative(a, out=out)
 
 
 def sum_first(out: Array, x: Array) -> None:
-    """out = sum_t x[t].   x (T, B, K);  out (B, K)."""
+    """out[b, k] = sum_t x[t, b, k].   x (T, B, K);  out (B, K)."""
     np.sum(x, axis=0, out=out)
 
 
@@ -39,12 +39,12 @@ def transpose(out: Array, a: Array) -> None:
 
 
 def sum_squares(total: Array, x: Array) -> None:
-    """total = sum_i x[i]^2,  total (1,), x (P,): infinite or NaN as soon as one entry is."""
+    """total = sum_i x[i]^2.   total (1,);  x (P,).   Infinite or NaN if any entry is."""
     total[...] = np.dot(x, x)
 
 
 def add_to_draws_forward(out: Array, x: Array, y: Array) -> None:
-    """out[b, k] = x[b, k] + y[b]: what all K draws of an image share is made once, and added to each.
+    """out[b, k] = x[b, k] + y[b]:  y, computed once per image, is added to each of its K draws.
 
     x, out (B, K, H);  y (B, H).
     """
@@ -52,12 +52,12 @@ def add_to_draws_forward(out: Array, x: Array, y: Array) -> None:
 
 
 def add_to_draws_backward(dy: Array, dout: Array) -> None:
-    """forward was  out[b, k] = x[b, k] + y[b]:   dy[b] = sum_k dout[b, k];  dx is dout, and need not be written."""
+    """Backward pass of  out[b, k] = x[b, k] + y[b]:   dy[b] = sum_k dout[b, k].   dx equals dout and is not written."""
     np.sum(dout, axis=1, out=dy)
 
 
 def append_labels_forward(out: Array, x: Array, labels: NDArray[np.integer]) -> None:
-    """out[r] = [x[r], one-hot of labels[r // K]]: what an encoder or a decoder is told beside x (Sohn et al. 2015).
+    """out[r] = [x[r], one-hot of labels[r // K]]:  the input of a conditional encoder or decoder (Sohn et al. 2015).
 
     x (B K, N);  labels (B,), one for the K rows of an image;  out (B K, N + L), with L classes.
     """
@@ -67,5 +67,5 @@ def append_labels_forward(out: Array, x: Array, labels: NDArray[np.integer]) -> 
 
 
 def append_labels_backward(dx: Array, dout: Array) -> None:
-    """forward was  out = [x, constants]:   dx is the left part of dout."""
+    """Backward pass of  out = [x, one-hot]:   dx (B K, N) is the first N columns of dout (B K, N + L)."""
     dx[...] = dout[:, :dx.shape[1]]

@@ -1,11 +1,11 @@
-"""Flows: steps that are invertible, and by how much they stretch space.  A chapter of the kernels beside `latents`.
+"""Normalizing flows: invertible steps, and the log-determinants of their Jacobians.  Read after `priors.py`.
 
-A draw z0 of density q0 is moved to z = f(z0).  Where f stretches space, the density thins out:
+A draw z0 of density q0 is moved to z = f(z0).  Its density changes by the determinant of the Jacobian,
 
     log q(z) = log q0(z0) - log |det df/dz0|
 
-and of a row of steps the logarithms add up.  So each step here writes z and its own log_det, both of one image b and
-draw k.  Shapes:  z, z0 (B, K, Z);  log_det (B, K);  u, w, u_hat (B, Z);  bias, stretch (B,).
+and for several steps in a row the log-determinants add up.  So each step here writes z and log_det = log |det df/dz0|
+for every image b and draw k.  Shapes:  z, z0 (B, K, Z);  log_det (B, K);  u, w, u_hat (B, Z);  bias, stretch (B,).
 """
 import numpy as np
 from numpy.typing import NDArray
@@ -16,25 +16,24 @@ Array = NDArray[np.inexact]
 
 
 def _tanh_and_slope(a: Array) -> tuple[Array, Array]:
-    """tanh(a) and its derivative, 1 - tanh^2 = 4 sigmoid(2 a) sigmoid(-2 a), also where tanh rounds to 1."""
+    """tanh(a) and its derivative 1 - tanh(a)^2 = 4 sigmoid(2 a) sigmoid(-2 a), accurate also where tanh rounds to 1."""
     return np.tanh(a), 4 * sigmoid(2 * a) * sigmoid(-2 * a)
 
 
 def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -> None:
-    """The direction in which a planar step may push, made from any u and any w that is not zero.
-
-    The step  z = z0 + u_hat tanh(w.z0 + bias)  is invertible where  w.u_hat > -1:  along w it goes on by
-    1 + tanh' w.u_hat  times what z0 goes, tanh' <= 1, and must not turn back.  So the part of u along w is replaced:
+    """u_hat, the direction of a planar step, from any u and any w that is not zero:
 
         u_hat = u + [m(a) - a] w / |w|^2,     a = w.u,     m(a) = -1 + softplus(a) > -1            (D14.4)
 
-    and then  w.u_hat = a + [m(a) - a] = m(a)  (Rezende and Mohamed 2015, appendix A.1).  Forms without cancellation:
+    Then  w.u_hat = a + [m(a) - a] = m(a) > -1  (Rezende and Mohamed 2015, appendix A.1), which makes the step z = z0 +
+    u_hat tanh(w.z0 + bias)  invertible: along w it has the slope  1 + tanh' w.u_hat,  where  0 < tanh' <= 1,  and that
+    must stay positive.  Computed without cancellation:
 
         m(a) - a = softplus(-a) - 1                since softplus(a) - a = softplus(-a)
         stretch  = softplus(a) = 1 + w.u_hat       for the step's determinant
 
-    u_hat = 0, the step that does nothing, is not at u = 0 but at  u = log(e - 1) w / |w|^2,  where softplus(a) = 1.
-    w = 0 has no direction, and 0/0 says so.
+    The identity, u_hat = 0, is not at u = 0 but at  u = log(e - 1) w / |w|^2,  where softplus(a) = 1.  For w = 0 the
+    result is NaN.
     """
     a = np.sum(w * u, axis=-1)
     stretch[...] = softplus(a)
@@ -43,9 +42,10 @@ def planar_direction_forward(u_hat: Array, stretch: Array, u: Array, w: Array) -
 
 
 def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Array, u: Array, w: Array) -> None:
-    """forward was  u_hat = u + c w,   c = pull / n,   pull = softplus(-a) - 1,   n = |w|^2,   a = w.u:
+    """Backward pass of  u_hat = u + c w,   c = pull / n,   pull = softplus(-a) - 1,   n = |w|^2,   a = w.u,  and of
+    stretch = softplus(a):
 
-        dpull = du_hat.w / n                              through c, n held fast
+        dpull = du_hat.w / n                              since du_hat/dc = w and dc/dpull = 1 / n
         dn    = -dpull c                                  since dc/dn = -c / n
         da    = -sigmoid(-a) dpull + sigmoid(a) dstretch
         du    = du_hat + da w                             directly, and through a
@@ -62,16 +62,17 @@ def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Arr
 
 def planar_forward(z: Array, log_det: Array, pre: Array, z0: Array, u_hat: Array, stretch: Array, w: Array,
                    bias: Array) -> None:
-    """z = z0 + u_hat t,   t = tanh(pre),   pre = w.z0 + bias,   pushed along u_hat, away from the plane pre = 0 or
+    """z = z0 + u_hat t,   t = tanh(pre),   pre = w.z0 + bias:   a push along u_hat, away from the plane pre = 0 or
     towards it (Rezende and Mohamed 2015, equations 10 to 12).
 
     The Jacobian is  I + u_hat psi^T  with  psi = (1 - t^2) w.  By the matrix determinant lemma its determinant is
     1 + u_hat.psi, and with  u_hat.w = stretch - 1
 
         det = 1 + (1 - t^2)(stretch - 1) = t^2 + (1 - t^2) stretch                                 (D14.3)
+        log_det = log det
 
-    of which the last has two terms that cannot cancel, since  stretch > 0.   log_det = log det.   pre (B, K) is kept;
-    one u_hat, w, bias for all K draws of an image.
+    As stretch > 0, no term of the last form is negative, and nothing cancels.  pre (B, K) is kept for the backward
+    pass. All K draws of an image share its u_hat, w and bias.
     """
     pre[...] = np.sum(w[:, None, :] * z0, axis=-1) + bias[:, None]
     t, slope = _tanh_and_slope(pre)
@@ -81,7 +82,7 @@ def planar_forward(z: Array, log_det: Array, pre: Array, z0: Array, u_hat: Array
 
 def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias: Array, dz: Array, dlog_det: Array,
                     pre: Array, z0: Array, u_hat: Array, stretch: Array, w: Array) -> None:
-    """forward was  t = tanh(pre),   z = z0 + u_hat t,   log_det = log det,   det = t^2 + (1 - t^2) stretch:
+    """Backward pass of  t = tanh(pre),   z = z0 + u_hat t,   log_det = log det,   det = t^2 + (1 - t^2) stretch:
 
         ddet     = dlog_det / det
         dt       = dz.u_hat + 2 t (1 - stretch) ddet           through z and through det
@@ -89,7 +90,7 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
         dz0      = dz + dpre w                                 directly, and through pre
         du_hat   = sum_k t dz
         dstretch = sum_k (1 - t^2) ddet
-        dw       = sum_k dpre z0,     dbias = sum_k dpre       one of each for all draws
+        dw       = sum_k dpre z0,     dbias = sum_k dpre       shared by all draws
     """
     s = stretch[:, None]
     t, slope = _tanh_and_slope(pre)
@@ -103,15 +104,15 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
 
 
 def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
-    """A step of an inverse autoregressive flow (Kingma et al. 2016, section 4): a gate s in (0, 1) for each
-    dimension says how much of z0 stays, the rest is m.   net (B, K, 2 Z) = [m, g]:
+    """One step of an inverse autoregressive flow (Kingma et al. 2016, section 4).   net (B, K, 2 Z) = [m, g]:
 
         s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)      (D14.6)
 
-    m_j and g_j must not see z0_j nor any dimension that comes after it in the order (`layers.py`); then dz/dz0 is
-    triangular in that order with s on the diagonal, and its determinant is the product of s.
+    The gate s in (0, 1) says, for each dimension, how much of z0 is kept.  m_j and g_j must depend neither on z0_j nor
+    on any dimension after it in the order (`layers.py`).  Then dz/dz0 is triangular in that order with s on the
+    diagonal, and its determinant is the product of s.
 
-    -softplus(-g) is log s also where s would round to 0 or to 1; and 1 - s is taken as sigmoid(-g).
+    log s = -softplus(-g) and 1 - s = sigmoid(-g) are accurate also where s rounds to 0 or to 1.
     """
     m, g = np.split(net, 2, axis=-1)
     z[...] = sigmoid(g) * z0 + sigmoid(-g) * m
@@ -119,9 +120,9 @@ def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
 
 
 def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, z0: Array, net: Array) -> None:
-    """forward was  s = sigmoid(g),   z = s z0 + (1 - s) m,   log_det = sum_j log s_j,   net = [m, g]:
+    """Backward pass of  s = sigmoid(g),   z = s z0 + (1 - s) m,   log_det = sum_j log s_j,   net = [m, g]:
 
-        dz0 = s dz                             the direct path; what comes through net is the caller's
+        dz0 = s dz                             the direct path; the caller adds the path through net
         dm  = (1 - s) dz
         dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det  (D14.7)  ds/dg = s (1 - s);   d log s / dg = 1 - s
     """

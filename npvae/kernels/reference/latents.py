@@ -1,4 +1,4 @@
-"""The latent space: reparameterization, and two forms of the KL term.  Fourth chapter of the kernels.
+"""The latent variable: reparameterization, and two forms of the KL term.  Read after `likelihoods.py`.
 
 The encoder gives, for each image, a diagonal Gaussian  q(z|x) = N(mu, diag(sigma^2))  with  logvar = log sigma^2; the
 prior is  p(z) = N(0, I).  Shapes:  mu, logvar, kl (B, Z);  eps, z (B, K, Z);  log_ratio (B, K).
@@ -13,12 +13,12 @@ from .dense import minus_abs
 Array = NDArray[np.inexact]
 
 LOG_2PI = math.log(2 * math.pi)
-#: 1/2!, 1/3!, ...:   exp(a) - 1 - a = a^2 (1/2! + a/3! + ...);  so many are exact to rounding for |a| < 1/2
+#: 1/2!, 1/3!, ...:   exp(a) - 1 - a = a^2 (1/2! + a/3! + ...),  enough terms to be exact for |a| < 1/2
 EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 17))
 
 
 def _excess(a: Array) -> Array:
-    """exp(a) - 1 - a >= 0, which the difference would lose near a = 0."""
+    """exp(a) - 1 - a >= 0.  Near a = 0 the subtraction would lose all digits, so there the power series is summed."""
     excess, small = np.expm1(a) - a, minus_abs(a).real > -0.5
     near = a[small]
     series: Array | float = 0.0
@@ -31,20 +31,21 @@ def _excess(a: Array) -> Array:
 def reparameterize_forward(z: Array, mu: Array, logvar: Array, eps: Array) -> None:
     """z[b, k] = mu[b] + sigma[b] * eps[b, k],   sigma = exp(logvar / 2),   eps ~ N(0, I) drawn by the caller.  (D5.1)
 
-    Then z ~ N(mu, sigma^2)  (D5.4).  A sample has no gradient; a *function* of mu, sigma and outside noise has one
-    (Kingma and Welling 2014, section 2.4).  That the noise is an argument makes this kernel such a function.
+    Then z ~ N(mu, sigma^2)  (D5.4).  This is the reparameterization trick (Kingma and Welling 2014, section 2.4): a
+    random draw has no derivative with respect to mu and sigma; with the noise as an argument z is a function of them,
+    and has one.
     """
     z[...] = mu[:, None, :] + np.exp(0.5 * logvar)[:, None, :] * eps
 
 
 def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array, eps: Array) -> None:
-    """forward was  z = mu + exp(logvar / 2) eps,  one mu and one logvar for all K draws:
+    """Backward pass of  z = mu + exp(logvar / 2) eps,  one mu and one logvar for all K draws:
 
         dmu     = sum_k dz                                            (D5.2)  dz/dmu = 1
         dlogvar = sum_k dz * eps * 1/2 exp(logvar / 2)                (D5.3)  d sigma / d logvar = sigma / 2
 
-    With dz = f'(z) their means over eps are the derivatives of E[f(z)]:  E[f'(z)] by mu (Bonnet's theorem, D5.5) and
-    sigma^2 / 2 E[f''(z)] by logvar (Price's theorem, D5.6).
+    With dz = f'(z) these are unbiased estimates of the derivatives of E[f(z)]: their means over eps are E[f'(z)] for mu
+    (Bonnet's theorem, D5.5) and sigma^2 / 2 E[f''(z)] for logvar (Price's theorem, D5.6).
     """
     np.sum(dz, axis=1, out=dmu)
     dlogvar[...] = np.sum(dz * eps, axis=1) * 0.5 * np.exp(0.5 * logvar)
@@ -53,16 +54,17 @@ def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array
 def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
     """kl[b, j] = KL( N(mu, sigma^2) || N(0, 1) ) = 1/2 [ mu^2 + sigma^2 - 1 - log sigma^2 ]          (D6.1)
 
-    per latent dimension.  Kingma and Welling 2014, appendix B.  An unused dimension lives near mu = 0 and logvar = 0,
-    where sigma^2 - 1 - log sigma^2 is near logvar^2 / 2: its series keeps the digits there.
+    The Kullback-Leibler divergence of each latent dimension, in nats (Kingma and Welling 2014, appendix B).  An unused
+    dimension has mu and logvar near 0, where  sigma^2 - 1 - log sigma^2  is about  logvar^2 / 2;  a series keeps its
+    digits.
 
-    From logvar = 88.7 on, in float32, the KL is more than the type can hold, and infinite.
+    In float32, from logvar = 88.7 on, the KL is larger than the type can hold, and becomes infinite.
     """
     kl[...] = 0.5 * (mu * mu + _excess(logvar))
 
 
 def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logvar: Array) -> None:
-    """forward was  kl = 1/2 [ mu^2 + exp(logvar) - 1 - logvar ]:
+    """Backward pass of  kl = 1/2 [ mu^2 + exp(logvar) - 1 - logvar ]:
 
         dmu     = dkl * mu                                            (D6.2)
         dlogvar = dkl * 1/2 [ exp(logvar) - 1 ]                       (D6.3)
@@ -72,24 +74,24 @@ def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logv
 
 
 def log_ratio_forward(log_ratio: Array, z: Array, logvar: Array, eps: Array) -> None:
-    """log_ratio[b, k] = log q(z|x) - log p(z) at a drawn z: the KL term as one sample of its expectation.
+    """log_ratio[b, k] = log q(z|x) - log p(z) at the drawn z: a Monte Carlo estimate of the KL term from one draw.
 
         log q = sum_j -1/2 [ eps^2 + logvar + log 2 pi ]       because (z - mu) / sigma is eps
         log p = sum_j -1/2 [ z^2 + log 2 pi ]
 
-    so  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ]  (D6.4),  whose mean over eps is sum_j kl (D6.5).
-    Importance-weighted bounds need it in this form.
+    so  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ]  (D6.4).  It is unbiased: its mean over eps is sum_j kl (D6.5).
+    Importance-weighted bounds need this form.
     """
     np.sum(0.5 * (z * z - eps * eps - logvar[:, None, :]), axis=-1, out=log_ratio)
 
 
 def log_ratio_backward(dz: Array, dlogvar: Array, dlog_ratio: Array, z: Array) -> None:
-    """forward was  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ],  eps a constant:
+    """Backward pass of  log_ratio = sum_j 1/2 [ z^2 - eps^2 - logvar ],  eps a constant:
 
         dz      = dlog_ratio * z                                      (D6.6)
         dlogvar = sum_k -1/2 dlog_ratio                               (D6.7)  the same for every dimension j
 
-    This dlogvar is the direct path only; what reaches mu and logvar through z comes from `reparameterize_backward`.
+    This dlogvar is the direct path only; `reparameterize_backward` gives the path through z to mu and logvar.
     """
     dz[...] = dlog_ratio[:, :, None] * z
     dlogvar[...] = -0.5 * np.sum(dlog_ratio, axis=1)[:, None]
@@ -101,7 +103,7 @@ def log_q_forward(log_q: Array, logvar: Array, eps: Array) -> None:
 
 
 def log_q_backward(dlogvar: Array, dlog_q: Array) -> None:
-    """forward was  log_q = sum_j -1/2 [ eps^2 + logvar + const ],  eps a constant:
+    """Backward pass of  log_q = sum_j -1/2 [ eps^2 + logvar + const ],  eps a constant:
 
         dlogvar = sum_k -1/2 dlog_q                                   the same for every dimension j
     """

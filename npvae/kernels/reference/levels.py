@@ -1,11 +1,10 @@
-"""Pixels with 256 grey levels: -log P(x|z), in nats, of whole images in bytes.  Read after `likelihoods.py`.
+"""Pixels with 256 grey levels: -log P(x|z) in nats, for images of bytes.  Read after `likelihoods.py`.
 
-A byte is no real number.  Here each pixel has a probability for each of its 256 levels, x = 0, 1/255, ..., 1, and these
-add up to one, so nll is what a code for the image would cost: divided by D log 2, bits per pixel.  Shapes as in
-`likelihoods.py`:  nll (B, K);  what the decoder puts out (B, K, P);  x (B, D).
+Here each pixel has a probability for each of its 256 levels, x = 0, 1/255, ..., 1, and these sum to one.  So nll is the
+length of a code for the image, and nll / (D log 2) its bits per pixel.  Shapes as in `likelihoods.py`:  nll (B, K);
+the decoder's output (B, K, P);  x (B, D).
 """
 import math
-from typing import Any
 
 import numpy as np
 from numpy.polynomial.polynomial import polyval
@@ -18,41 +17,42 @@ Array = NDArray[np.inexact]
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)      # half the distance between two levels
 
-#: The scale of `discretized_logistic_nll` never falls below exp of this: PixelCNN++'s exp(-7), there of pixels from -1
-#: to 1.  The level in the middle then has probability 0.973.
+#: Lower bound of log s in `discretized_logistic_nll`: s = exp(-7) in PixelCNN++, where pixels run from -1 to 1.  The
+#: level at x = m then has probability 0.973.
 LOG_SCALE_FLOOR = -7 - math.log(2)
 
 #: log (255 choose k), k = 0 ... 255
 LOG_CHOOSE = np.array([math.log(math.comb(LEVELS - 1, k)) for k in range(LEVELS)])
 
-#: B_2k / (2k), k = 1, 2, ..., with Bernoulli's numbers B, of Stirling's series; good to 1e-16 from SHIFT on
+#: B_2k / (2k), k = 1, 2, ..., with the Bernoulli numbers B_2k, and B_2k / (2k (2k - 1)): the coefficients of Stirling's
+#: series for psi and for log Gamma, accurate to 1e-16 from SHIFT on
 STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160)
 REST = tuple(c / (2 * k - 1) for k, c in enumerate(STIRLING, 1))
 SHIFT = 8
-#: of log alpha and log beta of the beta-binomial, beyond which (a + 255) / a is 1 to any precision
+#: bound of log alpha and log beta in the beta-binomial; beyond it (a + 255) / a rounds to 1
 LARGEST = 300.0
 
 
 def _level(x: Array, levels: int) -> Array:
-    """The level of each pixel, (B, 1, D): a float, as that of NaN is NaN."""
+    """The level of each pixel, (B, 1, D), as a float, so that NaN stays NaN."""
     level: Array = np.rint((levels - 1) * x.real)
     return level[:, None, :]
 
 
 def _index(x: Array, levels: int) -> NDArray[np.intp]:
-    """The level of each pixel, (B, 1, D), an index that exists also where x is at none, such as NaN."""
+    """The level of each pixel, (B, 1, D), as an index; 0 where x is at no level, such as NaN."""
     level = _level(x, levels)
     return np.where(np.isin(level, np.arange(levels)), level, 0).astype(np.intp)
 
 
 def _black_and_white(x: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which pixels are, (B, 1, D)."""
+    """Which pixels are black, and which are white, (B, 1, D) each."""
     level = _level(x, LEVELS)
     return level == 0, level == LEVELS - 1
 
 
 def _bin(output: Array, x: Array) -> tuple[Array, ...]:
-    """u, l, w, t, 1 / s and log s of `discretized_logistic_nll_forward`, (B, K, D)."""
+    """u, l, w, t = r - c, 1 / s and log s of `discretized_logistic_nll_forward`, (B, K, D) each."""
     location, r = np.split(output, 2, axis=-1)
     t = r - LOG_SCALE_FLOOR
     log_scale = LOG_SCALE_FLOOR + softplus(t)
@@ -62,19 +62,19 @@ def _bin(output: Array, x: Array) -> tuple[Array, ...]:
 
 
 def _mean_exp(w: Array) -> Array:
-    """(1 - exp(-w)) / w, the mean of exp(-a) over a from 0 to w: 1 at w = 0, which a very large s makes of w."""
-    zero = w == 0      # where the fraction is (1 - 0) / (1 + 0)
-    share: Array = (zero - np.expm1(-w)) / (zero + w)
-    return share
+    """(1 - exp(-w)) / w, the mean of exp(-a) over a from 0 to w; 1 at w = 0, which a very large scale s gives."""
+    zero = w == 0      # there the fraction is (1 - 0) / (0 + 1)
+    value: Array = (zero - np.expm1(-w)) / (zero + w)
+    return value
 
 
 def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> None:
-    """nll[b, k] = sum_d -log P,  P what a logistic distribution has between x - h and x + h,  h = HALF:
+    """nll[b, k] = sum_d -log P,   P the probability of x - h ... x + h under a logistic distribution,   h = HALF:
 
         P = sigmoid(u) - sigmoid(l),      u = (x + h - m) / s,      l = (x - h - m) / s
 
-    but from -infinity on for x = 0, l = -infinity, and up to infinity for x = 1, u = infinity.  (Kingma et al. 2016,
-    IAF; Salimans et al. 2017, PixelCNN++, who mix several.)
+    The outer levels also get the tails:  l = -infinity for x = 0,  u = infinity for x = 1.  (Kingma et al. 2016, IAF;
+    Salimans et al. 2017, PixelCNN++, with mixtures.)
 
     output (B, K, 2 D): the first D columns are the locations m, the others r, from which
 
@@ -87,9 +87,10 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
 
         -log P = softplus(-u) + softplus(l) - log(1 - exp(-w))              (D12.4)
 
-    in which nothing cancels; and at the edges terms fall away:  x = 0 leaves softplus(-u),  x = 1 softplus(l).
+    in which nothing cancels.  At the outer levels only one term is left:  softplus(-u) for x = 0,  softplus(l) for x =
+    1.
 
-    Where s is very large, w is 0, or too small a number.  So its logarithm is taken from log s:
+    For a very large s, w would underflow.  So its logarithm is taken from log s:
 
         log(1 - exp(-w)) = log(2 h) - log s + log [ (1 - exp(-w)) / w ]
     """
@@ -100,17 +101,17 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
 
 
 def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
-    """forward was  -log P = softplus(-u) + softplus(l) - log(1 - exp(-w)),  u, l = (x +- h - m) / s,  w = 2 h / s:
+    """Backward pass of  -log P = softplus(-u) + softplus(l) - log(1 - exp(-w)),  u, l = (x +- h - m) / s,  w = 2 h / s:
 
         du = -sigmoid(-u)  but 0 for x = 1          dl = sigmoid(l)  but 0 for x = 0
         d/dm     = -(du + dl) / s                                           (D12.5)
-        d/dlog s = -u du - l dl + w / (exp(w) - 1)      the last for levels inside;  -w d/dw of log(1 - exp(-w))
+        d/dlog s = -u du - l dl + w / (exp(w) - 1)      the last term, of log(1 - exp(-w)), for 0 < x < 1 only
         dr = d/dlog s * sigmoid(r - c)                                      (D12.5)
 
     each times dnll.  doutput (B, K, 2 D) is [dm, dr].
 
-    Inside, du + dl is a difference of two sigmoids, which in a wide distribution are both near 1/2.  By the addition
-    theorem of tanh it is a product (in which 1 + tanh tanh >= 0.05, since w is at most 8.6):
+    For 0 < x < 1, du + dl is a difference of two sigmoids, which in a wide distribution are both near 1/2.  The
+    addition theorem of tanh makes a product of it (where 1 + tanh tanh >= 0.05, since w is at most 8.6):
 
         sigmoid(l) - sigmoid(-u) = 1/2 [ tanh(l/2) + tanh(u/2) ] = 1/2 tanh((l + u)/2) [ 1 + tanh(l/2) tanh(u/2) ]
     """
@@ -125,17 +126,18 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
 
 
 def categorical_nll_forward(nll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
-    """nll[b, k] = sum_d log sum_j exp(l_j) - l_i  (D12.6):  the cross-entropy of a softmax over the levels of pixel d,
-    of which x[b, d] is the i-th, x = i / (L - 1).  (van den Oord et al. 2016, PixelRNN.)
+    """nll[b, k] = sum_d log sum_j exp(l_j) - l_i  (D12.6):  the cross-entropy of a softmax over the L levels of pixel
+    d.
 
-    logits (B, K, D L): the L logits of a pixel stand side by side; L is taken from the shapes, 256 for bytes.  With
-    m = max_j l_j, which changes nothing on paper and keeps exp from overflowing,
+    i is the level of x[b, d] = i / (L - 1)  (van den Oord et al. 2016, PixelRNN).  logits (B, K, D L): the L logits of
+    a pixel are adjacent; L is taken from the shapes, 256 for bytes.  With m = max_j l_j, which keeps exp from
+    overflowing,
 
         nll = sum_d (m - l_i) + log1p(others),      others = sum_j exp(l_j - m)  without the largest, whose term is 1
 
-    The difference comes first, since what all logits have in common is no information, and may be large; and no term
-    is negative.  top = m  and  total = 1 + others, (B, K, D), are kept for the backward pass; a softmax would be as
-    large as the logits, which are 256 times as many as pixels.
+    m - l_i is computed first, since a constant in all logits may be large and changes nothing.  No term is negative.
+    top = m  and  total = 1 + others, (B, K, D), are kept for the backward pass; a softmax would be as large as the
+    logits, 256 times the number of pixels.
     """
     scores = logits.reshape(*top.shape, -1)
     largest = np.argmax(scores.real, axis=-1)[..., None]
@@ -149,12 +151,12 @@ def categorical_nll_forward(nll: Array, top: Array, total: Array, logits: Array,
 
 
 def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
-    """forward was  nll = sum_d log sum_j exp(l_j) - l_i:
+    """Backward pass of  nll = sum_d log sum_j exp(l_j) - l_i:
 
         dl_j = dnll * [ p_j - (j = i) ],      p_j = exp(l_j - top) / total, the softmax         (D12.7)
 
-    and NaN for all levels of a pixel that is NaN.  At the level itself p_i - 1 is minus the sum of all other p_j, which
-    keeps its digits where p_i is near 1.
+    and NaN for all levels of a pixel that is NaN.  p_i - 1 is computed as minus the sum of all other p_j, which keeps
+    its digits where p_i is near 1.
     """
     scores = logits.reshape(*top.shape, -1)
     levels = scores.shape[-1]
@@ -167,25 +169,25 @@ def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Arr
 
 
 def _rest(z: Array) -> Array:
-    """R(z), which Stirling's formula adds to (z - 1/2) log z - z + const."""
+    """R(z), the remainder of Stirling's formula:  log Gamma(z) = (z - 1/2) log z - z + const + R(z)."""
     rest: Array = polyval(1 / (z * z), REST) / z
     return rest
 
 
 def _rest_slope(z: Array) -> Array:
-    """R'(z) - 1/(2 z), which the formula's derivative adds to log z."""
+    """R'(z) - 1/(2 z), the remainder of its derivative:  psi(z) = log z + R'(z) - 1/(2 z)."""
     slope: Array = -polyval(1 / (z * z), (0, *STIRLING)) - 0.5 / z
     return slope
 
 
-def _level_shares(a: Array, k: Any) -> Array:
+def _level_shares(a: Array, k: Array | int) -> Array:
     """sum over j = 1 ... SHIFT - 1 of  a k / ((a + j) (a + k + j)) = a / (a + j) - a / (a + k + j)."""
     steps = np.arange(1, SHIFT)
     shares: Array = np.sum((a * k)[..., None] / ((a[..., None] + steps) * ((a + k)[..., None] + steps)), axis=-1)
     return shares
 
 
-def _rising(a: Array, k: Any) -> tuple[Array, Array]:
+def _rising(a: Array, k: Array | int) -> tuple[Array, Array]:
     """c and r of `beta_binomial_nll_forward`:  log (a)_k = c log a + r."""
     small, some = a.real < SHIFT, k != 0
     z, steps = np.where(small, a + SHIFT, a), np.arange(1, SHIFT)
@@ -194,7 +196,7 @@ def _rising(a: Array, k: Any) -> tuple[Array, Array]:
     return np.where(small, some, k), np.where(small, excess + k * np.log(z) + np.log(ratio), excess)
 
 
-def _rising_slope(a: Array, k: Any) -> Array:
+def _rising_slope(a: Array, k: Array | int) -> Array:
     """a S(a, k) of `beta_binomial_nll_backward`."""
     small, some = a.real < SHIFT, k != 0
     z = np.where(small, a + SHIFT, a)
@@ -205,10 +207,10 @@ def _rising_slope(a: Array, k: Any) -> Array:
 
 
 def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, ...]:
-    """log alpha, log beta, alpha, beta (B, K, D), i (B, 1, D), in double precision whatever the type: of terms of a
-    thousand nats a few are left.
+    """log alpha, log beta, alpha, beta (B, K, D) and the level (B, 1, D), in double precision whatever the type of
+    output: terms of a thousand nats cancel to a few.
 
-    alpha and beta end at exp(LARGEST): what is taken from them, and not from their logarithms, is gone long before.
+    alpha and beta are bounded by exp(LARGEST), beyond which only their logarithms matter.
     """
     logs = output.astype(np.promote_types(output.dtype, np.float64))
     both = np.exp(np.where(logs.real > LARGEST, LARGEST, logs))
@@ -216,8 +218,8 @@ def _alpha_beta_level(output: Array, x: Array) -> tuple[Array, ...]:
 
 
 def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
-    """nll[b, k] = sum_d -log P(i),  i = 255 x[b, d]:  binomial, of n = 255 tries, with a probability that is itself
-    drawn, from Beta(alpha, beta)  (Townsend et al. 2019, for bytes):
+    """nll[b, k] = sum_d -log P(i),  i = 255 x[b, d]:  n = 255 trials whose success probability is itself drawn from
+    Beta(alpha, beta)  (Townsend et al. 2019, for bytes):
 
         P(i) = (n choose i) B(i + alpha, n - i + beta) / B(alpha, beta)
 
@@ -226,16 +228,16 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
         -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} - log (n choose i)              (D12.8)
 
-    For log (a)_k a difference of two log Gamma would lose digits where a is large.  Stirling's formula,
+    A difference of two log Gamma would lose the digits of log (a)_k where a is large.  Stirling's formula,
     log Gamma(z) = (z - 1/2) log z - z + const + R(z),  gives it directly:
 
         log (a)_k = k log a + (a + k - 1/2) log(1 + k/a) - k + R(a + k) - R(a)
         R(z) = sum_j B_2j / (2j (2j - 1) z^(2j-1)),      eight terms of which are exact to rounding from z = 8 on
 
-    and below 8 it is taken at a + 8:  (a)_k = a [ (a + 8)_k / (a + k) ] prod_{0 < j < 8} (a + j) / (a + k + j),  k > 0.
+    For a < 8 it is taken at a + 8:  (a)_k = a [ (a + 8)_k / (a + k) ] prod_{0 < j < 8} (a + j) / (a + k + j),  k > 0.
 
-    So  log (a)_k = c log a + r,  c = k from 8 on, below 1 or, for k = 0, 0.  Far out log a is all that is left of a,
-    and the three logarithms stand together, as differences:
+    So  log (a)_k = c log a + r,  with c = k for a >= 8,  else c = 1, or 0 if k = 0.  For very large or small a the
+    terms c log a dominate, and are combined into differences of logarithms:
 
         c_s log(alpha + beta) - c_a log alpha - c_b log beta
             = c_a softplus(log beta - log alpha) + c_b softplus(log alpha - log beta)
@@ -251,23 +253,21 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
 
 def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
-    """forward was  -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} + const.   With
+    """Backward pass of  -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} + const.   With
 
-        S(a, k) = d/da log (a)_k = 1/a + ... + 1/(a + k - 1) = psi(a + k) - psi(a)
-
-    psi the digamma function:
+        S(a, k) = d/da log (a)_k = 1/a + ... + 1/(a + k - 1) = psi(a + k) - psi(a),      psi the digamma function,
 
         d/dlog alpha = dnll * alpha [ S(alpha + beta, n) - S(alpha, i) ]            (D12.9)
         d/dlog beta  = dnll * beta  [ S(alpha + beta, n) - S(beta, n - i) ]         (D12.9)
 
     doutput (B, K, 2 D) holds the two, side by side.  From Stirling's formula, psi(z) = log z + R'(z) - 1/(2 z):
 
-        S(a, k) = log(1 + k/a) + [ R' - 1/(2 z) ]  at z = a + k  less at z = a
+        S(a, k) = log(1 + k/a) + [ R' - 1/(2 z) ] at z = a + k  -  [ R' - 1/(2 z) ] at z = a
 
-    and below 8  S(a, k) = S(a + 8, k) + sum_{j < 8} [ 1/(a + j) - 1/(a + k + j) ].
+    and for a < 8  S(a, k) = S(a + 8, k) + sum_{j < 8} [ 1/(a + j) - 1/(a + k + j) ].
 
-    What is computed is a S(a, k), which stays between 0 and k where 1/a and S overflow; and
-    alpha S(alpha + beta, n) is  sigmoid(log alpha - log beta)  of  (alpha + beta) S(alpha + beta, n).
+    The code computes a S(a, k), which stays between 0 and k where 1/a and S overflow.  alpha S(alpha + beta, n) is
+    sigmoid(log alpha - log beta)  times  (alpha + beta) S(alpha + beta, n).
     """
     dlog_alpha, dlog_beta = np.split(doutput, 2, axis=-1)
     log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)

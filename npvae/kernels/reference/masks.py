@@ -1,4 +1,4 @@
-"""Masked weights: what makes a dense layer autoregressive.  For the masked layers of `npvae/layers.py`."""
+"""Masked weights, which make a dense layer autoregressive.  Read after `dense.py`; `npvae/layers.py` uses them."""
 import numpy as np
 from numpy.typing import NDArray
 
@@ -6,18 +6,18 @@ Array = NDArray[np.inexact]
 
 
 def mask_forward(out: Array, W: Array, mask: Array) -> None:
-    """out = W * mask.   W, mask, out (D, H);  mask holds zeros and ones, a constant of the architecture.
+    """out = W * mask.   W, mask, out (in, out);  mask holds zeros and ones, fixed by the architecture.
 
-    Germain et al. 2015, equation 7.  It is a product, not a choice between W and 0, so that NaN goes through.
+    (Germain et al. 2015, equation 7.)  A product rather than a choice between W and 0, so that NaN is passed on.
     """
     np.multiply(W, mask, out=out)
 
 
 def mask_backward(dW: Array, a: Array, b: Array, mask: Array) -> None:
-    """forward was  out = W * mask,  and then a product,  pre = x out:   dW = (x^T dpre) * mask.
+    """Backward pass of  pre = x (W * mask)  with respect to W:   dW = (x^T dpre) * mask.
 
-    a = x^T (D, B);  b = dpre (B, H).  Zero where the weight has no say, even if the product is NaN there: the fused
-    twin leaves out what it can of it.
+    a = x^T (in, B);  b = dpre (B, out).  dW is zero where mask is, even if the product is NaN there: the fused twin
+    skips what it can of it.
     """
     np.matmul(a, b, out=dW)
     dW[mask == 0] = 0

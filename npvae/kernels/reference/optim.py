@@ -1,4 +1,4 @@
-"""Adam, over the flat vector of all parameters.  Sixth chapter of the kernels."""
+"""Adam, on the flat vector of all parameters.  Read after `objectives.py`."""
 import math
 
 import numpy as np
@@ -14,7 +14,7 @@ def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1:
         g     = scale * grad                              scale < 1 where the gradient's norm is clipped
         m     = beta1 m + (1 - beta1) g                   running mean of the gradient                      (D8.1)
         v     = beta2 v + (1 - beta2) g^2                 running mean of its square                        (D8.2)
-        m_hat = m / (1 - beta1^step)                      without the bias of their start at zero           (D8.3)
+        m_hat = m / (1 - beta1^step)                      corrects the bias of starting at zero             (D8.3)
         v_hat = v / (1 - beta2^step)
         theta = theta - lr m_hat / (sqrt(v_hat) + eps)    eps is added *after* the bias correction          (D8.4)
     """
