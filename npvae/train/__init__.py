@@ -1,9 +1,9 @@
 """Training: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `optim.py`.
 
-    rows        a data set, of which batches are gathered; the streams of random numbers
+    rows        a data set, from which batches are gathered; the streams of random numbers
     run         the state of a run, and how it is saved and resumed exactly
-    callbacks   what happens between epochs: checkpoints, early stopping, records, a progress bar
-    loop        `fit`, and the step
+    callbacks   code that is called between steps: checkpoints, early stopping, metrics, a progress bar
+    loop        `fit`, and one training step
 """
 from .callbacks import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress
 from .loop import fit, new_run, train_step

@@ -1,7 +1,7 @@
-"""Callbacks: what happens beside training.  Beside the lesson; read `run.py` first.
+"""Callbacks: code that `fit` calls during training, such as checkpoints.  Not part of the lesson; read `run.py` first.
 
-A callback sees the whole `npvae.train.Run` and may set `run.stop`.  To write one, derive from Callback and override
-what is needed; `EarlyStopping` is an example.
+A callback is given the `Run`, and may set `run.stop` to make this epoch the last.  To write one, subclass `Callback`
+and override the methods that you need; `EarlyStopping` is an example.
 """
 import json
 import sys
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Does nothing at every occasion."""
+    """The base class.  Its methods do nothing."""
 
     def on_start(self, run: Run) -> None:
-        """Before the first step; a resumed run is already where it was."""
+        """Before the first step, when a resumed run has been restored."""
 
     def on_step(self, run: Run) -> None:
         """After each step."""
 
     def on_epoch(self, run: Run) -> None:
-        """After each epoch, its metrics in run.history[-1]."""
+        """After each epoch.  Its metrics are run.history[-1]."""
 
     def on_interrupt(self, run: Run) -> None:
-        """After the step that Ctrl-C ended."""
+        """After Ctrl-C, when the current step has ended."""
 
     def on_end(self, run: Run) -> None:
-        """Last, also after an error."""
+        """At the end, also after an error."""
 
 
 class EarlyStopping(Callback):
-    """Stops when the test loss has not fallen below its best for `patience` epochs."""
+    """Stops training when the test loss has reached no new minimum for `patience` epochs."""
 
     def __init__(self, patience: int = 10) -> None:
         self.patience = integer("patience", patience, 1)
@@ -65,7 +65,8 @@ class Checkpoint(Callback):
 
 
 class MetricsLog(Callback):
-    """metrics.jsonl: one JSON object per epoch.  Written whole each time, so a resumed run never repeats a line."""
+    """Writes the metrics, one JSON object per epoch and line.  The whole file is replaced each time, so a resumed run
+    never repeats a line."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -78,8 +79,8 @@ class MetricsLog(Callback):
 
 
 class Progress(Callback):
-    """On a terminal a bar per epoch, with loss, its two parts, images/s and time left; otherwise a line per epoch.
-    Where the file is closed or full, or nobody reads it, training goes on without."""
+    """Prints a line per epoch and, on a terminal, a progress bar with the loss, its two terms, speed and time left.
+    Training goes on if the file cannot be written."""
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = for_bars(file if file is not None else sys.stderr)
@@ -90,7 +91,7 @@ class Progress(Callback):
             return
         size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
         if self.bar is None:
-            from tqdm import tqdm      # no small part of the time that `import npvae` would take
+            from tqdm import tqdm      # here, since it would slow down `import npvae`
             remaining = len(run.train) * (run.epochs - run.epoch)
             self.bar = tqdm(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
                             dynamic_ncols=True, initial=int(run.sums["images"]) - size)

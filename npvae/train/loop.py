@@ -1,18 +1,17 @@
-"""fit: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `optim.py`.
+"""fit: shuffled batches, one Adam step each, an evaluation per epoch.  Read after `run.py`.
 
-Everything random comes from `seed`, in separate streams: the order of the rows, the noise eps, the dynamic
-binarization, the evaluation.  A stream starts anew at every epoch, so a run that was stopped and resumed goes on bit
-for bit as if it had not been.
+All randomness comes from `seed`, in separate streams: the order of the rows, the noise eps, the dynamic binarization,
+the evaluation.  Each stream is seeded anew every epoch, and a checkpoint holds its state.  So a run that was stopped
+and resumed gives the same bits as one that was not.
 """
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,8 @@ from .callbacks import Callback
 from .rows import BINARIZE_ONCE, _EVALUATE, _SHUFFLE, _SIGMA, Rows, stream
 from .run import Metrics, Run, _first_nonfinite, _nonfinite_error
 
-_IMAGES = 10_000      # from which a likelihood's own parameter is found
-_BLOCK = 500      # decoder rows (test images times draws) at a time
+_FIT_IMAGES = 10_000      # training images at most that `VAE.fit_likelihood` is given
+_BLOCK = 500      # decoder rows (test images times draws) evaluated at a time
 
 
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
@@ -37,45 +36,46 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
         seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
         labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True,
         first_epoch: int = 0) -> list[Metrics]:
-    """Train `vae` in place; one dict of metrics per epoch is returned.
+    """Train `vae` in place.  Returns a dict of metrics for each epoch.
 
     Parameters
     ----------
-    x_train, x_test : data (N, D), which mean what `npvae.support` says: uint8 is 0 to 255, unless it holds 0 and 1
-        alone;  x_train comes in a new order each epoch if `shuffle`
-    epochs : in all, those before `first_epoch` and those of the run to `resume` among them
-    optimizer : Adam; None makes one with its defaults
-    objective : called on each batch; see `npvae.objectives`
+    x_train, x_test : data (N, D) and (M, D); uint8 means 0 to 255, unless it holds only 0 and 1
+        (`npvae/likelihoods/support.py`)
+    epochs : in all, including those before `first_epoch` and those of a resumed run
+    optimizer : None stands for Adam()
+    objective : what is minimised; see `npvae.objectives`
     n_samples : K, draws of z per image
-    binarize : "none" (pixels as they are), "threshold", "static" (one draw), "dynamic" (a draw at every visit; the test
-        set is drawn once)
-    callbacks : see `npvae.callbacks`
-    resume : a checkpoint of the same run to go on from; what differs is refused: data, model, settings, and objective,
-        optimizer and their schedules as far as they say what they were made of (a function does not)
-    labels_train, labels_test : integers (N,), for a model with classes
-    first_epoch : so many epochs were trained before, by other calls
+    binarize : "none" (pixels as they are), "threshold", "static" (drawn once), or "dynamic" (drawn anew for every
+        batch; the test set is drawn once)
+    callbacks : see `npvae.train.callbacks`
+    resume : a checkpoint of the same run to continue from.  It is refused if data, model, settings, objective or
+        optimizer differ, except that schedules which are plain functions cannot be compared
+    labels_train, labels_test : integers (N,) and (M,), for a model with classes
+    shuffle : x_train in a new random order every epoch
+    first_epoch : number of epochs that earlier calls have trained
 
-    A second call begins anew with epoch 0: with the same seed its order, noise and binarization are those of the first
-    call bit for bit, and schedules of beta start again; but the parameters go on, and so does an optimizer that is
-    given again, its schedule among them.  `first_epoch` goes on with all of it: k epochs, and then
+    A second call starts again at epoch 0: the same seed gives the same order, noise and binarization bit for bit, and
+    schedules of beta start over.  Parameters are kept, and so are the moments and the learning-rate schedule of an
+    optimizer that is passed again.  To continue in every respect, pass `first_epoch` as well: after k epochs,
 
         fit(..., epochs=k + m, optimizer=optimizer, first_epoch=k)
 
-    with the same optimizer and everything else as before are k + m epochs in one call, bit for bit.  Metrics, steps and
-    checkpoints are numbered on; the history that is returned begins with epoch k + 1.
+    with all other arguments as before gives the same bits as k + m epochs in one call.  Epochs and steps are numbered
+    on; the history returned starts at epoch k + 1.
 
-    Metrics, in nats per image where it applies: epoch, step, seconds (of the epoch), images_per_second (of training
-    alone; 0 where the clock stands still), learning_rate, beta, train_loss (the objective), train_nll, train_kl,
+    Metrics, in nats per image where that applies: epoch, step, seconds (of the epoch), images_per_second (of training
+    alone; 0 if the clock did not move), learning_rate, beta, train_loss (the objective), train_nll, train_kl,
     test_loss (minus the bound, always with beta = 1 and sampled z), test_nll, test_kl, active_units.
 
-    Raises ValueError or TypeError before training for arguments that do not fit, CheckpointError for `resume`,
-    NonFiniteError at the step where NaN or infinity appears, KeyboardInterrupt after the step that Ctrl-C ended.
+    Raises ValueError or TypeError, before training, for arguments that do not fit; CheckpointError for `resume`;
+    NonFiniteError at the step where NaN or infinity appears; KeyboardInterrupt after Ctrl-C, when the step has ended.
     """
     _check_parts(vae, optimizer, objective, callbacks)
     epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
     batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
     first_epoch, shuffle = integer("first_epoch", first_epoch, 0), boolean("shuffle", shuffle)
-    _check_way(resume, first_epoch, epochs, optimizer)
+    _check_start(resume, first_epoch, epochs, optimizer)
     run = new_run(vae, x_train, x_test, epochs, batch_size, Adam() if optimizer is None else optimizer, objective,
                   n_samples, binarize, seed, labels_train, labels_test, shuffle, first_epoch)
     with vae.owner:
@@ -89,7 +89,7 @@ def new_run(vae: VAE, x_train: Array, x_test: Array, epochs: int, batch_size: in
             objective: Objective, n_samples: int = 1, binarize: str = "none", seed: int = 0,
             labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True,
             first_epoch: int = 0) -> Run:
-    """The run that `fit` makes of these arguments, before its first step.  Raises ValueError or TypeError."""
+    """The `Run` that `fit` makes of these arguments, before its first step.  Raises ValueError or TypeError."""
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     vae.check_objective(objective)
     train = Rows("x_train", x_train, vae, binarize, seed, BINARIZE_ONCE, labels_train)
@@ -109,8 +109,8 @@ def new_run(vae: VAE, x_train: Array, x_test: Array, epochs: int, batch_size: in
     return run
 
 
-def _check_parts(vae: Any, optimizer: Any, objective: Any, callbacks: Any) -> None:
-    """Refuse a class in place of an object, and whatever else cannot play its part.  Raises TypeError."""
+def _check_parts(vae: object, optimizer: object, objective: object, callbacks: object) -> None:
+    """Raises TypeError for objects of the wrong kind, and for a class in place of an object."""
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise TypeError(f"callbacks must be a list of objects such as EarlyStopping(), got {shown(callbacks)}")
     for name, value, method, example in (("vae", vae, "forward_backward", "VAE()"),
@@ -121,8 +121,8 @@ def _check_parts(vae: Any, optimizer: Any, objective: Any, callbacks: Any) -> No
             raise TypeError(f"{name} needs objects such as {example}, got {shown(value)}")
 
 
-def _check_way(resume: Any, first_epoch: int, epochs: int, optimizer: Any) -> None:
-    """How to begin: anew, from a checkpoint, or after other calls.  Raises TypeError or ValueError."""
+def _check_start(resume: object, first_epoch: int, epochs: int, optimizer: object) -> None:
+    """A run starts anew, from a checkpoint, or after other calls.  Raises TypeError or ValueError."""
     if resume is not None and not isinstance(resume, (str, Path)):
         raise TypeError(f"resume must be the path of a checkpoint, got {shown(resume)}")
     if not first_epoch:
@@ -137,15 +137,15 @@ def _check_way(resume: Any, first_epoch: int, epochs: int, optimizer: Any) -> No
 
 
 def _check_together(train: Rows, test: Rows) -> None:
-    """Bytes and black and white beside each other: one of them is not what it seems.  Raises ValueError."""
+    """Raises ValueError if of two sets of bytes one holds only 0 and 1: they would not mean the same."""
     if train.of_bytes and test.of_bytes and train.scale != test.scale and train.array.any() and test.array.any():
         white, other = ("x_train", "x_test") if train.scale == 1 else ("x_test", "x_train")
-        raise ValueError(f"{white} must not hold only 0 and 1 where {other} holds other bytes: black and white is not "
-                         "0 and 1 of 255; give one of the two as floats")
+        raise ValueError(f"{white} must not hold only 0 and 1 where {other} holds other bytes: 1 would mean white in "
+                         "one and 1/255 in the other; give one of the two as floats")
 
 
 def _check_prior(vae: VAE, train: Rows) -> None:
-    """Raises ValueError for training images outside [0, 1] beside a VampPrior: no pseudo-input is like them."""
+    """Raises ValueError for images outside [0, 1] with a VampPrior, whose pseudo-inputs are confined to [0, 1]."""
     low, high = train.scale * train.array.min(), train.scale * train.array.max()
     if vae.prior.in_unit_interval and (low < 0 or high > 1):
         raise ValueError(f"x_train must lie in [0, 1] for prior {vae.prior.name}, whose pseudo-inputs do, found values "
@@ -153,12 +153,12 @@ def _check_prior(vae: VAE, train: Rows) -> None:
 
 
 def _train(run: Run, callbacks: Sequence[Callback]) -> None:
-    """The epochs that are left."""
+    """Train the remaining epochs."""
     with _ctrl_c_ends_the_step(run), run.vae.engine.running():
         for callback in callbacks:
             callback.on_start(run)
         try:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # every step is checked
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # `train_step` checks
                 while run.epoch < run.epochs and not run.stop:
                     _train_epoch(run, callbacks)
         finally:
@@ -168,7 +168,7 @@ def _train(run: Run, callbacks: Sequence[Callback]) -> None:
 
 
 def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
-    """Go on from batch `run.batch` to the end of the epoch, evaluate, report."""
+    """Train from batch `run.batch` to the end of the epoch, evaluate, and call the callbacks."""
     order = stream(run.settings["seed"], _SHUFFLE, run.epoch).permutation(len(run.train))
     if not run.settings["shuffle"]:
         order.sort()
@@ -197,18 +197,19 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
 
 
 def train_step(run: Run, index: Array) -> None:
-    """Gather, draw, forward, backward, update.  Once the buffers are made, nothing is allocated."""
+    """One step on the rows `index` (B,) of the training set: gather, draw noise, forward, backward, Adam.  Nothing is
+    allocated once the buffers exist.  Raises NonFiniteError."""
     vae, draws = run.vae, run.settings["n_samples"]
     a, d = vae.passes(len(index), draws)
     run.train.gather(a, index, vae.engine.kernels, run.draws)
     evaluate.draw_noise(a, run.noise, vae.engine.kernels)
     try:
         loss = vae.forward_backward(a, d, run.objective, run.step)
-    except NonFiniteError as error:      # of a likelihood, which does not know the step
+    except NonFiniteError as error:      # raised by a likelihood, which does not know the step
         raise NonFiniteError(f"step {run.step}: {error}") from None
     if not (math.isfinite(loss) and vae.engine.all_finite()):
         tensor = _first_nonfinite(vae, a)
-        if tensor or not math.isfinite(loss) or run.optimizer.max_norm is None:      # clipping makes squares small
+        if tensor or not math.isfinite(loss) or run.optimizer.max_norm is None:      # clipping copes with large ones
             raise _nonfinite_error(run, loss, tensor)
     run.optimizer.step(vae.parameters, vae.gradients, vae.engine.kernels)
     run.batch += 1
@@ -218,21 +219,21 @@ def train_step(run: Run, index: Array) -> None:
 
 
 def _fit_likelihood(run: Run) -> None:
-    """`VAE.fit_likelihood` on training images, or on 10,000 evenly spread over them, which tell sigma to some 0.003
-    nats on MNIST."""
+    """Call `VAE.fit_likelihood` on the training images, or on 10,000 of them, evenly spaced: on MNIST enough for
+    sigma to be right to about 0.003 nats."""
     vae, rows, rng = run.vae, run.train, stream(run.settings["seed"], _SIGMA, run.epoch)
-    index = np.linspace(0, len(rows) - 1, min(len(rows), _IMAGES)).astype(np.int64)
+    index = np.linspace(0, len(rows) - 1, min(len(rows), _FIT_IMAGES)).astype(np.int64)
     x, labels = rows.taken(index, vae.kernels, rng)
     vae.fit_likelihood(x, rng, labels if vae.classes else None)
 
 
 def _kl_sum(a: Activations, estimator: KLEstimator) -> float:
-    """The KL term, averaged over draws, summed over the batch."""
+    """Sum over the batch of the KL term, which is averaged over draws."""
     return float(a.log_ratio.sum() / a.log_ratio.shape[1] if estimator.is_sampled else a.kl.sum())
 
 
 def _evaluate(run: Run) -> Metrics:
-    """The bound on the test set, with beta = 1 and sampled z, and how many latent dimensions are in use."""
+    """Metrics of the test set: minus the bound, with beta = 1 and sampled z; its terms; the number of active units."""
     vae, objective, draws = run.vae, run.objective.bound(), run.settings["n_samples"]
     rng = stream(run.settings["seed"], _EVALUATE, 0)
     total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}
@@ -267,16 +268,19 @@ def _check_interrupt(run: Run, callbacks: Sequence[Callback]) -> None:
 
 @contextmanager
 def _ctrl_c_ends_the_step(run: Run) -> Iterator[None]:
-    """Ctrl-C lets the step under way end; a second one stops at once.  Only the main thread can do this."""
+    """Ctrl-C lets the current step end, a second one stops at once.  In another thread than the main one, which alone
+    may handle signals, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    before = signal.getsignal(signal.SIGINT)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         run.interrupted = True
         signal.signal(signal.SIGINT, before)
 
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A data set, of which batches are gathered; and the streams of random numbers.  Read after `optim.py`."""
+"""A data set, from which batches are gathered, and the streams of random numbers.  Read after `optim.py`."""
 import zlib
 from types import ModuleType
 
@@ -12,17 +12,17 @@ from ..model.vae import VAE
 from ..params import Array
 from ..validate import choice
 
-_SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # the random streams
+_SHUFFLE, _NOISE, _BINARIZE, BINARIZE_ONCE, _EVALUATE, _SIGMA = range(6)      # one stream each
 
 
 def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
-    """The generator for one purpose in one epoch, independent of all others."""
+    """A random generator for one purpose in one epoch, independent of all others."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, epoch)))
 
 
 class Rows:
-    """A data set (N, D), not copied where that can be helped: batches are gathered by index, as scale * row.  Raises
-    ValueError or TypeError for a wrong shape, type, or pixels that the model cannot take (`likelihoods/support.py`)."""
+    """A data set `array` (N, D) of bytes or floats; the model sees scale * array.  It is copied only where it must be
+    converted.  Raises ValueError or TypeError for data that the model cannot take (`likelihoods/support.py`)."""
 
     def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
                  labels: Array | None = None) -> None:
@@ -41,22 +41,22 @@ class Rows:
         return len(self.array)
 
     def floats(self) -> Array:
-        """All rows (N, D), as the model sees them."""
+        """All rows (N, D) as the model sees them."""
         return support.floats(self.array, self.scale, self.dtype)
 
     def checksums(self) -> dict[str, int]:
-        """Of what a resumed run must find again."""
+        """CRC-32 of data and labels, which must be the same when a run is resumed."""
         labels = {} if self.labels is None else {"labels_crc32": zlib.crc32(self.labels.data)}
         return {"data_crc32": zlib.crc32(self.array.data), **labels}
 
     def gather(self, a: Activations, index: Array, kernels: ModuleType | WholeArrayKernels, rng: np.random.Generator
                ) -> None:
-        """a.x (B, D) = the rows of `index` (B,), binarized anew if the binarization is dynamic; a.labels theirs."""
+        """a.x (B, D) = the rows `index` (B,), binarized anew by `rng` if `dynamic`; a.labels (B,) = their labels."""
         a.index[...] = index
         self._gather(a.x, a.labels, a.index, kernels, rng)
 
     def taken(self, index: Array, kernels: ModuleType, rng: np.random.Generator) -> tuple[Array, Array]:
-        """The same in arrays of their own: images (n, D) and labels (n,)."""
+        """As `gather`, but returned in new arrays: images (n, D) and labels (n,)."""
         x, labels = np.empty((len(index), self.array.shape[1]), self.dtype), np.zeros(len(index), np.int64)
         self._gather(x, labels, index, kernels, rng)
         return x, labels
@@ -64,7 +64,7 @@ class Rows:
     def _gather(self, x: Array, labels: Array, index: Array, kernels: ModuleType | WholeArrayKernels,
                 rng: np.random.Generator) -> None:
         if self.labels is not None:
-            np.take(self.labels, index, out=labels, mode="clip")      # which needs no temporary, unlike "raise"
+            np.take(self.labels, index, out=labels, mode="clip")      # no temporary array, unlike "raise"
         if not self.dynamic:
             kernels.gather_rows(x, self.array, index, self.scale)
             return

@@ -28,11 +28,11 @@ class Run:
     objective: Objective
     train: Rows
     test: Rows
-    settings: dict[str, Any]      # all that a resumed run must share
+    settings: dict[str, Any]      # must be the same when the run is resumed
     epochs: int
-    first_epoch: int = 0      # epochs that other calls of `fit` have done, and that `history` does not tell of
+    first_epoch: int = 0      # epochs that earlier calls of `fit` have trained; not in `history`
     epoch: int = 0      # epochs completed
-    batch: int = 0      # batches done in the epoch under way
+    batch: int = 0      # batches completed in the current epoch
     history: list[Metrics] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=lambda: {"images": 0, "loss": 0, "nll": 0, "kl": 0, "seconds": 0})
     stop: bool = False      # set by a callback: no further epoch
@@ -50,7 +50,7 @@ class Run:
         return self.epoch * self.batches + self.batch
 
     def begin_epoch(self) -> None:
-        """Fresh streams and sums."""
+        """Seed the random streams and reset the sums."""
         seed = self.settings["seed"]
         self.noise, self.draws = stream(seed, _NOISE, self.epoch), stream(seed, _BINARIZE, self.epoch)
         self.batch, self.sums = 0, dict.fromkeys(self.sums, 0.0)
@@ -69,14 +69,14 @@ class Run:
                                         "settings": self.settings, "training": state})
 
     def restore(self, path: str | Path) -> None:
-        """Go on from a checkpoint.  Raises CheckpointError that names what differs, before anything is changed."""
+        """Continue from a checkpoint.  Raises CheckpointError, which names what differs, before anything is changed."""
         m, v = self.optimizer.prepare(self.vae.parameters)
         needed = m.flat.shape, m.flat.dtype.name
 
         def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
             state = saved_state(path, manifest)
             ours = {**self.vae.config(), **self.settings}
-            older = {"shuffle": True, **{name: ours[name] for name in ("objective", "optimizer")}}      # do not say it
+            older = {"shuffle": True, **{name: ours[name] for name in ("objective", "optimizer")}}      # lack these
             theirs = {**older, **manifest["vae"], **manifest["settings"]}
             differing = [f"{name} is {ours.get(name)!r} here and {shown(theirs.get(name))} there"
                          for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
@@ -106,12 +106,12 @@ class Run:
         self.noise.bit_generator.state, self.draws.bit_generator.state = state["noise"], state["draws"]
 
 
-#: what is read back of each epoch's metrics
+#: the metrics of an epoch that are used when a checkpoint is read
 _READ_BACK = ("epoch", "step", "train_loss", "test_loss", "test_nll", "test_kl", "active_units")
 
 
 def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The "training" of a run's checkpoint, every part of it and of "settings" looked at.  Raises CheckpointError."""
+    """The entry "training" of a run's manifest, checked in every part, as is "settings".  Raises CheckpointError."""
     if "training" not in manifest:
         raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
     try:
@@ -144,6 +144,7 @@ def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nonfinite_error(run: Run, loss: float, tensor: str | None, where: str = "") -> NonFiniteError:
+    """`tensor` holds NaN or infinity; None where only a sum of squares overflowed."""
     if tensor is None and math.isfinite(loss):
         return NonFiniteError(f"step {run.step}: {where}the squares of gradient or parameters are too large for "
                               f"{run.vae.dtype}; the loss is {loss}; Adam(max_norm=...) scales gradients down")
