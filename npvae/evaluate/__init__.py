@@ -1,11 +1,11 @@
-"""What a trained model is worth, in nats per image.  Read after `train/`.
+"""How good a trained model is, in nats per image.  Read after `train/`.
 
-What needs a z draws it from q(z|x).  Evaluating at z = mu reads some 9 nats too good on MNIST and bounds nothing.
+z is always drawn from q(z|x).  Evaluated at z = mu, a model seems some 9 nats better on MNIST, and nothing is bounded.
 
-    bounds       elbo, log_likelihood: bounds of log p(x), from one draw and from many
-    exact        log p(x) itself, where it is known
-    dimensions   what each latent dimension says about x
-    summary      all of that at once, with errors
+    bounds       elbo, log_likelihood: lower bounds on log p(x), from one draw of z and from many
+    exact        log p(x) itself, for models where it has a closed form
+    dimensions   how much information each latent dimension carries
+    summary      all of these at once, with standard errors
 """
 from .bounds import (
     LogLikelihood, Progress, checked, draw_noise, elbo, elbo_terms, importance_bound, jackknife, log_likelihood,

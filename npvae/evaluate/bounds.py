@@ -1,4 +1,4 @@
-"""Bounds of log p(x), in nats per image: from one draw of z, and from many.  Read after `train/`."""
+"""Lower bounds on log p(x), in nats per image, from one draw of z and from many.  Read after `train/`."""
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from ..likelihoods.base import Likelihood
 from ..params import Array, Block
 from ..validate import choice
 
-_BLOCK = 500      # images at a time
-_IMAGES, _ROWS = 8, 1000      # images at a time where each has many draws, and decoder rows: they fit into the caches
-_GROUPS = 16      # of draws: fewer find the error less well, more see no further
-_NUMBERS = 2**25      # that the decoder puts out at a time: 128 MiB in float32
+_BLOCK = 500      # images at a time, with one draw each
+_IMAGES, _ROWS = 8, 1000      # images at a time with many draws each, and their decoder rows, which fit into a cache
+_GROUPS = 16      # groups of draws for the jackknife; more do not estimate the error better
+_NUMBERS = 2**25      # decoder outputs at a time: 128 MiB in float32
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 class Model(Protocol):
-    """What evaluation asks of a model: a `VAE`, which is made of parts that stand before it in the reading order."""
+    """The part of `VAE` that evaluation needs; `VAE` itself imports this module, and so cannot be imported here."""
 
     input_dim: int
     latent_dim: int
@@ -40,10 +40,10 @@ class Model(Protocol):
 
     @property
     def engine(self) -> DirectExecutor | ThreadedExecutor:
-        """What runs the passes."""
+        """The executor that runs the passes."""
 
     def passes(self, batch: int, draws: int) -> tuple[Activations, Gradients]:
-        """The arrays of a pass."""
+        """The arrays of a pass, by batch size and draws."""
 
     def images(self, x: Array, name: str) -> Array:
         """x (B, D) as the model sees it."""
@@ -55,22 +55,22 @@ class Model(Protocol):
         """mu, logvar (B, Z)."""
 
     def config(self) -> dict[str, Any]:
-        """Of what the model is made."""
+        """The arguments of VAE(...) that built the model."""
 
 
 def rows_at_once(vae: Model, most: int) -> int:
-    """How many decoder rows to compute at a time: `most`, or fewer where each is very wide (256 levels a pixel)."""
+    """Decoder rows to compute at a time: `most`, or fewer if rows are very wide (256 logits per pixel)."""
     return min(most, max(1, _NUMBERS // vae.output.shapes[vae.output.b][0]))
 
 
 def draw_noise(a: Activations, rng: np.random.Generator, kernels: ModuleType | WholeArrayKernels) -> None:
-    """a.eps (B, K, Z) ~ N(0, I), from uniform numbers of `rng`."""
+    """a.eps (B, K, Z) ~ N(0, I), by Box and Muller's transform of uniform numbers from `rng`."""
     rng.random(out=a.uniform, dtype=np.float32)
     kernels.box_muller(a.noise, a.uniform)
 
 
 def _draw(vae: Model, x: Array, draws: int, rng: np.random.Generator, labels: Array) -> Activations:
-    """The buffers of one pass over x (B, D) with fresh noise, not yet run."""
+    """The arrays of a pass over x (B, D), filled with x, labels and new noise; the pass itself is left to do."""
     a, _ = vae.passes(len(x), draws)
     a.x[...], a.labels[...] = x, labels
     draw_noise(a, rng, vae.engine.kernels)
@@ -78,16 +78,16 @@ def _draw(vae: Model, x: Array, draws: int, rng: np.random.Generator, labels: Ar
 
 
 def checked(vae: Model, x: Array, labels: Array | None) -> tuple[Array, Array]:
-    """x (B, D) and labels (B,).  Raises ValueError or TypeError for what does not fit the model."""
+    """x (B, D) and labels (B,) as the model sees them.  Raises ValueError or TypeError for what does not fit it."""
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     x = vae.images(x, "x")
     return x, vae.check_labels(labels, len(x))
 
 
 def elbo(vae: Model, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
-    """log p(x) >= -nll - KL for each image (B,), one z each, the KL exact where it can be.  x (B, D), labels (B,).
+    """The ELBO -nll - KL <= log p(x) of each image (B,) from one z each, with the exact KL where there is one.
 
-    Minus its mean over images is D + R, distortion D = mean_b nll and rate R = mean_b KL  (D11.7).
+    x (B, D), labels (B,).  Minus its mean over images is D + R: distortion D = mean_b nll, rate R = mean_b KL  (D11.7).
     """
     nll, kl, _ = elbo_terms(vae, x, rng, labels)
     return -nll - kl
@@ -95,7 +95,7 @@ def elbo(vae: Model, x: Array, rng: np.random.Generator, labels: Array | None = 
 
 def elbo_terms(vae: Model, x: Array, rng: np.random.Generator, labels: Array | None = None
                ) -> tuple[Array, Array, Array]:
-    """The two terms of -`elbo`, nll (B,) and KL (B,); and mu (B, Z), of which `count_active` counts.  One pass."""
+    """The two terms of -`elbo`, nll (B,) and KL (B,), and mu (B, Z), as `count_active` takes it, from one pass."""
     x = vae.images(x, "x")
     labels = vae.check_labels(labels, len(x))
     nll, kl = np.empty((2, len(x)), vae.dtype)
@@ -104,22 +104,22 @@ def elbo_terms(vae: Model, x: Array, rng: np.random.Generator, labels: Array | N
         block = slice(start, start + rows)
         a = _draw(vae, x[block], 1, rng, labels[block])
         vae.engine.forward(a, KLEstimator.EXACT if vae.latent.analytic else KLEstimator.SAMPLED)
-        nll[block], mu[block] = a.nll[:, 0], a.mu[:len(a.x)]      # below are those of the prior's own rows
+        nll[block], mu[block] = a.nll[:, 0], a.mu[:len(a.x)]      # further rows belong to the prior
         kl[block] = a.kl.sum(axis=1) if vae.latent.analytic else a.log_ratio[:, 0]
     return nll, kl, mu
 
 
 @dataclass(frozen=True)
 class LogLikelihood:
-    """log p(x) of B images from L importance samples each, in nats, and how far it can be trusted.
+    """Estimates of log p(x) of B images from L importance samples each, in nats, and how reliable they are.
 
-    values : (B,), lower bounds in expectation
-    ess : (B,), the effective sample size, 1 to L: so many draws from p(z|x) itself would tell as much (Kong 1992)
-    errors : (B,), the standard deviation of each value when the draws are drawn anew; NaN for L = 1
-    biases : (B,), the expectation of each value less log p(x), to first order in 1/L; NaN for L = 1
+    values : (B,), lower bounds on log p(x) in expectation
+    ess : (B,), effective sample size, 1 to L: the number of draws from p(z|x) that would be as informative (Kong 1992)
+    errors : (B,), standard deviation of each value over repeated draws; NaN for L = 1
+    biases : (B,), expectation of each value minus log p(x), to first order in 1/L; NaN for L = 1
 
-    No error of the draws contains the bias: a mean over many images averages errors away, and keeps the bias.  All of
-    this sees only where q(z|x) has drawn.  Where few draws carry all the weight, the bias is an underestimate.
+    A mean over many images averages the errors out, but not the biases.  All of these are estimated from the draws:
+    where a few draws carry all the weight, the bias is underestimated.
     """
 
     values: Array
@@ -130,23 +130,23 @@ class LogLikelihood:
 
     @property
     def mean(self) -> float:
-        """Over images."""
+        """The mean over images."""
         return float(self.values.mean())
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, where the images stand for all others of their kind: their own spread, and that of the draws
-        with it.  NaN for one image."""
+        """Standard error of the mean as an estimate for the distribution that the images come from.  It includes the
+        Monte Carlo error.  NaN for one image."""
         return float(self.values.std(ddof=1)) / math.sqrt(len(self.values)) if len(self.values) > 1 else math.nan
 
     @property
     def sampling_error(self) -> float:
-        """Of the mean over these very images: the Monte Carlo error, from their draws alone."""
+        """Monte Carlo error of the mean over these images: of the draws of z alone."""
         return float(np.sqrt(np.square(self.errors).sum())) / len(self.errors)
 
     @property
     def sampling_bias(self) -> float:
-        """Of the mean over images; below zero but for noise, as the logarithm of a mean is too low."""
+        """Bias of the mean over images: negative, apart from noise, by Jensen's inequality."""
         return float(self.biases.mean())
 
 
@@ -156,15 +156,17 @@ def log_likelihood(vae: Model, x: Array, rng: np.random.Generator, n_samples: in
     """log 1/L sum_l w_l,  w_l = p(x, z_l) / q(z_l|x),  z_l ~ q(z|x),  L = n_samples, for each image (B,) (Burda et al.
     2016, eq. 8).
 
-    Samples come in blocks of k, joined by a running log-sum-exp in float64, so memory does not depend on L:
+    Samples are drawn in blocks of k and added by a running log-sum-exp in float64, so memory does not grow with L:
 
-        total <- log [ exp(total) + k exp(bound of the block) ]       (D10.7)  at first -infinity, at the end less log L
+        total <- log [ exp(total) + k exp(bound of the block) ]       (D10.7)
 
-    and in the same way the sum of squares, of which the block's part is (k exp(bound))^2 sum_k w~^2, with the
-    normalised weights w~ of the kernel.  The two sums give the effective sample size  (sum_l w_l)^2 / sum_l w_l^2.  The
-    total is kept for each of M = 16 groups of draws, from which `jackknife` has the errors and biases.
+    from -infinity on; log L is subtracted at the end.  The sum of squares is computed likewise: a block adds
+    (k exp(bound))^2 sum_k w~^2, with the normalised weights w~ of the kernel.  The two sums give the effective sample
+    size  (sum_l w_l)^2 / sum_l w_l^2.  A total is kept for each of M = 16 groups of draws, from which `jackknife`
+    computes errors and biases.
 
-    `each` is called with the images and the buffers of every pass; `progress` is given the first image of each block.
+    each : called after every pass with the images (a slice) and the arrays of the pass
+    progress : wraps the loop over blocks of images, to show how far it is
     """
     x, labels = checked(vae, x, labels)
     rows = rows_at_once(vae, _ROWS)
@@ -196,16 +198,16 @@ def log_likelihood(vae: Model, x: Array, rng: np.random.Generator, n_samples: in
 
 
 def jackknife(totals: Array, counts: Array) -> tuple[Array, Array]:
-    """Standard error and bias of  log W = log 1/L sum_l w_l, (B,) each, from the logarithms of the sums over M groups
-    of draws, totals (M, B), of counts (M,) draws.
+    """Standard error and bias (B,) of  log W = log 1/L sum_l w_l  by the jackknife.  The draws are in M groups of
+    counts (M,) draws; totals (M, B) are the logarithms of each group's sum of weights.
 
-        theta_g = log of the mean over all draws but those of group g,       theta. = 1/M sum_g theta_g
+        theta_g = log of the mean weight of all draws outside group g,       theta. = 1/M sum_g theta_g
 
         error^2 = (M - 1) / M sum_g (theta_g - theta.)^2,        bias = (M - 1) (theta. - log W)
 
-    (Quenouille 1956; Tukey 1958.)  The delta method, error^2 = 1 / ess - 1 / L, takes log W for linear in the weights
-    and stops at one nat.  Where one draw of L carries most of the weight, log W moves by far more than that from one
-    set of draws to the next, and leaving that draw out shows by how much.  NaN for one group.
+    (Quenouille 1956; Tukey 1958.)  The delta method, error^2 = 1 / ess - 1 / L, treats log W as linear in the weights,
+    so its error never exceeds one nat.  Where one draw carries most of the weight, log W varies by much more between
+    sets of draws, and leaving that draw out shows by how much.  NaN for one group.
     """
     M = len(counts)
     if M == 1:
@@ -218,7 +220,7 @@ def jackknife(totals: Array, counts: Array) -> tuple[Array, Array]:
 
 
 def importance_bound(vae: Model, log_w: Array) -> tuple[Array, Array]:
-    """log 1/K sum_k w (B,), and the normalised weights w~ (B, K), of log_w (B, K)."""
+    """log 1/K sum_k w (B,) and the normalised weights w~ (B, K), from log_w (B, K)."""
     bound, weights = np.empty_like(log_w[:, 0]), np.empty_like(log_w)
     vae.kernels.importance_bound_forward(bound, weights, log_w)
     return bound, weights

@@ -1,4 +1,4 @@
-"""log p(x) itself, for the models of which it is known.  Read after `bounds.py`."""
+"""log p(x) itself, for the models where it has a closed form.  Read after `bounds.py`."""
 import math
 
 import numpy as np
@@ -9,17 +9,17 @@ from .bounds import Model, checked
 
 
 def exact_log_likelihood(vae: Model, x: Array, labels: Array | None = None) -> Array:
-    """log p(x) of each image (B,), nats, in float64, for the models of which it is known: prior normal, a linear
-    decoder, Gaussian pixels with one sigma.  The encoder does not matter.  x (B, D).
+    """log p(x) of each image (B,), nats, in float64; x (B, D).  For models with a normal prior, a linear decoder and
+    Gaussian pixels of one sigma.  The encoder does not matter.
 
         x = z W + b + sigma noise,  z ~ N(0, I)      so      p(x) = N(x; b, W^T W + sigma^2 I)
 
-    (probabilistic PCA: Tipping and Bishop 1999).  With  M = I + W W^T / sigma^2  (Z, Z)  and  r = x - b  there is no
-    D x D matrix to invert (Woodbury):
+    (probabilistic PCA: Tipping and Bishop 1999).  With  C = W^T W + sigma^2 I,  M = I + W W^T / sigma^2  (Z, Z)  and
+    r = x - b,  Woodbury's identity avoids the inverse of the (D, D) matrix C:
 
-        log det = D log sigma^2 + log det M,      r C^-1 r^T = ( r r^T - r W^T M^-1 W r^T / sigma^2 ) / sigma^2
+        log det C = D log sigma^2 + log det M,      r C^-1 r^T = ( r r^T - r W^T M^-1 W r^T / sigma^2 ) / sigma^2
 
-    Labels move b, by the rows of W that belong to them.  Raises ValueError that says what fits.
+    A label adds its row of W to b.  Raises ValueError for any other model, and says which fit.
     """
     wrong = why_not_exact(vae)
     if wrong:
@@ -39,7 +39,7 @@ def exact_log_likelihood(vae: Model, x: Array, labels: Array | None = None) -> A
 
 
 def why_not_exact(vae: Model) -> str:
-    """What keeps log p(x) from being known; "" for nothing."""
+    """The part of the model that leaves log p(x) without a closed form; "" if it has one."""
     config = vae.config()
     for name, fits in (("prior", "normal"), ("decoder", "dense"), ("decoder_hidden", [])):
         if config.get(name, fits) != fits:

@@ -1,10 +1,10 @@
-"""All that this room measures, at once, with errors, and whether the bounds stand in their order.  Read last.
+"""All measures of `evaluate` at once, with standard errors, and a check that the bounds are ordered.  Read last.
 
-    ELBO <= IWAE-5 <= IWAE-50 <= log p(x)         each on average over the draws (Burda et al. 2016, theorem 1)
+    ELBO <= IWAE-5 <= IWAE-50 <= log p(x)         each in expectation over the draws (Burda et al. 2016, theorem 1)
 
-All of them are made of the same draws, L for each image.  IWAE-K takes them K at a time, so there are L / K values of
-it; log p(x) takes them all at once.  And where the KL term has a closed form, the ELBO is there twice, with it and with
-log q - log p at the draws: two ways to one number.
+All are computed from the same L draws of z per image.  IWAE-K uses them K at a time, which gives L / K values of it;
+log p(x) uses them all at once.  Where the KL term has a closed form, the ELBO is computed twice, with the closed form
+and with log q - log p at the draws: the two must agree.
 """
 import math
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from ..validate import generator, integer
 from . import bounds, dimensions, exact
 from .bounds import LogLikelihood, Model, Progress
 
-_SIGMAS = 4      # standard errors by which bounds may miss their order
-_ROUNDING = 100      # and units in the last place of the model's precision
-_BIAS = 0.05      # nats: up to here the first order has most of it (tests/evaluate/test_log_likelihood.py)
+_SIGMAS = 4      # standard errors by which two bounds may be out of order,
+_ROUNDING = 100      # plus so many units in the last place of the model's precision
+_BIAS = 0.05      # nats: smaller biases are estimated well (tests/evaluate/test_log_likelihood.py)
 
 
 class Estimate(NamedTuple):
-    """A mean over images, in nats, and its standard error from the draws of z: NaN where there are too few."""
+    """A mean over images, in nats, and its Monte Carlo error from the draws of z: NaN if there are too few."""
 
     value: float
     error: float
@@ -36,17 +36,17 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summarize` found.  Means over B images, in nats; errors are those of drawing z.
+    """The result of `summarize`.  Means over B images, in nats; errors are Monte Carlo errors, from the draws of z.
 
-    elbo : with the KL term in closed form, or, where it has none, with that of the draws
-    sampled_elbo : with that of the draws, None where there is no other
-    iwae : K -> the bound of K draws, for each K that was asked for and that fits twice into L
-    log_p : `evaluate.LogLikelihood`, of each image: with the error of its draws, that of the images, and its bias
-    exact : log p(x) of each image (B,), where it is known
+    elbo : with the KL term in closed form, or sampled if it has none
+    sampled_elbo : with the KL term sampled; None if `elbo` is that already
+    iwae : K -> the importance-weighted bound of K draws, for each K requested with 2 K <= L
+    log_p : log p(x) of each image, with errors and biases
+    exact : log p(x) of each image (B,) in closed form, or None
     distortion, rate : -log p(x|z) and the KL term: elbo = -distortion - rate
-    kl_per_dimension : (Z,), None where the KL term is no sum over latent dimensions
-    information_per_dimension : (Z,), see `evaluate`
-    rounding : what a number may be off by its precision
+    kl_per_dimension : (Z,); None if the KL term is not a sum over latent dimensions
+    information_per_dimension : (Z,)
+    rounding : the rounding error to allow for when bounds are compared
     """
 
     elbo: Estimate
@@ -63,20 +63,20 @@ class Summary:
 
     @property
     def bounds(self) -> dict[str, Estimate]:
-        """By name, in the order they should stand in."""
+        """The bounds by name, in ascending order if all is well."""
         exact = {} if self.exact is None else {"exact log p(x)": Estimate(float(self.exact.mean()), 0.0)}
         return {"ELBO": self.elbo, **{f"IWAE-{K}": bound for K, bound in self.iwae.items()},
                 "log p(x)": Estimate(self.log_p.mean, self.log_p.sampling_error), **exact}
 
     @property
     def reliable(self) -> bool:
-        """Is log p(x) low by so little that these draws tell by how much?  Else, as for one draw, it is a lower bound,
-        and no number here says how far below log p(x) it lies."""
+        """Is the bias of log p(x) so small that its estimate can be trusted?  If not, or with one draw, log p(x) is a
+        lower bound at an unknown distance."""
         return self.log_p.sampling_bias >= -_BIAS
 
     @property
     def violations(self) -> list[str]:
-        """A line for each two that stand in the wrong order by more than four standard errors; [] where all is well."""
+        """A line for each two bounds that are out of order by more than four standard errors; [] if all is well."""
         named = list(self.bounds.items())
         found = [f"{name} {low.value:.2f} lies above {above} {high.value:.2f}" for (name, low), (above, high)
                  in zip(named, named[1:]) if low.value - high.value > self._slack(low, high)]
@@ -90,7 +90,7 @@ class Summary:
         return _SIGMAS * math.hypot(one.error, other.error) + self.rounding
 
     def plain(self) -> dict[str, Any]:
-        """All of it as JSON holds it; None for what is not there."""
+        """The whole summary as JSON can hold it, None for NaN and for what is missing."""
         def number(value: float) -> float | None:
             return float(value) if math.isfinite(value) else None
 
@@ -121,23 +121,23 @@ class Summary:
                  *(f"IWAE bound, K = {K:<6d}   {bound}" for K, bound in self.iwae.items()),
                  f"log p(x)                 {self.bounds['log p(x)']}     {log_p.n_samples:,} importance samples",
                  *([] if self.exact is None else [f"  exact                  {self.exact.mean():9.2f}"]),
-                 *([] if math.isnan(spread) else [f"  +- {spread:.2f} where these images stand for all of their kind"]),
+                 *([] if math.isnan(spread) else [f"  +- {spread:.2f} as an estimate for all images of this kind"]),
                  *([] if math.isnan(bias) else [low]),
-                 f"  effective samples      {np.median(log_p.ess):9.1f}     the median image's; {log_p.ess.min():.1f} "
-                 "the least",
+                 f"  effective samples      {np.median(log_p.ess):9.1f}     in the median image; {log_p.ess.min():.1f} "
+                 "at least",
                  f"active units             {self.active_units:6d}        of {len(self.information_per_dimension)}",
                  " <= ".join(self.bounds) + (": holds" if not self.violations else ": VIOLATED")]
         return "\n".join([*lines, *(f"  {line}" for line in self.violations)])
 
 
 class _Moments:
-    """The mean of what is drawn for each image, and its standard error, from two sums over the draws."""
+    """Mean and standard error of a quantity with several draws for each image, from running sums."""
 
     def __init__(self, images: int) -> None:
         self.count, self.sum, self.squares = np.zeros((3, images))
 
     def add(self, images: slice, values: Array) -> None:
-        """values (B, n), n more for each of these images."""
+        """Add n more values for each of these images, values (B, n)."""
         values = values.astype(np.float64)
         self.count[images] += values.shape[1]
         self.sum[images] += values.sum(axis=1)
@@ -152,14 +152,14 @@ class _Moments:
 
 
 class _Groups(_Moments):
-    """The same of the bound of K draws, one value for every K of them."""
+    """The same for the importance-weighted bound, which has one value for every K draws."""
 
     def __init__(self, vae: Model, images: int, K: int) -> None:
         super().__init__(images)
         self.vae, self.K, self.images, self.waiting = vae, K, slice(0), np.empty((0, 0))
 
     def add(self, images: slice, values: Array) -> None:
-        """values (B, n) of log w.  What makes no group of K waits for the next pass over the same images."""
+        """Add n log weights, values (B, n).  Those left over wait for the next pass over the same images."""
         waiting = np.concatenate([self.waiting, values], axis=1) if images == self.images else values
         whole = waiting.shape[1] // self.K * self.K
         self.images, self.waiting = images, waiting[:, whole:]
@@ -169,14 +169,14 @@ class _Groups(_Moments):
 
 
 class _Bounds:
-    """Looks into every pass of `evaluate.log_likelihood`."""
+    """Collects the terms of all bounds from the passes of `log_likelihood`, which calls it after each."""
 
     def __init__(self, vae: Model, images: int, groups: Sequence[int]) -> None:
         self.vae, self.groups = vae, {K: _Groups(vae, images, K) for K in groups}
         self.nll, self.ratio, self.elbo, self.sampled = (_Moments(images) for _ in range(4))
 
     def __call__(self, images: slice, a: Activations) -> None:
-        """a.nll, a.log_ratio (B, k), of k draws for these images."""
+        """Add a.nll and a.log_ratio (B, k): k draws for each of these images."""
         log_w, ratio = -(a.nll + a.log_ratio), a.log_ratio
         if self.vae.latent.analytic:
             kl = np.empty_like(a.mu)
@@ -191,13 +191,13 @@ class _Bounds:
 
 def summarize(vae: Model, x: Array, rng: np.random.Generator, n_samples: int = 5000, labels: Array | None = None,
               groups: Sequence[int] = (5, 50), progress: Progress = iter) -> Summary:
-    """Measure a model on the images x (B, D), with n_samples draws of z for each; labels (B,) where it has classes.
+    """Measure a model on the images x (B, D), with n_samples draws of z for each; labels (B,) if it has classes.
 
-    groups : each K of which the importance-weighted bound is reported, where 2 K <= n_samples
-    progress : is given the first image of each block, to show how far it is
+    groups : each K for which to report the importance-weighted bound; left out where 2 K > n_samples
+    progress : wraps the loop over blocks of images, to show how far it is
 
-    `log_p` holds what `vae.log_likelihood` returns for the same generator.  Raises ValueError or TypeError that names
-    the argument.
+    `log_p.values` is what `vae.log_likelihood` returns for the same generator.  Raises ValueError or TypeError, which
+    names the argument.
     """
     x, labels = bounds.checked(vae, x, labels)
     generator("rng", rng)

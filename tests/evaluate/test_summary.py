@@ -264,9 +264,9 @@ IWAE bound, K = 5           -11.00
 IWAE bound, K = 50          -10.00 +- 0.12
 log p(x)                     -9.00 +- 0.17     1,234 importance samples
   exact                      -8.00
-  +- 0.58 where these images stand for all of their kind
+  +- 0.58 as an estimate for all images of this kind
   low by about 0.04, the bias of the logarithm of a mean
-  effective samples           61.5     the median image's; 20.0 the least
+  effective samples           61.5     in the median image; 20.0 at least
 active units                  2        of 3
 ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= exact log p(x): holds"""
 
