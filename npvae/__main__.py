@@ -1,4 +1,4 @@
-"""`python -m npvae` and the command `npvae`.  Beside the lesson; `cli/program.py` says what they do."""
+"""The entry point of `npvae` and `python -m npvae`; see `cli/program.py`.  Not part of the lesson."""
 import sys
 
 from .system import interrupt
@@ -10,7 +10,7 @@ from .cli.command_line import exit_code  # noqa: E402
 
 
 def main() -> int:
-    """The exit code of the command line."""
+    """Run the program; its exit code."""
     return exit_code(program.main)
 
 

@@ -1,8 +1,6 @@
-"""Names by which modules of npvae could be imported before: `npvae.levels` is `npvae.likelihoods.levels` now.  Not
-part of the lesson.
+"""Old import paths keep working: `npvae.levels` is `npvae.likelihoods.levels` now.  Not part of the lesson.
 
-A finder of modules, asked last, makes a module of an old name when somebody imports it.  Its names are looked up where
-they stand now.
+A finder at the end of sys.meta_path makes a module for each old path.  Its names are looked up in the new modules.
 """
 import importlib
 import sys
@@ -12,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from operator import attrgetter
 from types import ModuleType
 
-#: old module -> the modules that have its names now
+#: old module -> the modules where its names are now
 MOVED = {
     "files": ("system.files",), "terminal": ("system.terminal",), "interrupt": ("system.interrupt",),
     "support": ("likelihoods.support",), "levels": ("likelihoods.levels", "likelihoods.base"),
@@ -29,7 +27,7 @@ MOVED = {
     "figures": ("plotting.figures",), "charts": ("plotting.charts",),
     "report_page": ("pages.report",), "explorer": ("pages.explorer",),
     "options": ("cli.options",), "runs": ("cli.runs",), "commands": ("cli.commands",), "program": ("cli.program",)}
-#: old module -> its names that are called otherwise now
+#: old module -> its names that have changed, and their new ones
 RENAMED = {
     "outputs": {"find": "make_decoder", "Output": "Decoder"}, "flows": {"find": "make_flow"},
     "priors": {"find": "make_prior"},
@@ -40,13 +38,13 @@ FORMER: dict[str, dict[str, Callable[..., object]]] = {"support": {"support_of":
 
 
 def module(name: str) -> ModuleType:
-    """The module of an old name, as an attribute of the package.  Raises AttributeError."""
+    """The module with this old name, as an attribute of npvae.  Raises AttributeError."""
     if name not in MOVED:
         raise AttributeError(f"module 'npvae' has no attribute {name!r}")
     return importlib.import_module(f"npvae.{name}")
 
 
-class _OldNames(MetaPathFinder, Loader):
+class _OldPaths(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(name, self) if name.partition(".")[2] in MOVED and name.startswith("npvae.") else None
@@ -57,7 +55,7 @@ class _OldNames(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__.partition(".")[2]
 
-        def names(name: str) -> object:
+        def look_up(name: str) -> object:
             if name in FORMER.get(old, ()):
                 return FORMER[old][name]
             if not name.startswith("__"):
@@ -67,7 +65,7 @@ class _OldNames(MetaPathFinder, Loader):
                     if hasattr(found, current):
                         return getattr(found, current)
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-        module.__getattr__ = names      # type: ignore[method-assign]
+        module.__getattr__ = look_up      # type: ignore[method-assign]
 
 
-sys.meta_path.append(_OldNames())
+sys.meta_path.append(_OldPaths())

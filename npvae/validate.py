@@ -1,6 +1,6 @@
-"""Arguments that are wrong are refused here, in one line that names the argument, what was wrong and what is allowed.
+"""Checks of arguments.  Each error is one line with the name of the argument, what is allowed, and what was given.
 
-Not part of the lesson: skip it on a first reading.  Each function returns the value it was given, made plain.
+Not part of the lesson: skip it on a first reading.  Each check returns the value, converted to a plain type.
 """
 import math
 import numbers
@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .system.terminal import shortened
+
 
 class NonFiniteError(ArithmeticError):
-    """NaN or infinity appeared in training; the message names the step and the tensor."""
+    """NaN or infinity appeared in training.  The message names the step and the tensor."""
 
 
 def shown(value: object) -> str:
-    """`value` as it is written, on one line and cut short: an array would take many."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 100 else text[:97] + "..."
+    """repr(value) on one line, shortened: an array would take many."""
+    return shortened(" ".join(repr(value).split()), 100)
 
 
 def integer(name: str, value: object, least: int) -> int:
-    """`value` as an int of at least `least`.  Raises TypeError or ValueError."""
+    """`value` as an int >= `least`.  Raises TypeError or ValueError."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer of at least {least}, got {shown(value)}")
     if value < least:
@@ -31,7 +32,7 @@ def integer(name: str, value: object, least: int) -> int:
 
 
 def real(name: str, value: object, least: float, strict: bool = False) -> float:
-    """`value` as a finite float, at least `least` (more than it if `strict`).  Raises TypeError or ValueError."""
+    """`value` as a finite float >= `least`, or > if `strict`.  Raises TypeError or ValueError."""
     bound = f"{'more than' if strict else 'at least'} {least:g}"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number {bound}, got {shown(value)}")
@@ -55,7 +56,7 @@ def widths(name: str, value: object) -> tuple[int, ...]:
 
 
 def choice(name: str, value: object, allowed: Iterable[str]) -> str:
-    """`value`, if it is one of `allowed`.  Raises ValueError with the list."""
+    """`value`, if it is one of `allowed`.  Raises ValueError, which lists them."""
     names = list(allowed)
     if not isinstance(value, str) or value not in names:
         raise ValueError(f"{name} must be one of {', '.join(names)}, got {shown(value)}")
@@ -63,7 +64,7 @@ def choice(name: str, value: object, allowed: Iterable[str]) -> str:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """a, b or c."""
+    """Names as text: "a, b or c"."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -76,7 +77,7 @@ def generator(name: str, value: object) -> np.random.Generator:
 
 
 def numbers_of(name: str, value: object) -> NDArray[Any]:
-    """`value` as an array.  Raises ValueError for a nested list that is none, and for masked entries."""
+    """`value` as an array.  Raises ValueError for ragged lists and for masked arrays."""
     if np.ma.is_masked(value):
         raise ValueError(f"{name} must not be masked: what stands behind a mask would count as data")
     try:
@@ -107,8 +108,8 @@ def noise(name: str, value: object, rows: int, columns: int) -> NDArray[Any]:
 
 
 class Described:
-    """What says as which call it was made: repr(ELBO(0.5)) is "ELBO(beta=0.5, sampled=False)".  `made_of` names the
-    attributes."""
+    """A class whose repr is the call that makes the object: repr(ELBO(0.5)) is "ELBO(beta=0.5, sampled=False)".
+    `made_of` names its arguments, which are attributes, too."""
 
     made_of: tuple[str, ...] = ()
 
@@ -118,7 +119,7 @@ class Described:
 
 
 def described(part: object) -> str:
-    """A part of a run in words that are the same in every process: as it writes itself, or, where that is an address in
-    memory, as of a function, by the name of its class."""
+    """repr(part) if it is the same in every process; if it holds an address in memory, as that of a function does, the
+    name of its class."""
     text = " ".join(repr(part).split())
     return type(part).__name__ if " at 0x" in text else text

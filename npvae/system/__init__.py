@@ -1,2 +1,1 @@
-"""What the program meets outside: files, the terminal, Ctrl-C.  Not part of the lesson.
-"""
+"""Files, the terminal and Ctrl-C.  Not part of the lesson."""

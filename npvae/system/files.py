@@ -1,8 +1,7 @@
-"""Files: only regular ones are opened, no more of a text is read than a run keeps, none is ever half written, and a
-folder belongs to one run at a time.
+"""Safe reading and atomic writing of files, and a lock on a run's folder.  Not part of the lesson.
 
-Not part of the lesson.  Locks are those of the operating system, which lets go of them when a process dies, however it
-dies: what a killed run has left never stands in the way of the next one.
+The locks are the operating system's, which releases them when a process ends, however it ends: a killed run never
+blocks the next one.
 """
 import contextlib
 import errno
@@ -18,15 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .terminal import shortened
+
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-#: bytes of a text that a run keeps: the metrics of some 100,000 epochs
+#: bytes of the largest text file that is read: the metrics of some 100,000 epochs
 MOST_TEXT = 2 ** 25
-_MOST_DIGITS = 100      # of a whole number: the state of a generator has 39
-_TEMPORARY = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")      # the name of a file while it is being written
+_MOST_DIGITS = 100      # of an integer in JSON: the state of a random generator has 39
+_TEMPORARY = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")      # names of files being written
 
 
 # ---- Read
@@ -34,9 +35,9 @@ _TEMPORARY = re.compile(r"\.npvae-[0-9a-f]{16}\.tmp")      # the name of a file 
 def open_regular(path: str | Path) -> io.BufferedReader:
     """Open a regular file for reading bytes.
 
-    A named pipe, a device or a folder is refused at once, also if it takes the place of a file at this very moment:
-    what is looked at is what has been opened, and the opening does not wait for a writer.  Raises OSError; its strerror
-    says what the path is, as in "it is a named pipe, and no file".
+    A named pipe, a device or a folder is refused at once.  The check is made on the open file, so nothing can take its
+    place in between, and opening a pipe does not wait for a writer.  Raises OSError, whose strerror says what the path
+    is, as in "it is a named pipe, not a file".
     """
     return open(path, "rb", opener=_open_regular)
 
@@ -49,28 +50,29 @@ def _open_regular(path: str, flags: int) -> int:
         if stat.S_ISDIR(mode):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device"
-        raise OSError(errno.EINVAL, f"it is {kind}, and no file", path)
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", path)
     return handle
 
 
 def read_text(path: str | Path) -> bytes:
-    """The bytes of a text that a run keeps.  Raises OSError, also for more of them than `MOST_TEXT`."""
+    """The bytes of a run's text file.  Raises OSError, also for more than `MOST_TEXT` bytes."""
     with open_regular(path) as file:
         text = file.read(MOST_TEXT + 1)
     if len(text) > MOST_TEXT:
-        raise OSError(errno.EFBIG, f"it holds more than {MOST_TEXT:,} bytes, and no run keeps so many here", str(path))
+        raise OSError(errno.EFBIG, f"it holds more than {MOST_TEXT:,} bytes, which no run writes", str(path))
     return text
 
 
-def parse_json(text: bytes, finite: bool = True) -> Any:
-    """What a text of JSON holds.  Raises ValueError, in one line, for what is none, and for what no two programs read
-    alike: a name twice in one object, whole numbers of more than 100 digits, nesting that no stack holds, and, if
-    `finite`, NaN, infinity and numbers beyond double precision."""
+def parse_json(text: bytes, finite: bool = True) -> object:
+    """The value of a JSON text.  Raises ValueError, in one line, for invalid JSON, and for what programs read in
+    different ways: a name twice in one object, integers of more than 100 digits, very deep nesting, and, if `finite`,
+    NaN, infinity and numbers too large for double precision."""
     try:
-        return json.loads(text.decode(), object_pairs_hook=_object, parse_int=_whole,
-                          parse_constant=_refuse if finite else float, parse_float=_real if finite else float)
+        value: object = json.loads(text.decode(), object_pairs_hook=_object, parse_int=_integer,
+                                   parse_constant=_refuse if finite else float, parse_float=_real if finite else float)
+        return value
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1} is no UTF-8") from None
+        raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -89,22 +91,21 @@ def _real(text: str) -> float:
     return value if math.isfinite(value) else _refuse(text)
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     return int(text) if len(text) <= _MOST_DIGITS else _refuse(text)
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text if len(text) <= 20 else text[:17] + '...'} is no number that can be used")
+    raise ValueError(f"{shortened(text, 20)} is no number that can be used")
 
 
-# ---- Written
+# ---- Write
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Replace the file by `data`, entirely or not at all, also if the power fails.
+    """Replace the contents of the file by `data`, completely or not at all, also if the power fails.
 
-    The bytes are written beside it and made durable; then they take its place in one step; and then the folder, which
-    says so, is made durable.  What a killed process has left half written in the folder is removed.  Raises OSError
-    that names the file.
+    A temporary file beside it is written and synced to disk, then renamed to `path`, and the folder is synced.
+    Temporary files that killed processes have left in the folder are removed.  Raises OSError, which names the file.
     """
     path = Path(path)
     try:
@@ -116,7 +117,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
                 if sys.platform == "win32":
-                    file.close()      # no file can be moved there while it is open
+                    file.close()      # an open file cannot be renamed there
                 os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -128,31 +129,32 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def _new_file(folder: Path) -> tuple[io.BufferedWriter, Path]:
-    """A new file, open and locked for as long as it is, with the permissions that the umask leaves."""
+    """A new file, open and locked, with the permissions that the umask leaves."""
     while True:
         path = folder / f".npvae-{secrets.token_hex(8)}.tmp"
         try:
             file = open(path, "xb")
         except FileExistsError:
             continue
-        if _is_locked(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
+        if _try_lock(file.fileno()) is not False and os.fstat(file.fileno()).st_nlink:
             return file, path
-        file.close()      # between its making and its locking somebody took it for a leftover
+        file.close()      # another process removed it as a leftover before it was locked
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed `write_atomically` has left in a folder: files of its names that no living process locks.
-    Not on Windows, where a file must be closed before it can be moved, and is nobody's in between."""
+    """Remove the temporary files that a killed `write_atomically` has left: those that no living process locks.  On
+    Windows nothing is removed in time: there a file must be closed, and so unlocked, before it is renamed."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if _TEMPORARY.fullmatch(entry.name):
                 with contextlib.suppress(OSError), open_regular(entry.path) as file:
-                    if _is_locked(file.fileno()):
+                    if _try_lock(file.fileno()):
                         os.unlink(entry.path)
 
 
-def _is_locked(handle: int) -> bool | None:
-    """Lock an open file until it is closed, unless another process has.  None on a file system without locks."""
+def _try_lock(handle: int) -> bool | None:
+    """Lock an open file until it is closed.  False if another process has locked it, None if the file system has no
+    locks."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
@@ -166,8 +168,8 @@ def _is_locked(handle: int) -> bool | None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make it durable that files have come into a folder or gone.  Where folders cannot be opened (Windows), there is
-    nothing to do.  Raises OSError."""
+    """Sync a folder to disk: which files it holds.  Does nothing on Windows, where folders cannot be opened.  Raises
+    OSError."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -176,24 +178,24 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-# ---- Owned
+# ---- Lock
 
 class InUseError(OSError):
-    """Another process has claimed the folder."""
+    """Another process has locked the folder."""
 
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within this context the folder, made if need be, is this process's alone among all that claim it.
+    """Within this context the folder, which is created if missing, is locked for this process.
 
-    What has been made here and is empty at the end is removed.  On a file system without locks nobody is kept out.
-    Raises InUseError, and OSError where there can be no such folder.
+    Folders created here are removed at the end if they are empty.  On a file system without locks nothing is locked.
+    Raises InUseError if another process holds the lock, OSError if the folder cannot be created.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         handle = _lock_folder(folder)
     except InUseError:
-        raise      # and the folder is the other's, were it still empty
+        raise      # the folder belongs to the other process, even if it is empty
     except OSError:
         _remove_empty(missing)
         raise
@@ -211,23 +213,23 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _lock_folder(folder: Path) -> int:
-    """An open file that holds the lock until it is closed: the folder itself, so that nothing is left in it."""
+    """The handle that holds the lock until it is closed: that of the folder itself, so that no file is left in it."""
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             if os.path.lexists(error.filename) and not os.path.isdir(error.filename):
                 raise
-            continue      # a folder that another removed, before it was seen to be one
+            continue      # another process removed the folder in between
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as opened:
-            if sys.platform == "win32":      # no folder can be opened there; this file goes when it is closed
+            if sys.platform == "win32":      # folders cannot be opened there; closing this file deletes it
                 handle = os.open(folder / ".npvae-lock", os.O_RDWR | os.O_CREAT | os.O_TEMPORARY)
             else:
                 handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             opened.callback(os.close, handle)
-            if _is_locked(handle) is False:
+            if _try_lock(handle) is False:
                 raise InUseError(errno.EAGAIN, "it is in use", str(folder))
             if sys.platform == "win32" or os.path.samestat(os.fstat(handle), os.stat(folder)):
                 opened.pop_all()
                 return handle
-        # gone again: whoever had made it did not need it
+        # another process removed the folder: try again

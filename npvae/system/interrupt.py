@@ -1,8 +1,8 @@
-"""Ctrl-C that comes at a bad moment.  Not part of the lesson.
+"""Ctrl-C during imports.  Not part of the lesson.
 
-An exception in the middle of an import comes out of whatever is being imported: as a traceback from within NumPy, as
-"Exception ignored in ...", as another error, or not at all; and most of the first half second of `npvae` is imports.
-To import this module is to call `start`: the package imports it before all others.
+A KeyboardInterrupt in the middle of an import may surface as a traceback from inside NumPy, as "Exception ignored in
+...", as another error, or not at all; and the first half second of `npvae` is mostly imports.  Importing this module
+calls `start`, so the package imports it before all others.
 """
 import _thread
 import contextlib
@@ -14,15 +14,15 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-#: what sys.argv[0] ends in where this process is the program, and not another one that uses the library
+#: ends of sys.argv[0] if this process is the program, and not another one that uses the library
 _PROGRAMS = ("npvae", "npvae.exe", os.path.join("npvae", "__main__.py"), "train_mnist.py")
 
 
 def start() -> None:
-    """Until `started`, or for good until `deferred` takes over, Ctrl-C ends the program at once: nothing has been done
-    yet, and nothing is to be tidied up.  In a process of another program nothing changes."""
+    """From now on Ctrl-C ends the program at once, since there is nothing to clean up yet; until `started` is called or
+    `deferred` takes over.  In a process of another program nothing changes."""
     words, name = sys.orig_argv, sys.argv[0] if getattr(sys, "argv", None) else ""
-    if name == "-m":      # what Python puts there while it imports the package of the program
+    if name == "-m":      # as long as Python imports the package of `python -m npvae`
         name = next((word[2:] or after for word, after in zip(words, [*words[1:], ""]) if word.startswith("-m")), "")
     is_ours = any(name == program or name.endswith(os.sep + program) for program in _PROGRAMS)
     if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -30,7 +30,7 @@ def start() -> None:
 
 
 def started() -> None:
-    """All is imported."""
+    """All imports are done: Ctrl-C raises KeyboardInterrupt again."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,8 +43,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within this context Ctrl-C raises KeyboardInterrupt as always, but not in the middle of an import, and not where
-    Python would ignore it: then a moment later."""
+    """Within this context Ctrl-C raises KeyboardInterrupt as usual; but in the middle of an import, and where Python
+    would ignore the exception, it does so a moment later."""
     before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if threading.current_thread() is not threading.main_thread() or before not in (signal.default_int_handler, _end):
         yield
@@ -73,7 +73,7 @@ def deferred() -> Iterator[None]:
 
 
 def _imports(frame: FrameType | None) -> int:
-    """How many calls of the import system are under way."""
+    """The number of calls of the import system on the stack."""
     count = 0
     while frame is not None:
         count += frame.f_code.co_filename.startswith("<frozen importlib")
@@ -82,10 +82,10 @@ def _imports(frame: FrameType | None) -> int:
 
 
 def _once_more() -> None:
-    """Ctrl-C again, soon."""
+    """Send Ctrl-C again after 20 ms."""
     def later() -> None:
         time.sleep(0.02)
-        if hasattr(signal, "pthread_kill"):      # which wakes a main thread that sleeps, too
+        if hasattr(signal, "pthread_kill"):      # wakes the main thread, too, if it sleeps
             signal.pthread_kill(main, signal.SIGINT)
         else:
             _thread.interrupt_main()
@@ -93,7 +93,7 @@ def _once_more() -> None:
     main = threading.main_thread().ident or 0
     try:
         _thread.start_new_thread(later, ())
-    except RuntimeError:      # no thread can be started
+    except RuntimeError:      # the limit of threads is reached
         raise KeyboardInterrupt from None
 
 

@@ -1,7 +1,8 @@
-"""What is printed for people: nothing raw, and nothing that ends a training.  Not part of the lesson.
+"""Output for people: any text can be printed, and a failing stream does not end a training run.  Not part of the
+lesson.
 
-Names of files and labels come from anywhere.  On a terminal a control character in one is a command, a byte that is no
-UTF-8 cannot be encoded, and neither can most letters where the locale is ASCII; in a page of UTF-8 the same holds.
+Names of files and labels may hold anything: control characters, which command a terminal; bytes that are not UTF-8; and
+letters that the locale's encoding lacks.
 """
 import contextlib
 import io
@@ -9,13 +10,13 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 
 def plain(text: str) -> str:
-    """`text` with an escape, as in \\x1b, in place of each character that cannot be printed, line breaks included.
+    """`text` with each unprintable character, line breaks included, replaced by an escape such as \\x1b.
 
-    A byte of a path that is no UTF-8 becomes \\xff, by its number.
+    A byte of a path that is not UTF-8 becomes \\xff, by its number.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
 
@@ -24,8 +25,13 @@ def _escape(c: str) -> str:
     return f"\\x{ord(c) - 0xdc00:02x}" if 0xdc80 <= ord(c) <= 0xdcff else c.encode("unicode_escape").decode()
 
 
+def shortened(text: str, most: int) -> str:
+    """`text`, its end replaced by dots if it is longer than `most` characters."""
+    return text if len(text) <= most else text[:most - 3] + "..."
+
+
 def shell_word(text: str) -> str:
-    """`text` as one word of a command that the terminal shows as it is, and that a shell reads as it was meant."""
+    """`text` quoted as one word of a shell command, in characters that the terminal can show."""
     encoding = getattr(sys.stderr, "encoding", None) or "ascii"
     if text.isprintable() and text.encode(encoding, "replace").decode(encoding) == text:
         return shlex.quote(text)
@@ -36,14 +42,13 @@ def shell_word(text: str) -> str:
 
 
 class Terminal:
-    """A text stream to print on: every line `plain`, in letters that it can encode, and written at once.
+    """A text stream that escapes what cannot be shown (`plain`), replaces what it cannot encode, and does not buffer.
 
-    stream : where it goes; None, as Python has it for one that is closed, takes everything and shows nothing
-    name : where it is given, a stream that cannot be written raises OSError by that name; otherwise what comes after
-        is dropped without a word
-    bars : control characters are the program's own, such as those of a progress bar, and stay
+    stream : where the text goes; None, which Python uses for a closed stream, discards it
+    name : if given, a failure to write raises OSError with this name; otherwise further output is discarded
+    bars : keep control characters: they are the program's own, such as those of a progress bar
 
-    A stream that has failed once is let go of, so that Python does not fail on it again when it ends.
+    A stream that has failed is replaced by the null device, so that Python does not fail on it again at exit.
     """
 
     def __init__(self, stream: TextIO | None, name: str = "", bars: bool = False) -> None:
@@ -64,27 +69,28 @@ class Terminal:
         return bool(self._try(lambda stream: stream.isatty()))
 
     def fileno(self) -> int:
-        """Raises OSError where there is none."""
+        """Raises OSError if there is none."""
         if self.stream is None:
             raise io.UnsupportedOperation("a stream that is closed has no number")
         return self.stream.fileno()
 
-    def _try(self, action: Callable[[TextIO], Any]) -> Any:
+    def _try(self, action: Callable[[TextIO], object]) -> object:
         try:
             return None if self.stream is None else action(self.stream)
-        except (OSError, ValueError) as error:      # full, or nobody reads on; closed
+        except (OSError, ValueError) as error:      # disk full or no reader; closed
             with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
                 os.dup2(null.fileno(), self.fileno())
             self.stream = None
             if self.name:
                 number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
                 raise OSError(number, f"cannot be written ({reason or error})", self.name) from None
+            return None
 
 
 @contextlib.contextmanager
 def printing() -> Iterator[None]:
-    """Within this context what is printed goes through a Terminal: errors and progress while there is somebody to read
-    them, results by all means.  No file takes the number of a standard stream that is closed."""
+    """Within this context stdout and stderr are `Terminal`s.  A failure of stdout, which carries results, raises
+    OSError; one of stderr is ignored.  The numbers of closed standard streams are taken, so that no file gets them."""
     while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(handle)
@@ -94,5 +100,5 @@ def printing() -> Iterator[None]:
 
 
 def for_bars(stream: TextIO | None) -> TextIO:
-    """The stream as a progress bar needs it: its own control characters stay, and a failure is not the program's."""
+    """The stream for a progress bar: control characters are kept, failures ignored."""
     return cast(TextIO, Terminal(stream.stream if isinstance(stream, Terminal) else stream, bars=True))

@@ -196,7 +196,7 @@ def test_every_text_is_escaped(write, tmp_path):
     ("config.json", None, "cannot be read"), ("metrics.jsonl", None, "cannot be read"),
     ("config.json", b"{", "is not the config.json"), ("config.json", b"[]", "holds JSON objects"),
     ("config.json", b'{"versions": {}}', "holds settings and versions"),
-    ("config.json", b"\xff\xfe", "byte 1 is no UTF-8"),
+    ("config.json", b"\xff\xfe", "byte 1 is not UTF-8"),
     ("config.json", b'{"settings": {}, "versions": 3}', "holds settings and versions"),
     ("metrics.jsonl", b"", "holds no epoch"), ("metrics.jsonl", b'{"epoch": 1}\n3\n', "holds JSON objects"),
     ("metrics.jsonl", b'{"epoch": 1}\n{"epo', "is not the metrics.jsonl")])

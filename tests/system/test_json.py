@@ -25,7 +25,7 @@ def test_what_no_two_programs_read_alike(text):
 
 @pytest.mark.parametrize("encoding, byte", [("utf-16", 1), ("latin-1", 2)])
 def test_what_is_no_utf_8(encoding, byte):
-    with pytest.raises(ValueError, match=f"byte {byte} is no UTF-8"):
+    with pytest.raises(ValueError, match=f"byte {byte} is not UTF-8"):
         parse_json('"é"'.encode(encoding))
 
 
