@@ -8,25 +8,25 @@ Reading order, a few minutes each but the first:
     likelihoods/         p(x|z), and what an array of data means
     buffers.py           every array of a training step, with its shape
     latents/             q(z|x) and p(z): reparameterization and KL; flows, richer priors, a second stochastic layer
-    decoders.py          the decoder's last step; MADE, which looks at the pixels before
+    decoders.py          the decoder's last step; MADE, where a pixel depends on those before it
     objectives.py        ELBO, beta, annealing, free bits, IWAE
     model/               VAE: forward, and backward as its mirror image
     optim.py             Adam and learning-rate schedules
     train/               fit: batches, epochs, exact resume
-    evaluate/            what a trained model is worth
-    gradcheck/           is a gradient right?  for any project
+    evaluate/            bounds on log p(x), active latent dimensions, a summary
+    gradcheck/           checks of gradients written by hand, of any project
     testing.py           Hypothesis strategies and assert_gradients, for a layer of your own
 
 and beside the lesson:
 
-    engine/              how passes run on all cores;  kernels/fused/, the reference's compiled twins
+    engine/              runs the passes on all cores;  kernels/fused/, the reference's compiled twins
     data/                MNIST, IDX files, arrays, tables, folders of pictures
     plotting/, pages/    pictures;  web pages
     cli/                 the program npvae
     checkpoint.py        models and runs in files
-    validate.py          arguments that are wrong are refused
+    validate.py          checks of arguments, with messages that name the argument
     system/              files, the terminal, Ctrl-C
-    _moved.py            names by which modules could be imported before
+    _moved.py            former import paths of modules
 
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.

@@ -1,16 +1,16 @@
-"""Every array of a training step, listed once, in the order of the pass, with its shape.  Read beside `model/vae.py`.
+"""Every array of a training step, in the order of the pass, with its shape.  Read beside `model/vae.py`.
 
-`Activations`, `a` for short, holds the values of a pass; `Gradients`, `d`, what the backward pass makes of them: d.x is
-the gradient of the loss with respect to a.x and has its shape.  What a flow, a prior or a decoder needs besides, it
+`Activations`, `a` for short, holds the values of a forward pass, and `Gradients`, `d`, those of the backward pass: d.x
+is the gradient of the loss with respect to a.x and has its shape.  What else a flow, a prior or a decoder needs, it
 declares itself (`allocate` in its class).
 
     B   images of the batch                 H   units of a hidden layer, each layer its own
-    K   draws of z for each image           P   numbers that the decoder puts out for an image
+    K   draws of z for each image           P   outputs of the decoder for each image
     D   numbers of an image                 L   classes of labels, 0 for none
-    Z   latent dimensions                   N   numbers that the prior draws itself, 0 for most
-    R   rows of the encoder: the images, and below them those that the prior asks for, if it does
+    Z   latent dimensions                   N   further noise that the prior needs, 0 for most
+    R   rows given to the encoder: the B images, and below them those of the prior, if it has any
 
-`_pre` is a matrix product before bias and activation.
+`_pre` marks a matrix product before bias and activation.
 """
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -22,41 +22,41 @@ from .params import Allocate, Array
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a model's arrays, but for B and K; by the letters above."""
+    """The sizes of a model's arrays except B and K, by the letters above."""
 
     D: int
     L: int
     Z: int
     N: int
     P: int
-    rows: int      # R - B
-    hidden: Sequence[int]      # H of each layer of the encoder
+    rows: int      # R - B, rows of the prior
+    hidden: Sequence[int]      # H of each hidden layer of the encoder
     decoder_hidden: Sequence[int]
-    flow: bool      # does z differ from z0?
-    third_head: bool      # does the flow read the encoder's output, as mu and logvar do?
-    keeps_pre: bool      # does the activation's derivative need its input?
+    flow: bool      # z differs from z0
+    third_head: bool      # the flow reads the encoder's output, as the layers of mu and logvar do
+    keeps_pre: bool      # the activation's derivative is computed from its input
 
 
 @dataclass
 class Activations:
-    """The values of a pass."""
+    """The values of a forward pass."""
 
     x: Array                     # (B, D)   the images
     labels: Array                # (B,)     integers; 0 without classes
-    index: Array                 # (B,)     their rows in the data set
+    index: Array                 # (B,)     the images' rows in the data set
     encoder: list[Array]         # (R, D + L), then (R, H) of each hidden layer
     encoder_pre: list[Array]     # (R, H)
     mu_pre: Array                # (R, Z)
     mu: Array                    # (R, Z)
     logvar_pre: Array            # (R, Z)
     logvar: Array                # (R, Z)
-    uniform: Array               # of the size of noise, float32: what the noise is made of
-    noise: Array                 # B K (Z + N) numbers or one more, since they are made in pairs
-    eps: Array                   # (B, K, Z)   its first numbers
-    eps_prior: Array             # (B, K, N)   and those after them
+    uniform: Array               # uniform numbers in float32, from which the noise is made; of its size
+    noise: Array                 # B K (Z + N) normal numbers, or one more, as they are made in pairs
+    eps: Array                   # (B, K, Z)   the first of them
+    eps_prior: Array             # (B, K, N)   the next
     z0: Array                    # (B, K, Z)   mu + sigma eps; without a flow it is z
     z: Array                     # (B, K, Z)
-    z_rows: Array                # (B K, Z)    the same memory
+    z_rows: Array                # (B K, Z)    the memory of z
     kl: Array                    # (B, Z)      KL( q(z_j|x) || p(z_j) ), where it has a closed form
     log_q: Array                 # (B, K)      log q0(z0|x)
     log_det: Array               # (B, K)      log |det dz/dz0|
@@ -67,34 +67,35 @@ class Activations:
     decoder_pre: list[Array]     # (B K, H)
     rows_pre: Array              # (B K, P)
     rows: Array                  # (B K, P)
-    output: Array                # (B, K, P)   the same memory
+    output: Array                # (B, K, P)   the memory of rows
     kept: Array                  # (B, K, P)   what the likelihood keeps for its backward pass
     nll: Array                   # (B, K)      -log p(x|z)
-    flow: object = None          # what the flow,
-    prior: object = None         # the prior,
-    last: object = None          # and the decoder's last step keep of their own
-    recorded: dict[Hashable, object] = field(default_factory=dict)      # by the engine: the calls of passes
+    flow: object = None          # further arrays of the flow,
+    prior: object = None         # of the prior,
+    last: object = None          # and of the decoder's last step
+    recorded: dict[Hashable, object] = field(default_factory=dict)      # calls of the passes, by the engine
 
 
 @dataclass
 class Gradients:
-    """The gradient of the loss with respect to the values; `_kl`, `_nll` and the like say by which path."""
+    """Gradients of the loss with respect to the values.  `_kl`, `_nll` and the like name the path by which they came.
+    """
 
     nll: Array                   # (B, K)
     output: Array                # (B, K, P)
-    rows: Array                  # (B K, P)     the same memory
+    rows: Array                  # (B K, P)     the memory of output
     rows_pre: Array              # (B K, P)
     decoder: list[Array]         # (B K, Z + L), then (B K, H) of each hidden layer
     decoder_pre: list[Array]     # (B K, H)
     z_nll: Array                 # (B, K, Z)
-    z_rows: Array                # (B K, Z)     the same memory
+    z_rows: Array                # (B K, Z)     the memory of z_nll
     kl: Array                    # (B, Z)
     log_ratio: Array             # (B, K)
     log_p: Array                 # (B, K)
     log_det: Array               # (B, K)
-    z_p: Array                   # (B, K, Z)    by log p(z)
-    z_q: Array                   # (B, K, Z)    by log q(z|x)
-    z_kl: Array                  # (B, K, Z)    by both
+    z_p: Array                   # (B, K, Z)    through log p(z)
+    z_q: Array                   # (B, K, Z)    through log q(z|x)
+    z_kl: Array                  # (B, K, Z)    through both
     z: Array                     # (B, K, Z)
     z_scaled: Array              # (B, K, Z)    for the doubly reparameterized estimator
     z0: Array                    # (B, K, Z)    without a flow it is d.z
@@ -106,24 +107,24 @@ class Gradients:
     logvar_kl: Array             # (B, Z)
     logvar: Array                # (R, Z)
     logvar_pre: Array            # (R, Z)
-    h_mu: Array | None           # (R, H)    of the encoder's output h, by the head mu; None without a hidden layer
-    h_logvar: Array | None       # (R, H)    by the head logvar
-    h: Array | None              # (R, H)    by both; all of it, unless a flow reads h too
-    h_flow: Array | None         # (R, H)    by the flow
-    encoder: list[Array | None]  # None (nobody asks for dx), then (R, H) of each hidden layer
+    h_mu: Array | None           # (R, H)    of the encoder's output h, through mu; None without a hidden layer
+    h_logvar: Array | None       # (R, H)    through logvar
+    h: Array | None              # (R, H)    through both; the whole gradient, unless a flow reads h too
+    h_flow: Array | None         # (R, H)    through the flow
+    encoder: list[Array | None]  # None (dx is not needed), then (R, H) of each hidden layer
     encoder_pre: list[Array]     # (R, H)
     rows_x: Array                # (R - B, D)   of the prior's rows
-    rows_x_mu: Array             # (R - B, D)   without a hidden layer, by the head mu
-    rows_x_logvar: Array         # (R - B, D)   and by logvar
+    rows_x_mu: Array             # (R - B, D)   without a hidden layer: through mu
+    rows_x_logvar: Array         # (R - B, D)   and through logvar
 
 
 def allocate_pass(sizes: Sizes, B: int, K: int, allocate: Allocate) -> tuple[Activations, Gradients]:
-    """`a` and `d` for so many images and draws, in memory that `allocate` hands out by name."""
+    """`a` and `d` for B images and K draws, in memory that `allocate` provides by name."""
     D, L, Z, N, P, R = sizes.D, sizes.L, sizes.Z, sizes.N, sizes.P, B + sizes.rows
     hidden, decoder_hidden = list(enumerate(sizes.hidden)), list(enumerate(sizes.decoder_hidden))
 
     def like_pre(name: str, pre: Array) -> Array:
-        """Memory for the gradient of a matrix product: its own, unless a backward kernel looks back at it."""
+        """The gradient of a matrix product: in the memory of the product, unless a backward kernel still needs that."""
         return allocate(f"d{name}", *pre.shape) if sizes.keeps_pre else pre
 
     x, size = allocate("x", R, D), B * K * (Z + N)

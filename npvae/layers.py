@@ -17,16 +17,19 @@ from .validate import choice
 
 
 class Activation:
-    """f of a dense layer and its derivative, from the kernels `{name}_forward` and `{name}_backward`.
+    """f of a dense layer and its derivative, by the kernels `{name}_forward` and `{name}_backward`.
 
+    Parameters
+    ----------
+    name : of the kernels
     gain : Var(W) of the initial weights is gain / max(fan_in, fan_out)
-    uses_input : is the derivative taken from the layer's input a = pre + b?  Otherwise from its output out = f(a)
+    uses_input : the derivative is computed from a = pre + b if True, else from the output f(a)
 
-    To add one, give it a pair of kernels and a row in `ACTIVATIONS`; or subclass, with `forward` and `backward` of your
-    own, and hand the object to `VAE(activation=...)`.
+    To add one, write a pair of kernels and a row in `ACTIVATIONS`.  Or write a subclass with its own `forward` and
+    `backward`, and pass an object of it as `VAE(activation=...)`.
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True      # it only calls kernels; see `likelihoods/base.py`
 
     def __init__(self, name: str, gain: float = 1, uses_input: bool = False) -> None:
         self.name, self.gain, self.uses_input = name, gain, uses_input
@@ -37,7 +40,7 @@ class Activation:
 
     def backward(self, kernels: ModuleType, dpre: Array, db: Array, dout: Array, out: Array, pre: Array, b: Array
                  ) -> None:
-        """dpre = dout f'(pre + b), and db the sum of its rows."""
+        """dpre = dout f'(pre + b),  db = sum of the rows of dpre.   dpre, dout, out, pre (B, H);  db, b (H,)."""
         kernel = getattr(kernels, f"{self.name}_backward")
         if self.uses_input:
             kernel(dpre, db, dout, pre, b)
@@ -45,11 +48,11 @@ class Activation:
             kernel(dpre, db, dout, out)
 
 
-#: By name.  The gain: of the two conditions of Glorot and Bengio 2010, 1 / fan_in to keep the variance of values and
-#: 1 / fan_out that of gradients, the quieter one; times the 2 of He et al. 2015 for rectifiers, which pass half of it.
-#: 2 / fan_in alone makes a decoder that starts from 20 numbers too loud: on 784-400-20, ten epochs, it costs some 0.9
-#: nats.  The 2 is 1 / E[f(a)^2] of a standard normal a.  For SiLU E[f(a)^2] = 0.3558; for GELU it is
-#: 1/3 + 1 / (2 sqrt(3) pi) = 0.4252.
+#: By name, each with its gain.  Var(W) = 1 / fan_in keeps the variance of the values, 1 / fan_out that of the gradients
+#: (Glorot and Bengio 2010).  Here it is the smaller of the two, times a gain of 1 / E[f(a)^2] for a standard normal a:
+#: 2 for rectifiers (He et al. 2015), 1 / 0.3558 for SiLU, and 1 / 0.4252 for GELU, where E[f(a)^2] is
+#: 1/3 + 1 / (2 sqrt(3) pi).  With 2 / fan_in alone, the weights of a decoder of 20 inputs start too large, which costs
+#: some 0.9 nats in ten epochs of 784-400-20.
 ACTIVATIONS = {activation.name: activation for activation in (
     Activation("identity"), Activation("relu", 2), Activation("leaky_relu", 2), Activation("elu", 2),
     Activation("tanh"), Activation("sigmoid"), Activation("softplus"),
@@ -57,14 +60,21 @@ ACTIVATIONS = {activation.name: activation for activation in (
 
 
 def make_activation(activation: str | Activation) -> Activation:
-    """The activation of that name, or the object itself.  Raises ValueError or TypeError with the known names."""
+    """The activation of that name, or the object itself.  Raises ValueError, with the known names."""
     if isinstance(activation, Activation):
         return activation
     return ACTIVATIONS[choice("activation", activation, ACTIVATIONS)]
 
 
 class Dense:
-    """out = f(x W + b), with explicit backward pass.  The parameters are found by name, "{name}.W" and "{name}.b"."""
+    """A dense layer, out = f(x W + b), with its backward pass.
+
+    Parameters
+    ----------
+    name : its parameters are "{name}.W" (in, out) and "{name}.b" (out,)
+    n_in, n_out : number of inputs and of outputs
+    activation : f, by name or as an object
+    """
 
     def __init__(self, name: str, n_in: int, n_out: int, activation: str | Activation) -> None:
         self.W, self.b = f"{name}.W", f"{name}.b"
@@ -72,9 +82,9 @@ class Dense:
         self.activation = make_activation(activation)
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Random W with Var(W) = gain / max(in, out)  (D1.7), zero b.
+        """b = 0, and random W with  Var(W) = gain / max(in, out)  (D1.7).
 
-        Drawn in float64, so that every dtype starts at the same point.
+        Drawn in float64, so that a model starts at the same point in every dtype.
         """
         shape = params[self.W].shape
         params[self.W][...] = rng.normal(0, math.sqrt(self.activation.gain / max(shape)), shape)
@@ -87,12 +97,12 @@ class Dense:
 
     def backward(self, kernels: ModuleType, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array,
                  pre: Array, x: Array, params: Block) -> None:
-        """forward was  out = f(pre + b),  pre = x W:
+        """Backward pass of  out = f(pre + b),  pre = x W:
 
             dpre = dout f'(pre + b)                    (D1.2)
             db   = sum of the rows of dpre             (D1.3)
-            dW   = x^T dpre                            (D1.4)    as of any product: D0.3
-            dx   = dpre W^T, where it is asked for     (D1.5)    and D0.2
+            dW   = x^T dpre                            (D1.4)    by D0.3
+            dx   = dpre W^T, unless dx is None         (D1.5)    by D0.2
         """
         self.activation.backward(kernels, dpre, grads[self.b], dout, out, pre, params[self.b])
         kernels.matmul(grads[self.W], x.T, dpre)
@@ -101,7 +111,8 @@ class Dense:
 
 
 class MLP:
-    """Dense layers in a row: acts[0] is the input, acts[i + 1] the output of layer i, pres[i] its matrix product."""
+    """Dense layers in a row:  acts[0] is the input, acts[i + 1] the output of layer i, and pres[i] its matrix product,
+    before bias and activation."""
 
     def __init__(self, name: str, n_in: int, widths: Sequence[int], activation: str | Activation) -> None:
         sizes = [n_in, *widths]
@@ -110,6 +121,7 @@ class MLP:
         self.uses_input = make_activation(activation).uses_input
 
     def forward(self, kernels: ModuleType, acts: Sequence[Array], pres: Sequence[Array], params: Block) -> None:
+        """acts[0] is given; the other acts, and all pres, are written."""
         for i, layer in enumerate(self.layers):
             layer.forward(kernels, acts[i + 1], pres[i], acts[i], params)
 
@@ -117,25 +129,25 @@ class MLP:
                  acts: Sequence[Array], pres: Sequence[Array], params: Block) -> None:
         """The chain rule from the last layer to the first  (D0.7).
 
-        dacts[-1] is given; the others are written, dacts[0] only if it is not None.
+        dacts[-1] is given, the others are written; dacts[0] may be None, and is then left out.
         """
         for i, layer in reversed(list(enumerate(self.layers))):
             dout = dacts[i + 1]
-            assert dout is not None      # only dacts[0] may be
+            assert dout is not None      # only dacts[0] may be None
             layer.backward(kernels, dacts[i], dpres[i], grads, dout, acts[i + 1], pres[i], acts[i], params)
 
 
-# ---- Masked layers: output d depends on the inputs before d alone
+# ---- Masked layers: output d depends only on the inputs before d
 
-# Every unit has a degree, and a unit never sees what is above its own (Germain et al. 2015, MADE, section 4):
+# Every unit has a degree, which limits the units that it is connected to (Germain et al. 2015, MADE, section 4):
 #
 #     input d                     has degree d, from 1 to D, or any other order of these numbers
 #     hidden unit of degree m     sees the inputs of degree <= m, and hidden units of degree <= m
 #     output d                    sees the hidden units of degree < d
 #
-# so output d depends on the inputs of degree < d alone, however many layers lie between: each step keeps or raises the
-# degree, and the last one raises it.  The degrees of hidden units go from 1 to D - 1; a unit of degree D would be seen
-# by no output, one of degree 0 sees no input, and is of use only where the layer is told something else as well.
+# So output d depends only on inputs of degree < d, through any number of layers: along a path the degree never falls,
+# and in the last step it rises.  Hidden units have degrees 1 to D - 1.  No output would see a unit of degree D.  A unit
+# of degree 0 sees no input; it is of use where the layer has further inputs, as in a flow.
 #
 #     order = input_degrees(D)
 #     units = hidden_degrees(H, D)
@@ -143,19 +155,19 @@ class MLP:
 #     second = MaskedDense("flow.1", mask(units, units), "relu")                          (B, H) -> (B, H)
 #     last = MaskedDense("flow.2", mask(units, order, strict=True), "identity")           (B, H) -> (B, D)
 #
-# An output of two numbers for each input takes `np.tile(order, 2)`, and then has m in columns 0 ... D - 1, s behind.
+# For two outputs per input the degrees are `np.tile(order, 2)`: all D first ones, then all D second ones.
 
 def input_degrees(n: int) -> Array:
-    """1 ... n, (n,): the natural order.  `input_degrees(n)[::-1]` is the reverse, which flows take in turns."""
+    """1 ... n, (n,): the natural order.  Flows alternate it with its reverse, `input_degrees(n)[::-1]`."""
     return np.arange(1, n + 1)
 
 
 def hidden_degrees(units: int, n: int, rng: np.random.Generator | None = None, least: int = 1) -> Array:
-    """Degrees of hidden units (units,) over n inputs, ascending, from `least` to n - 1.
+    """Degrees of hidden units (units,) for n inputs, ascending, from `least` to n - 1.
 
-    Without rng they are dealt out evenly: each degree to as many units as any other, or to one more; and if there are
-    fewer units than degrees, to degrees in equal distances.  (Dealt 1, 2, 3, ... they would leave the last inputs to no
-    unit.)  With rng they are uniform (Germain et al. 2015, section 4.1).  Over one input a unit has degree `least`.
+    Without rng they are spread evenly: the numbers of units of two degrees differ by one at most, and fewer units than
+    degrees are spaced equally.  (Degrees 1, 2, 3, ... in turn would leave none for the last inputs.)  With rng they are
+    drawn uniformly (Germain et al. 2015, section 4.1).  For n = 1 all are `least`.
     """
     count = max(n - least, 1)
     if rng is not None:
@@ -164,17 +176,17 @@ def hidden_degrees(units: int, n: int, rng: np.random.Generator | None = None, l
 
 
 def mask(inputs: Array, outputs: Array, strict: bool = False) -> Array:
-    """M[i, j] = 1 where output j sees input i, else 0, (in, out): where its degree is as high, or, if `strict` (the
-    last layer), higher  (D14.8)."""
+    """M[i, j] = 1 where output j may depend on input i, else 0, (in, out):  where inputs[i] <= outputs[j], or, if
+    `strict` (the last layer), inputs[i] < outputs[j]  (D14.8)."""
     below = inputs[:, None] < outputs if strict else inputs[:, None] <= outputs
     return below.astype(np.float64)
 
 
 class Staircase:
-    """Products with a matrix W that a mask (in, out) of ascending degrees has cut into a staircase.
+    """Matrix products with masked weights W (in, out) whose degrees ascend, so that the mask looks like a staircase.
 
-    Above the stairs is every weight that has a say, below them zeros.  Taken in `steps` pieces, each with what it sees
-    of the other side, the products leave out (1 - 1 / steps) / 2 of W: a quarter in two.
+    Weights below the stairs are zero.  The products are computed in `steps` pieces, each without the rows or columns
+    that are zero in it.  This skips (1 - 1 / steps) / 2 of W: a quarter with two pieces.
     """
 
     steps = 2      # three or four would gain less than 3 % more
@@ -188,7 +200,7 @@ class Staircase:
         return [slice(n * i // self.steps, n * (i + 1) // self.steps) for i in range(self.steps)]
 
     def forward(self, kernels: ModuleType, out: Array, x: Array, W: Array) -> None:
-        """out = x W, W masked: the first outputs see the first inputs only."""
+        """out = x W, with W masked: the first outputs depend on the first inputs only."""
         for rows, columns in self.by_columns:
             kernels.matmul(out[:, columns], x[:, rows], W[rows, columns])
 
@@ -198,17 +210,22 @@ class Staircase:
             kernels.mask_backward(dW[rows], x.T[rows], dout, self.mask[rows])
 
     def backward_input(self, kernels: ModuleType, dx: Array, dout: Array, W: Array) -> None:
-        """dx = dout W^T, W masked: the last inputs are seen by the last outputs only."""
+        """dx = dout W^T, with W masked: the last inputs reach the last outputs only."""
         for rows, columns in self.by_rows:
             kernels.matmul(dx[:, rows], dout[:, columns], W[rows, columns].T)
 
 
 class MaskedDense:
-    """out = f(x (W * M) + b): used in place of `layers.Dense`, with its methods and their arguments.
+    """A dense layer with masked weights, out = f(x (W * M) + b), with the methods of `Dense`.
 
-    The mask is applied to W in the forward pass: a weight that it takes away has no say, whatever its value; its
-    gradient is exactly zero; and it starts at zero and stays there.  The forward pass leaves W * M in the layer, where
-    `backward`, or whoever calls `weights`, finds it.  The layer has memory of its own, so no two threads may use it.
+    A masked weight starts at zero, has no influence whatever its value, and its gradient is exactly zero.  `forward`
+    keeps W * M in the layer for `backward`.  So the layer has memory of its own, and only one thread at a time may use
+    it.
+
+    Parameters
+    ----------
+    name, activation : as of `Dense`
+    mask : M, (in, out), zeros and ones
     """
 
     def __init__(self, name: str, mask: Array, activation: str | Activation) -> None:
@@ -219,14 +236,14 @@ class MaskedDense:
         self.masked = np.empty(0)
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Random W, zero b: as of a dense layer, but of each weight the inputs counted that its output sees, and the
-        outputs that see its input,  Var(W[i, j]) = M[i, j] gain / max(sum_i M[i, j], sum_j M[i, j])."""
+        """b = 0, and random W with  Var(W[i, j]) = M[i, j] gain / max(sum_i M[i, j], sum_j M[i, j]):  as in `Dense`,
+        but only the weights that are not masked count."""
         fan = np.maximum(np.maximum(self.mask.sum(axis=0), self.mask.sum(axis=1)[:, None]), 1)
         params[self.W][...] = self.mask * rng.normal(0, np.sqrt(self.activation.gain / fan))
         params[self.b][...] = 0
 
     def weights(self, kernels: ModuleType, params: Block) -> Array:
-        """W * M (in, out) of these parameters; `forward` takes it from here, and it stays until the next call."""
+        """W * M (in, out), computed from `params`; kept in the layer until the next call."""
         W = params[self.W]
         if self.masked.dtype != W.dtype or not self.masked.size:
             self.masked = np.empty_like(W)
@@ -240,10 +257,8 @@ class MaskedDense:
 
     def backward(self, kernels: ModuleType, dx: Array | None, dpre: Array, grads: Block, dout: Array, out: Array,
                  pre: Array, x: Array, params: Block) -> None:
-        """forward was  out = f(x W' + b),  W' = W * M:   as of a dense layer, and  dW = dW' * M = (x^T dpre) * M.
-
-        Of the parameters that the last forward pass had.
-        """
+        """Backward pass of  out = f(x W' + b),  W' = W * M of the last forward pass:  as of `Dense`, but  dW = (x^T
+        dpre) * M."""
         self.activation.backward(kernels, dpre, grads[self.b], dout, out, pre, params[self.b])
         kernels.mask_backward(grads[self.W], x.T, dpre, self.mask)
         if dx is not None:

@@ -6,22 +6,13 @@ A schedule is a function of the step, counted from 0.
 import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 
-from .params import Array, Block
+from .params import Block, HasUpdate
 from .validate import Described, integer, real
 
 Schedule = Callable[[int], float]
-
-
-class HasUpdate(Protocol):
-    """Kernels for all parameters together; a module of kernels has this one, too."""
-
-    def adam_update(self, theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float,
-                    eps: float, scale: float, step: int) -> None:
-        """One update of `theta`, m and v, all flat."""
 
 
 class ConstantLR(Described):
@@ -111,7 +102,7 @@ class Adam(Described):
             raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
         return self.m, self.v
 
-    def step(self, parameters: Block, gradients: Block, kernels: "ModuleType | HasUpdate | None" = None) -> None:
+    def step(self, parameters: Block, gradients: Block, kernels: ModuleType | HasUpdate | None = None) -> None:
         """One update of `parameters`, in place, by `adam_update` of `kernels` (None: of `parameters.kernels`), with the
         gradient clipped to
 

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z): what the decoder's output means.  Read after `layers.py`.
 
-    support                what an array of data means; which numbers a likelihood takes
-    base                   what a likelihood is: the class to subclass
+    support                which numbers a likelihood takes; what an array of data means
+    base                   the class to subclass
     bernoulli              binary pixels
     gaussian               real numbers: one sigma, or one for each pixel
     continuous_bernoulli   grey pixels in [0, 1], as a density
@@ -17,7 +17,7 @@ from .continuous_bernoulli import ContinuousBernoulli
 from .gaussian import Gaussian, GaussianOptimal, GaussianPixel
 from .levels import BetaBinomial, Categorical, DiscretizedLogistic
 
-#: name -> how to make it; the first two Gaussians take a sigma, as in "gaussian:0.2", categorical a number of levels
+#: By name.  A sigma may follow the first two Gaussians, as in "gaussian:0.2", and a number of levels "categorical".
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": Bernoulli, "gaussian": Gaussian, "gaussian-learned": lambda: Gaussian(learned=True),
     "gaussian-pixel": GaussianPixel, "gaussian-optimal": GaussianOptimal, "continuous-bernoulli": ContinuousBernoulli,
@@ -48,7 +48,7 @@ def make_likelihood(likelihood: str | Likelihood) -> Likelihood:
         raise ValueError(f"likelihood {shown(likelihood)}: {error}") from None
 
 
-find = make_likelihood      # its name before
+find = make_likelihood      # its former name
 
 __all__ = [
     "LIKELIHOODS", "Likelihood", "make_likelihood", "find",

@@ -1,11 +1,11 @@
-"""What a likelihood p(x|z) is: the class to subclass.  Read after `layers.py`; the formulas are in
+"""The class of all likelihoods p(x|z), to be subclassed.  Read after `support.py`; the formulas are in
 `kernels/reference/likelihoods.py` and `levels.py`.
 
-A likelihood says how many numbers the decoder puts out for an image, what numbers it is a distribution of (`support`,
-see `support.py`), and calls the kernel pair that makes nll[b, k] = -log p(x[b] | z[b, k]), in nats, and its derivative.
+A likelihood says how many outputs the decoder has for an image and which data it takes (`support`).  It calls the pair
+of kernels that computes nll[b, k] = -log p(x[b] | z[b, k]), in nats, and its derivative.
 
-To add one, subclass `Likelihood`: four methods, `forward`, `backward`, `mean` and `draw`.  `VAE(likelihood=...)` takes
-an object of the class; a row in `LIKELIHOODS` (`__init__.py`) gives it a name for the command line.
+To add one, subclass `Likelihood` and write four methods: `forward`, `backward`, `mean` and `draw`.  Pass an object of
+the class as `VAE(likelihood=...)`; a row in `LIKELIHOODS` (`__init__.py`) gives it a name for the command line.
 """
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from .support import Reals, Support
 
 
 class Likelihood(ABC):
-    """p(x|z) of an image x of D numbers, given what the decoder puts out for z.
+    """p(x|z) of an image x of D numbers, given the P outputs of the decoder at z.
 
     Attributes
     ----------
     name : as the command line and saved files write it
-    support : what data it takes
-    shapes : of parameters of its own, by name; none
-    recordable : True promises that `forward` and `backward` do nothing but call kernels, so that their calls may be
-        recorded once and replayed (`engine/`), with what they take from `self` as it was at the first pass.  It must
-        stand in the class itself: a subclass may compute something else
-    fits_batch : does `fit_batch` choose a parameter for all images of a batch together?
+    support : the data it takes
+    shapes : name -> shape of its own parameters; empty by default
+    recordable : True promises that `forward` and `backward` only call kernels.  Their calls may then be recorded once
+        and replayed (`engine/`), with what they took from `self` in the first pass.  Set it in the class itself: it is
+        not inherited, as a subclass may compute something else
+    fits_batch : True if `fit_batch` chooses a parameter for a whole batch
     """
 
     name: str
@@ -38,25 +38,25 @@ class Likelihood(ABC):
     fits_batch: bool = False
 
     def output_dim(self, input_dim: int) -> int:
-        """P, how many numbers the decoder puts out for an image of D numbers: one for each."""
+        """P, the number of decoder outputs for an image of D numbers; D by default."""
         return input_dim
 
     def initialize(self, params: Block) -> None:
-        """Set parameters of its own, if there are any."""
+        """Set its own parameters, if it has any."""
 
     def bias_at(self, mean: Array) -> Array:
-        """The output bias (P,) at which the decoder starts at the mean image (D,): 0 where nothing better is known."""
+        """The output bias (P,) at which the decoder's first output is the mean image (D,); 0 by default."""
         return np.zeros(self.output_dim(len(mean)))
 
     @abstractmethod
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
-        """nll (B, K) = -log p(x|z), from output (B, K, P) and x (B, D).  `kept` (B, K, P) is memory for what `backward`
-        needs again."""
+        """nll (B, K) = -log p(x|z) in nats, from output (B, K, P) and x (B, D).  `kept` (B, K, P) is memory for values
+        that `backward` needs."""
 
     @abstractmethod
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
-        """doutput (B, K, P) from dnll (B, K); and the gradients of its own parameters."""
+        """doutput (B, K, P) from dnll (B, K), and the gradients of its own parameters into `grads`."""
 
     @abstractmethod
     def mean(self, kernels: ModuleType, output: Array) -> Array:
@@ -64,22 +64,23 @@ class Likelihood(ABC):
 
     @abstractmethod
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ p(x|z) (rows, D) from output (rows, P)."""
+        """A draw x ~ p(x|z) (rows, D) from output (rows, P)."""
 
     def fit_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
-        """Where `fits_batch`: nll as `forward` leaves it, at the parameter that is best for this batch, in training."""
+        """In training, if `fits_batch`: nll (B, K) with the parameter that is best for this batch."""
 
     def fit_images(self, params: Block, x: Array, mean: Array) -> None:
-        """Where `fits_batch`: set that parameter to what is best for images x and their reconstructions (N, D)."""
+        """If `fits_batch`: set that parameter to what is best for images x and their reconstructions `mean`, both (N,
+        D)."""
 
 
 def mean_within(mean: Array) -> Array:
-    """The mean image, kept a thousandth away from black and white, where parameters would be infinite."""
+    """The mean image, kept within [0.001, 0.999]: for pure black or white the bias would be infinite."""
     return np.clip(mean, 1e-3, 1 - 1e-3)
 
 
 def solve(increasing: Callable[[Array], Array], target: Array, low: float, high: float) -> Array:
-    """Where the function is `target` (D,), each entry on its own, by bisection between two numbers."""
+    """The root (D,) of  increasing(root) = target,  entry by entry, by bisection between `low` and `high`."""
     lower, upper = np.full(target.shape, low), np.full(target.shape, high)
     middle: Array = lower
     for _ in range(70):

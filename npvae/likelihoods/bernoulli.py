@@ -1,4 +1,4 @@
-"""The Bernoulli likelihood of binary pixels.  Read after `base.py`: it is the one that published VAEs of MNIST have."""
+"""The Bernoulli likelihood of binary pixels, which most published VAEs of MNIST use.  Read after `base.py`."""
 from types import ModuleType
 
 import numpy as np
@@ -9,16 +9,17 @@ from .support import UnitInterval
 
 
 class Bernoulli(Likelihood):
-    """Independent binary pixels, p = sigmoid(logits).  Grey pixels in [0, 1] are taken as targets all the same: the
-    summed binary cross-entropy, which is then no likelihood of the data (D3.6) but what most published VAEs report."""
+    """Independent binary pixels, p = sigmoid(logits).  Grey pixels in [0, 1] are accepted, too: the nll is then the
+    summed binary cross-entropy, which is not a likelihood of the data (D3.6), but is what most published VAEs report.
+    """
 
     name = "bernoulli"
     recordable = True
     support = UnitInterval()
 
     def bias_at(self, mean: Array) -> Array:
-        """The output bias at which the decoder starts at the mean image: its logit, the best that one bias for all
-        images can be (D3.7), kept finite for pixels that are black or white throughout (Burda et al. 2016)."""
+        """The logit of the mean image: the best single bias for all images (D3.7), kept finite for pixels that are
+        always black or always white (Burda et al. 2016)."""
         p = mean_within(mean)
         logit: Array = np.log(p / (1 - p))
         return logit

@@ -1,4 +1,4 @@
-"""Gaussian likelihoods of real numbers, with one sigma or with one for each pixel.  Read after `bernoulli.py`."""
+"""Gaussian likelihoods of real numbers, with one sigma or one for each pixel.  Read after `bernoulli.py`."""
 import math
 from types import ModuleType
 
@@ -12,10 +12,14 @@ from .support import Reals
 
 
 class Gaussian(Likelihood):
-    """Independent Gaussian pixels with one sigma: fixed, or learned with the other parameters (then `sigma` is where
-    it starts, and the parameter is `likelihood.logvar`, at its best for the sigma of D4.4).
+    """Independent Gaussian pixels with one sigma.
 
-    Raises ValueError unless sigma lies between 1e-30 and 1e30: beyond, 1 / sigma is no number in float32.
+    Parameters
+    ----------
+    sigma : its value, or its initial value if it is learned
+    learned : logvar is the parameter `likelihood.logvar`, learned with the others (D4.4 says where it is best)
+
+    Raises ValueError unless sigma lies between 1e-30 and 1e30, so that 1 / sigma is a float32 as well.
     """
 
     recordable = True
@@ -33,11 +37,11 @@ class Gaussian(Likelihood):
             params[name][...] = 2 * math.log(self.sigma)
 
     def bias_at(self, mean: Array) -> Array:
-        """The decoder starts at the mean image."""
+        """The mean image itself."""
         return mean
 
     def _logvar(self, block: Block) -> Array:
-        """The learned entry of `block`, or, sigma being fixed, a constant that takes its place."""
+        """The learned entry of `block` (parameters or gradients), or a constant array if sigma is fixed."""
         if self.shapes:
             return block["likelihood.logvar"]
         return np.full(1, 2 * math.log(self.sigma), block.flat.dtype)
@@ -61,7 +65,7 @@ class Gaussian(Likelihood):
 
 
 class GaussianPixel(Likelihood):
-    """Independent Gaussian pixels, a sigma for each from the decoder, never below 0.05 (`LOGVAR_FLOOR`)."""
+    """Independent Gaussian pixels; the decoder gives each its own sigma, bounded below by 0.05 (`LOGVAR_FLOOR`)."""
 
     name = "gaussian-pixel"
     recordable = True
@@ -71,7 +75,7 @@ class GaussianPixel(Likelihood):
         return 2 * input_dim
 
     def bias_at(self, mean: Array) -> Array:
-        """The decoder starts at the mean image, with sigma near 1/4 throughout."""
+        """The mean image, with a sigma near 1/4 for every pixel."""
         return np.concatenate([mean, np.full_like(mean, 2 * math.log(0.25))])
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
@@ -96,16 +100,15 @@ class GaussianPixel(Likelihood):
 class GaussianOptimal(Gaussian):
     """Independent Gaussian pixels with the one sigma that is best, in closed form (sigma-VAE, Rybkin et al. 2021).
 
-    In training, sigma^2 is the mean squared residual of the batch itself: `fit_batch`, which the model calls where
-    gradients are wanted.  Whoever measures a model must not let the images choose its sigma: `forward` takes a fixed
-    one, `likelihood.logvar`, which gives each image the same nll whatever stands beside it.  It lies among the
-    parameters and is saved with them, but no gradient moves it.  `VAE.fit_likelihood` sets it, in the same closed form,
-    to what is best for training images; `npvae.fit` calls that after each epoch, and a loop of your own has to.  (A
-    running mean over batches would need a time span: over a hundred batches it is ten nats behind where training is
-    fast.)
+    In training, sigma^2 is the mean squared residual of the batch (`fit_batch`).  In evaluation, images must not choose
+    the sigma they are measured with, nor may an image's nll depend on the rest of its batch.  So `forward` takes sigma
+    from the parameter `likelihood.logvar`, which is saved with the others but moved by no gradient.
+    `VAE.fit_likelihood` sets it to the best value for training images, in the same closed form.  `npvae.fit` calls that
+    after each epoch; a training loop of your own must do so, too.  (A running mean over batches lags behind: over a
+    hundred batches, by ten nats where training is fast.)
 
-    Where the decoder's output equals every pixel no sigma is best: nll falls without bound as sigma goes to 0, and
-    both raise NonFiniteError.
+    Where the decoder's output equals x in every pixel there is no best sigma: nll falls without bound as sigma goes to
+    0. `fit_batch` and `fit_images` then raise NonFiniteError.
     """
 
     fits_batch = True
@@ -115,7 +118,7 @@ class GaussianOptimal(Gaussian):
         self.name = "gaussian-optimal"
 
     def fit_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
-        """With the sigma that is best for all of x (B, D) together.  Raises NonFiniteError."""
+        """nll (B, K) at the sigma that is best for all of x (B, D) together.  Raises NonFiniteError."""
         logvar = kept.ravel()[:1]
         with np.errstate(divide="ignore", invalid="ignore"):
             kernels.gaussian_optimal_nll_forward(nll, logvar, output, x)
@@ -123,12 +126,12 @@ class GaussianOptimal(Gaussian):
 
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
-        """The derivative of `fit_batch`."""
+        """The backward pass of `fit_batch`."""
         grads["likelihood.logvar"][...] = 0
         kernels.gaussian_optimal_nll_backward(doutput, dnll, kept.ravel()[:1], output, x)
 
     def fit_images(self, params: Block, x: Array, mean: Array) -> None:
-        """sigma^2 = the mean of (x - mean)^2.  Raises NonFiniteError."""
+        """sigma^2 = mean of (x - mean)^2.  Raises NonFiniteError."""
         with np.errstate(divide="ignore"):
             logvar = np.log(np.mean((x - mean) ** 2, dtype=float))
         self._check(logvar)
@@ -138,4 +141,4 @@ class GaussianOptimal(Gaussian):
     def _check(logvar: Array) -> None:
         if logvar == -math.inf:
             raise NonFiniteError("likelihood gaussian-optimal: the decoder's output equals x in every pixel, so "
-                                 "the best sigma is 0 and the loss minus infinity; gaussian:0.1 has one that is fixed")
+                                 "the best sigma is 0 and the loss minus infinity; gaussian:0.1 has a fixed sigma")

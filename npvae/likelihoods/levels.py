@@ -1,8 +1,8 @@
-"""Likelihoods P(x|z) of bytes: probabilities for the 256 grey levels of a pixel.  Read after `base.py`, which says
-what a likelihood is; the formulas are in `kernels/reference/levels.py`.
+"""Likelihoods P(x|z) of bytes: probabilities of the 256 grey levels of a pixel.  Read after `bernoulli.py`; the
+formulas are in `kernels/reference/levels.py`.
 
-Images are bytes, or given as x = i / 255; other numbers have probability zero, and are refused.  nll is then a cost in
-nats, never negative, and comparable between these likelihoods, and with codes for images.
+Images are bytes, or floats x = i / 255; other numbers have probability zero and raise ValueError.  So nll, in nats, is
+never negative, and can be compared between these likelihoods and with the lengths of lossless codes.
 """
 import math
 from collections.abc import Iterator
@@ -18,20 +18,20 @@ from ..validate import integer
 from .base import Likelihood, mean_within, solve
 from .support import Levels
 
-_STEPS = LEVELS - 1
+_STEPS = LEVELS - 1      # from black to white
 
 
 class _Levels(Likelihood):
-    """What the three have in common."""
+    """Defaults of the three likelihoods below."""
 
     levels = LEVELS
     support = Levels()
 
 
 class DiscretizedLogistic(_Levels):
-    """What a logistic distribution has around each level, location and scale for every pixel from the decoder; the
-    tails belong to black and white (Kingma et al. 2016; Salimans et al. 2017).  The scale is bounded below
-    (`LOG_SCALE_FLOOR`)."""
+    """The probability of an interval around each level under a logistic distribution; black and white also get the
+    tails.  The decoder gives the location and the scale of every pixel, the scale bounded below by `LOG_SCALE_FLOOR`
+    (Kingma et al. 2016; Salimans et al. 2017)."""
 
     name = "discretized-logistic"
     recordable = True
@@ -40,8 +40,8 @@ class DiscretizedLogistic(_Levels):
         return 2 * input_dim
 
     def bias_at(self, mean: Array) -> Array:
-        """The decoder starts at the mean image, with a standard deviation near 1/4 throughout.  (The location is not
-        the mean: what lies beyond black counts as black.)"""
+        """Locations at which E[x] is the mean image, with a standard deviation near 1/4 for every pixel.  (The location
+        is not the mean, since all below black counts as black.)"""
         r = math.log(0.25 * math.sqrt(3) / math.pi)
 
         def with_scale(location: Array) -> Array:
@@ -74,10 +74,12 @@ class DiscretizedLogistic(_Levels):
 
 
 class Categorical(_Levels):
-    """A probability for each level of every pixel, by a softmax: the decoder puts out 256 numbers a pixel, which takes
-    memory and time (van den Oord et al. 2016).  It is not told that neighbouring levels are alike.
+    """A probability for each level of every pixel, by a softmax (van den Oord et al. 2016).  The decoder has 256
+    outputs for each pixel, which takes memory and time; it does not know that neighbouring levels are similar.
 
-    levels : how many there are, x = i / (levels - 1); 256 are those of bytes
+    Parameters
+    ----------
+    levels : how many there are, x = i / (levels - 1); 256 for bytes
     """
 
     recordable = True
@@ -91,8 +93,8 @@ class Categorical(_Levels):
         return self.levels * input_dim
 
     def bias_at(self, mean: Array) -> Array:
-        """The decoder starts at the mean image: the same small probability for all levels, the more the greyer the mean
-        is, and black or white beside it."""
+        """Logits at which E[x] is the mean image: a uniform distribution over all levels, of more weight the greyer the
+        mean is, mixed with black and white."""
         m, steps = mean_within(mean)[:, None], self.levels - 1
         uniform = np.minimum(m, 1 - m)
         white = (m - 0.5 * uniform) / (1 - uniform)
@@ -101,7 +103,8 @@ class Categorical(_Levels):
         return np.log(p).ravel()
 
     def _top_and_total(self, nll: Array, kept: Array, x: Array) -> Array:
-        """Two arrays (B, K, D), the first numbers of `kept`: the others are left untouched, and so cost no memory."""
+        """The first numbers of `kept`, as two arrays (B, K, D).  The rest of it is never touched, and so takes no
+        memory."""
         return kept.ravel()[:2 * nll.size * x.shape[1]].reshape(2, *nll.shape, x.shape[1])
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
@@ -119,24 +122,25 @@ class Categorical(_Levels):
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform number."""
+        """x ~ P(x|z) (rows, D): the first level whose cumulative probability exceeds a uniform random number."""
         x = np.empty((len(output), output.shape[1] // self.levels), output.dtype)
         for row, p in self._probabilities(x, output):
             cumulative = np.cumsum(p, axis=1)
-            uniform = rng.random(row.shape)[:, None] * cumulative[:, -1:]      # rounded, it may be the last
+            uniform = rng.random(row.shape)[:, None] * cumulative[:, -1:]      # whose last entry is 1 up to rounding
             row[...] = np.sum(cumulative[:, :-1] <= uniform, axis=1) / (self.levels - 1)
         return x
 
     def _probabilities(self, x: Array, output: Array) -> Iterator[tuple[Array, Array]]:
-        """Row by row, which bounds the memory: of x (rows, D), to be written, and of the probabilities (D, levels)."""
+        """For each row, so that memory stays small: that row of x (rows, D), to be written, and the probabilities (D,
+        levels)."""
         for row, scores in zip(x, output.reshape(*x.shape, self.levels)):
             p = np.exp(scores - np.max(scores, axis=1, keepdims=True))
             yield row, p / np.sum(p, axis=1, keepdims=True)
 
 
 class BetaBinomial(_Levels):
-    """255 tries with a probability that is itself drawn from Beta(alpha, beta), alpha and beta for every pixel from the
-    decoder (Townsend et al. 2019).  Small alpha and beta make black and white likely, large ones a narrow peak."""
+    """255 trials with a success probability drawn from Beta(alpha, beta); the decoder gives alpha and beta of every
+    pixel.  Small alpha and beta make black and white likely, large ones a narrow peak (Townsend et al. 2019)."""
 
     name = "beta-binomial"
     recordable = True
@@ -145,7 +149,8 @@ class BetaBinomial(_Levels):
         return 2 * input_dim
 
     def bias_at(self, mean: Array) -> Array:
-        """The decoder starts at the mean image, with alpha + beta = 1: black and white are likeliest."""
+        """log alpha and log beta at which E[x] is the mean image and alpha + beta = 1: black and white are most likely.
+        """
         m = mean_within(mean)
         return np.concatenate([np.log(m), np.log(1 - m)])
 
@@ -164,8 +169,8 @@ class BetaBinomial(_Levels):
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
-        """x ~ P(x|z) (rows, D).  Where the larger of alpha and beta is beyond exp(700) or exp(-700), near the ends of
-        double precision, both are brought back by the same factor: what they are to each other counts."""
+        """x ~ P(x|z) (rows, D).  Where the larger of alpha and beta lies beyond exp(700) or exp(-700), near the limits
+        of double precision, both are scaled by one factor, which keeps their ratio."""
         logs = np.stack(np.split(output.real.astype(float), 2, axis=1))
         larger = logs.max(axis=0)
         alpha, beta = np.exp(np.maximum(logs - larger + np.clip(larger, -700, 700), -740))
@@ -174,6 +179,6 @@ class BetaBinomial(_Levels):
 
 
 def _rate(r: Array) -> Array:
-    """1 / s from the second half of a discretized logistic's output."""
+    """1 / s, from the second half of the output of a discretized logistic."""
     rate: Array = np.exp(-(LOG_SCALE_FLOOR + softplus(r - LOG_SCALE_FLOOR)))
     return rate

@@ -1,19 +1,21 @@
-"""What an array of data means, decided here for all that takes one.  Read before `base.py`.
+"""What an array of data means, decided in one place for all functions that take data.  Read before `base.py`.
 
-A likelihood names in `support` the numbers that it is a distribution of.  Of likelihoods of pixels, most of those here,
+A likelihood names in `support` the numbers that it is a distribution of.  For a likelihood of pixels, which most here
+are, an array means
 
     uint8                      bytes of pictures, 0 to 255: the model sees x / 255
     uint8, only 0 and 1        black and white: the model sees 0 and 1
     bool                       black and white
-    floats                     what they are, of any size and byte order
-    other integers             0 and 1; what holds others is refused: bytes in a wider type, or numbers to be floats?
+    floats                     the numbers themselves, of any size and byte order
+    other integers             0 and 1 only; others raise ValueError, as they might be meant as bytes or as floats
 
-Of others, such as counts, every number is what it is, and uint8 too.  What the support does not contain is refused.
+For other likelihoods, as of counts, every number means itself, in uint8, too.  Numbers outside the support raise
+ValueError.
 
-What bytes mean is decided once for each array that is handed over, never for a part of it: a block of its rows, a batch
-or the first images means what the whole means.  So a single picture that is nearly black, its bytes 0 and 1 alone, is
-taken for black and white.  Where that is not meant, divide: x / 255 are floats, and mean what they are.  (The program
-hands over what it has read of a file: with --limit, so many images.)
+The meaning of bytes is decided once, from the whole array that is passed, and not for each of its batches or blocks.
+So the bytes of a single picture that is nearly black, all of them 0 or 1, are taken for black and white.  To avoid
+that, pass x / 255: floats mean what they are.  (The program passes what it has read from a file: with --limit, so many
+images.)
 """
 from typing import Protocol
 
@@ -23,32 +25,35 @@ from ..params import Array
 from ..validate import matrix
 
 LEVELS = 256      # of a byte
-_NEAR = 1e-3      # of a level: rounding in float32 moves a byte / 255 by less
+_NEAR = 1e-3      # tolerance in levels; float32 rounds a byte / 255 by less
 _ROWS = 10_000      # checked at a time
 _BITS_OF_1 = np.float32(1).view(np.uint32)
 
 
 class Support:
-    """The numbers that a likelihood is a distribution of: any finite ones.  Subclasses allow fewer.
+    """The set of numbers that a likelihood is a distribution of: all finite ones.  Subclasses restrict it.
 
-    pixels : are they pixels, of which bytes are 1/255, and which can be binarized?
-    all_bytes : is every uint8 among them, as `scale` turns it into a number?  Then none is looked at.
+    Attributes
+    ----------
+    pixels : the numbers are pixels, so that bytes are scaled by 1/255, and images can be binarized
+    all_bytes : every uint8, scaled, lies in the set, so that bytes need not be checked
     """
 
     pixels = True
     all_bytes = True
 
     def check(self, x: Array, name: str, whose: str = "this likelihood") -> None:
-        """Raises ValueError, which names x by `name` and whom it is for by `whose`, unless x (N, D) lies within."""
+        """Raises ValueError unless all of x (N, D) lies in the set; the message calls x `name` and the part that takes
+        it `whose`."""
         if not np.isfinite(x).all():
             raise ValueError(f"{name} must hold finite numbers, found NaN or infinity as {x.dtype}")
 
     def check_mean(self, x: Array, name: str, whose: str = "this likelihood") -> None:
-        """The same of a mean of such numbers, which may lie between them."""
+        """`check` for a mean of such numbers, which may lie between them."""
         self.check(x, name, whose)
 
     def nearest(self, x: Array) -> Array:
-        """Numbers in [0, 1], moved to where the support has some: for gradient checks on random images."""
+        """The numbers of the set nearest to x in [0, 1]: random images for gradient checks."""
         return x
 
 
@@ -64,7 +69,7 @@ class UnitInterval(Support):
 
 
 class Levels(Support):
-    """Pixels of so many grey levels, i / (levels - 1); 256 are those of bytes."""
+    """Pixels with so many grey levels, i / (levels - 1); 256 for bytes."""
 
     def __init__(self, levels: int = LEVELS) -> None:
         self.levels, self.all_bytes = levels, levels == LEVELS
@@ -87,7 +92,7 @@ class Levels(Support):
 
 
 class Counts(Support):
-    """Whole numbers from 0 on, bytes among them: how often something was seen, and no pixels."""
+    """0, 1, 2, ...: how often something was observed.  Not pixels; a byte is a count."""
 
     pixels = False
 
@@ -100,7 +105,7 @@ class Counts(Support):
     def check_mean(self, x: Array, name: str, whose: str = "this likelihood") -> None:
         super().check(x, name)
         if x.min() < 0:
-            raise ValueError(f"{name} must hold numbers from 0 on for {whose}, found {x.min():g}")
+            raise ValueError(f"{name} must not hold negative numbers for {whose}, found {x.min():g}")
 
     def nearest(self, x: Array) -> Array:
         count: Array = np.rint(10 * x)
@@ -108,26 +113,26 @@ class Counts(Support):
 
 
 def check_unit(x: Array, name: str, why: str) -> None:
-    """Raises ValueError, which says `why`, unless every number lies in [0, 1]."""
-    # Every batch is checked, so this must be quick: read as whole numbers, the bits of 0 to 1 come before all others'.
+    """Raises ValueError, with `why` in the message, unless every number of x lies in [0, 1]."""
+    # Quick, since every batch is checked: as unsigned integers, the bits of the floats 0 to 1 are the smallest.
     if x.dtype == np.float32 and x.view(np.uint32).max() <= _BITS_OF_1:
         return
     low, high = x.min(), x.max()
     if not (low >= 0 and high <= 1):
-        hint = ": divide by 255 what runs from 0 to 255, or give it as uint8" if low >= 0 else ""
+        hint = ": divide pixels from 0 to 255 by 255, or pass them as uint8" if low >= 0 else ""
         found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}{hint}"
         raise ValueError(f"{name} must lie in [0, 1] {why}, found {found}")
 
 
 class HasSupport(Protocol):
-    """A likelihood, or the last step of a decoder: it says what data it takes."""
+    """A likelihood, or the decoder's last step: a part that says which data it takes."""
 
     name: str
     support: Support
 
 
 def fitting(part: HasSupport, x: Array) -> Array:
-    """Random numbers x in [0, 1], as the part takes them: for gradient checks."""
+    """x, random numbers in [0, 1], moved to what the part takes: for gradient checks."""
     return part.support.nearest(x)
 
 
@@ -135,17 +140,18 @@ _ANY = Reals()
 
 
 def scale_of(x: Array, support: Support = _ANY) -> float:
-    """What a number of the array x is multiplied by to become what the model sees: 1/255 of bytes, else 1."""
+    """The factor from a number of x to what the model sees: 1/255 for bytes of pictures, else 1."""
     return 1 / 255 if x.dtype == np.uint8 and support.pixels and x.size and x.max() > 1 else 1.0
 
 
 def real(dtype: str) -> str:
-    """The type of the data of a model of that type: data are real."""
+    """The type of the data for a model of type `dtype`: data are never complex."""
     return "float64" if dtype == "complex128" else dtype
 
 
 def floats(x: Array, scale: float, dtype: str = "float32") -> Array:
-    """scale * x, of bytes exactly what NumPy makes of x / 255; x itself where it holds such numbers already."""
+    """scale * x in `dtype`; for bytes exactly x / 255 as NumPy computes it.  x itself if scale is 1 and x holds floats.
+    """
     if scale == 1 and x.dtype in (np.float32, np.float64):
         return x
     numbers = x.astype(dtype)
@@ -154,49 +160,48 @@ def floats(x: Array, scale: float, dtype: str = "float32") -> Array:
 
 
 def to_float(x: Array, support: Support = _ANY) -> Array:
-    """What a model sees, of an array of any shape: float32 of bytes and other integers, floats as they are."""
+    """x of any shape as a model sees it: bytes and other integers as float32, floats unchanged."""
     return floats(x, scale_of(x, support))
 
 
 def part_of(x: Array, rows: slice) -> Array:
-    """Some rows of a data set of pixels, which mean what they mean in the whole x (N, D)."""
+    """Some rows of a data set of pixels x (N, D), with the same meaning as in the whole of x."""
     return _with_scale(x[rows], scale_of(x))
 
 
 def together(train: Array, test: Array) -> tuple[Array, Array]:
-    """Two parts of one data set of pixels, which mean the same."""
+    """Two parts of one data set of pixels, with the same meaning in both."""
     scale = min(scale_of(train), scale_of(test))
     return _with_scale(train, scale), _with_scale(test, scale)
 
 
 def _with_scale(x: Array, scale: float) -> Array:
-    """Bytes stay bytes; but where they hold only 0 and 1, and are not black and white, they become floats."""
+    """x such that `scale_of` gives `scale`: bytes that are only 0 and 1, but not black and white, become floats."""
     return x if scale_of(x) == scale or not x.any() else floats(x, scale)
 
 
 def read(x: object, name: str, columns: int, likelihood: HasSupport, dtype: str, binarized: bool = False,
          mean: bool = False) -> tuple[Array, float]:
-    """The data x (N, D) that somebody hands over, as an array of uint8, float32 or float64, and its scale: the model
-    sees scale * array.  Nothing is copied that these types can hold as it is.
+    """Data x (N, D) from a user, as an array of uint8, float32 or float64, and its scale: the model sees scale * array.
 
-    Images that will be `binarized` may have any grey in [0, 1]: black and white fit all likelihoods of pixels.  So may
-    the `mean` of images.
+    Nothing is copied that has one of these types.  For images that will be `binarized`, and for the `mean` of images,
+    any grey in [0, 1] is allowed, whatever the likelihood.
 
-    Raises TypeError for what are no real numbers, ValueError for another shape and for numbers outside of the support.
+    Raises TypeError for anything but real numbers, ValueError for a wrong shape and for numbers outside the support.
     """
     x, support, dtype = matrix(name, x, columns), likelihood.support, real(dtype)
     scale, given = scale_of(x, support), x.dtype
     if x.dtype == np.bool_:
         x = x.view(np.uint8)
-    elif x.dtype not in (np.uint8, np.float32, np.float64):      # others have no fused kernel
+    elif x.dtype not in (np.uint8, np.float32, np.float64):      # the fused kernels take no others
         with np.errstate(over="ignore"):
             x = x.astype(dtype)
     family = likelihood.name.partition(":")[0]
     if given.kind in "iu" and given != np.uint8 and support.pixels and not (x.min() >= 0 and x.max() <= 1):
-        raise ValueError(f"{name} holds {given} from {x.min():g} to {x.max():g}: pixels from 0 to 255 are given as "
-                         f"uint8, other numbers as floats, for likelihood {family}")
+        raise ValueError(f"{name} holds {given} from {x.min():g} to {x.max():g}: for likelihood {family}, pass pixels "
+                         "from 0 to 255 as uint8 and other numbers as floats")
     if binarized and not support.pixels:
-        raise ValueError(f"binarize needs pixels, and likelihood {family} takes other numbers: binarize='none' fits")
+        raise ValueError(f"binarize needs pixels, and likelihood {family} takes other numbers: use binarize='none'")
     if x.dtype == np.uint8 and (support.all_bytes or scale == 1 and support.pixels or binarized):
         return x, scale
     for start in range(0, len(x), _ROWS):

@@ -198,7 +198,7 @@ def test_the_mean_image_is_found():
     assert np.allclose(found, np.clip(mean, 1e-3, 0.999), rtol=1e-13)
 
 
-@pytest.mark.parametrize("x, says", [(1.5, "values from 0 to 1.5: divide by 255"), (np.nan, "NaN"),
+@pytest.mark.parametrize("x, says", [(1.5, "values from 0 to 1.5: divide pixels from 0 to 255 by 255"), (np.nan, "NaN"),
                                      (-0.1, "values from -0.1 to 0")])
 def test_pixels_beyond_0_and_1_are_refused(x, says):
     with pytest.raises(ValueError, match=f"for likelihood continuous-bernoulli, found {says}"):

@@ -33,7 +33,7 @@ def test_what_is_no_level_is_refused_in_one_line_that_says_what_fits(name):
         with pytest.raises(ValueError, match=f"must hold {fits} for likelihood {family}, found 0.3; other numbers in "
                                              r"\[0, 1\] fit likelihood continuous-bernoulli or gaussian$"):
             call()
-    for bad, found in ((np.array([[0.0, 255.0]]), "values from 0 to 255: divide by 255 what runs from 0 to 255"),
+    for bad, found in ((np.array([[0.0, 255.0]]), "values from 0 to 255: divide pixels from 0 to 255 by 255"),
                        (np.array([[0, np.nan]]), "NaN"), (-BYTES, "values from -1 to ")):
         with pytest.raises(ValueError, match=rf"^x must lie in \[0, 1\] for likelihood {family}, found {found}"):
             likelihood.support.check(bad, "x", f"likelihood {family}")

@@ -293,8 +293,8 @@ BAD_X = [
     ([[0.5] * D, [0.5]], "x must be an array of numbers, got rows of different lengths"),
     (None, "x must hold real numbers"), (X + 1, f"{UNIT}, found values from"), (X - 0.1, UNIT),
     (np.where(X > 0.5, np.nan, X), f"{UNIT}, found NaN"), (np.where(X > 0.5, np.inf, X), UNIT),
-    (np.floor(255 * X), "divide by 255 what runs from 0 to 255, or give it as uint8"),
-    ((255 * X).astype(np.int64), "x holds int64 from 0 to 254: pixels from 0 to 255 are given as uint8, other numbers")]
+    (np.floor(255 * X), "divide pixels from 0 to 255 by 255, or pass them as uint8"),
+    ((255 * X).astype(np.int64), "x holds int64 from 0 to 254: for likelihood bernoulli, pass pixels")]
 SHAPE = f"eps must have shape (B, K, Z) = (4, K, {Z}) with K at least 1, got"
 BAD_EPS = [
     (EPS[:, 0], f"{SHAPE} (4, 3)"), (EPS[:, :0], f"{SHAPE} (4, 0, 3)"), (EPS[:2], f"{SHAPE} (2, 2, 3)"),
