@@ -1,4 +1,4 @@
-"""Property-based tests of a layer of your own: what Hypothesis draws, and one assertion.  Read after `gradcheck/`.
+"""Property-based gradient tests of your own layers: Hypothesis strategies and one assertion.  Read after `gradcheck/`.
 
     from hypothesis import given
     from npvae.testing import assert_gradients, inputs
@@ -7,23 +7,23 @@
     def test_layer_norm(inputs):
         assert_gradients(forward, backward, inputs)
 
-Install with  pip install 'npvae[test]'.  `import npvae` does not load this module, nor Hypothesis.
+Install with  pip install 'npvae[test]'.  `import npvae` loads neither this module nor Hypothesis.
 
-How values are drawn.  All arrays of one example come from one NumPy generator, and Hypothesis draws its seed.  So the
-values are generic (no zeros, no ties, no entry twice: Hypothesis's own arrays are filled with one repeated value, and
-likes to draw equal ones, which hides a transposition), two arrays of one shape are never equal, an array costs as
-much as one integer, and a failing example shrinks to the smallest shape that fails with a small seed.  The entries
-themselves do not shrink to round numbers; the pattern of errors, which `Report` reads, would be lost with them.
+How values are drawn.  Hypothesis draws the seed of one NumPy generator, from which all arrays of an example come.  So
+values have no zeros, ties or repeated entries, and two arrays of one shape are never equal.  (Hypothesis's own arrays
+have many equal entries, which hide a transposition.)  An array costs as much as one integer.  A failing example shrinks
+to the smallest shape that fails and a small seed.  The entries do not shrink to round numbers, which would destroy the
+pattern of errors from which a `Report` makes its diagnosis.
 """
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .gradcheck.checker import check_gradients, check_pair
-from .gradcheck.derivatives import Loss
+from .gradcheck.derivatives import Array, Loss
 from .gradcheck.report import Report
+from .gradcheck.rules import Backward, Forward
 from .layers import ACTIVATIONS
 from .likelihoods import LIKELIHOODS
 from .likelihoods.support import fitting
@@ -35,19 +35,16 @@ try:
 except ImportError:
     raise ImportError("npvae.testing needs hypothesis: pip install 'npvae[test]'") from None
 
-Array = NDArray[Any]
 Shape = tuple[int, ...]
-Forward = Callable[..., Array]
-Backward = Callable[..., Mapping[str, Array]]
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 def register_profiles(max_examples: int = 30) -> None:
-    """Register the Hypothesis profiles "npvae" and "npvae-ci"; `settings.load_profile("npvae")` chooses one.
+    """Register the Hypothesis profiles "npvae" and "npvae-ci"; `settings.load_profile("npvae")` selects one.
 
-    Both have no deadline, since the first call of a Numba kernel compiles it, and draw `max_examples` a test: entry by
-    entry, a gradient check is a thorough example.  "npvae" draws new examples in every run, "npvae-ci" the same.
+    "npvae" draws new examples in every run, "npvae-ci" always the same.  Both draw `max_examples` for each test, few
+    because each is a thorough check, and have no deadline, since the first call of a Numba kernel compiles it.
     """
     slow = [HealthCheck.too_slow]
     settings.register_profile("npvae", deadline=None, derandomize=False, max_examples=max_examples,
@@ -63,11 +60,11 @@ def seeds() -> st.SearchStrategy[int]:
 
 
 def shapes(letters: str, least: int = 1, most: int = 9) -> st.SearchStrategy[dict[str, int]]:
-    """A size for each letter, as shapes("BDH") -> {"B": 4, "D": 7, "H": 2}; pairwise distinct, `least` to `most`.
+    """A size from `least` to `most` for each letter, as in shapes("BDH") -> {"B": 4, "D": 7, "H": 2}.
 
-    Distinct, because a transposed matrix or a sum over the wrong axis then does not fit.
+    The sizes are pairwise distinct, so that a transposed matrix or a sum over the wrong axis does not fit.
 
-    Raises ValueError for a letter given twice and for fewer sizes than letters.
+    Raises ValueError for a repeated letter and for fewer sizes than letters.
     """
     if len(set(letters)) < len(letters):
         raise ValueError(f"letters must differ from one another, got {letters!r}")
@@ -81,16 +78,16 @@ def shapes(letters: str, least: int = 1, most: int = 9) -> st.SearchStrategy[dic
 # -- values ------------------------------------------------------------------------------------------------------------
 
 def spread(rng: np.random.Generator, shape: Shape, most: float = 1.0) -> Array:
-    """Well-scaled numbers of both signs, 0.05 to `most` in size: as `matrices`, from a generator of your own."""
+    """Numbers of both signs with absolute values from 0.05 to `most`, as in `matrices`, from your own generator."""
     values: Array = rng.uniform(0.05, most, shape) * rng.choice([-1.0, 1.0], shape)
     return values
 
 
 def matrices(shape: Shape) -> st.SearchStrategy[Array]:
-    """float64 of that shape (of any number of axes), both signs, 0.05 to 1 in size, no two entries equal.
+    """float64 arrays of that shape, with any number of axes: both signs, absolute values from 0.05 to 1, no two equal.
 
-    Products of two such matrices stay near 1 in size, where activations are curved.  Where they are saturated, the
-    rounding of 1 - tanh^2, right to the last digit or not, is all that is left of a gradient.
+    Products of two such matrices have entries near 1, where activations are curved.  Where an activation is saturated,
+    little but the rounding of 1 - tanh^2 is left of a gradient.
     """
     return _drawn(lambda rng: spread(rng, shape))
 
@@ -113,8 +110,8 @@ def noise(shape: Shape) -> st.SearchStrategy[Array]:
 def away_from(kinks: Sequence[float], shape: Shape, margin: float = 0.1) -> st.SearchStrategy[Array]:
     """Numbers from -3 to 3, none within `margin` of one of `kinks`, such as away_from([0], (4, 7)) before a ReLU.
 
-    There a function has no derivative, and a central difference across it is wrong.  `margin` must be well above its
-    step, 6e-6.  Raises ValueError where nothing is left.
+    A function has no derivative at a kink, and a central difference across it is wrong.  `margin` must be well above
+    the step, 6e-6.  Raises ValueError if no numbers are left.
     """
     if not margin > 0:
         raise ValueError(f"margin must be more than 0, got {margin}")
@@ -137,9 +134,9 @@ def away_from(kinks: Sequence[float], shape: Shape, margin: float = 0.1) -> st.S
 def inputs(letters: Mapping[str, str], least: int = 1, most: int = 9,
            draw: Mapping[str, Callable[[Shape], st.SearchStrategy[Array]]] | None = None
            ) -> st.SearchStrategy[dict[str, Array]]:
-    """A layer's inputs, as inputs({"x": "BD", "W": "DH"}): each of the shape its letters say, sizes from `shapes`.
+    """The inputs of a layer, with their shapes in letters, as inputs({"x": "BD", "W": "DH"}); sizes come from `shapes`.
 
-    draw : the strategy of an input that is not from `matrices`, as {"p": probabilities}
+    draw : strategies in place of `matrices`, as {"p": probabilities}
     """
     strategies = {name: matrices for name in letters} | dict(draw or {})
     if set(strategies) != set(letters):
@@ -155,7 +152,7 @@ def _inputs(draw: st.DrawFn, letters: Mapping[str, str], sizes: st.SearchStrateg
 
 
 def _generators() -> st.SearchStrategy[np.random.Generator]:
-    """The one generator of an example, which goes on from array to array."""
+    """The generator of an example, shared by all of its arrays."""
     return st.shared(seeds().map(np.random.default_rng), key="npvae.testing")
 
 
@@ -167,23 +164,25 @@ def _drawn(draw: st.DrawFn, values: Callable[[np.random.Generator], Array]) -> A
 # -- models ------------------------------------------------------------------------------------------------------------
 
 def small_vaes(kernels: str = "numpy", most: int = 8) -> st.SearchStrategy[VAE]:
-    """Whole small models in float64, every activation and likelihood, none to two hidden layers, widths pairwise
-    distinct and at most `most`; parameters random, biases included.  With no hidden layer the model is linear; a narrow
-    layer of rectifiers may be dead on a whole batch, and no gradient moves likelihood.logvar of gaussian-optimal, which
-    `assert_gradients` takes with vacuous=list(vae.parameters).  What pixels they take depends on the likelihood: draw
-    them from `images`.
+    """Small models in float64 of any activation and likelihood, with up to two hidden layers, pairwise distinct sizes
+    up to `most`, and random parameters, biases included.  Draw their pixels from `images`, since the likelihood decides
+    what they may be.
+
+    Some gradients may be zero throughout: a narrow layer of ReLUs may be inactive on a whole batch, and
+    likelihood.logvar of gaussian-optimal has no gradient.  So call `assert_gradients` with
+    vacuous=list(vae.parameters).
     """
     return st.builds(_small_vae, shapes("DHGZ", 1, most), st.integers(0, 2), st.sampled_from(list(ACTIVATIONS)),
                      st.sampled_from(small_likelihoods()), _generators(), st.just(kernels))
 
 
 def small_likelihoods() -> list[str]:
-    """Every likelihood, with few numbers for each pixel: the softmax over 4 levels in place of 256."""
+    """Every likelihood by name, but the softmax over 4 levels in place of 256."""
     return ["categorical:4" if name == "categorical" else name for name in LIKELIHOODS]
 
 
 def images(vae: VAE, rows: int) -> st.SearchStrategy[Array]:
-    """Images (rows, D) from 0.02 to 0.98, as the model's likelihood takes them: where it has levels, at the nearest."""
+    """Images (rows, D) from 0.02 to 0.98, moved to the nearest values that the model's likelihood and decoder take."""
     return probabilities((rows, vae.input_dim)).map(lambda x: fitting(vae.output, fitting(vae.likelihood, x)))
 
 
@@ -200,34 +199,34 @@ def _small_vae(size: dict[str, int], depth: int, activation: str, likelihood: st
 def assert_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapping[str, Array], /, *,
                      method: str = ..., tolerance: float | None = ..., vacuous: Collection[str] = ...,
                      counts: Mapping[str, float] | None = ...) -> Report:
-    """Of a loss."""
+    """For a loss."""
 
 
 @overload
 def assert_gradients(forward: Forward, backward: Backward, inputs: Mapping[str, Array], /, *,
                      method: str = ..., tolerance: float | None = ..., vacuous: Collection[str] = ...,
                      constants: Sequence[str] = ...) -> Report:
-    """Of a layer."""
+    """For a layer."""
 
 
-def assert_gradients(function: Callable[..., Any], derivative: Any, at: Mapping[str, Array], /, *,
-                     method: str = "complex", tolerance: float | None = None, vacuous: Collection[str] = (),
+def assert_gradients(function: Loss | Forward, derivative: Mapping[str, Array] | Backward, at: Mapping[str, Array], /,
+                     *, method: str = "complex", tolerance: float | None = None, vacuous: Collection[str] = (),
                      counts: Mapping[str, float] | None = None, constants: Sequence[str] = ()) -> Report:
     """Fail unless the gradients are right, with the report as the message.  Two forms:
 
-        assert_gradients(loss, gradients, parameters)       name -> array, held against the loss: `check_gradients`
-        assert_gradients(forward, backward, inputs)         a layer: `check_pair`, with the rules for a backward pass
+        assert_gradients(loss, gradients, parameters)       gradients (name -> array) of a loss: `check_gradients`
+        assert_gradients(forward, backward, inputs)         a layer, with the rules for a backward pass: `check_pair`
 
-    What is undecided fails, too: an entry at a kink (a tie of a maximum, a ReLU at 0) has no derivative to be held
-    against.  Draw inputs with `away_from`.  A gradient that is zero but for rounding passes (see `gradcheck`).
+    UNDECIDED fails, too: at a kink (a tie of a maximum, a ReLU at 0) there is no derivative to compare with; draw
+    inputs by `away_from`.  A gradient that is zero up to rounding passes (see `gradcheck`).
 
-    vacuous : the tensors that the function may not depend on.  Any other whose numeric gradient is zero throughout
-        fails, since nothing of it was tested.
-    method, tolerance, counts, constants : as those two functions take them
+    vacuous : names of tensors on which the function may not depend.  Any other tensor whose numeric gradient is zero
+        throughout fails, since nothing was tested.
+    method, tolerance, counts, constants : as in those two functions
 
     Returns the report.  Raises AssertionError, and what the two functions raise for arguments that do not fit.
     """
-    __tracebackhide__ = True      # pytest then points at the test
+    __tracebackhide__ = True      # so that pytest points at the test
     if isinstance(vacuous, str) or not set(vacuous) <= set(at):
         raise ValueError(f"vacuous must be a list of names among {', '.join(at)}, got {vacuous!r}")
     if callable(derivative):

@@ -1,29 +1,28 @@
-"""Are the gradients right?  Numerical derivatives of any loss, and a report that names the worst entry of each tensor.
+"""Are gradients right?  They are compared with numerical derivatives; a report names the worst entry of each tensor.
 
-Stands on NumPy alone (with `derivatives.py`, `report.py`, `diagnosis.py`, `rules.py` and `bridge.py` beside it) and
-knows nothing of VAEs: use it on any project.
+Needs NumPy and the modules beside it, and knows nothing of VAEs: use it in any project.
 
     complex       Im f(theta + i h) / h,  h = 1e-30                exact to rounding: nothing is subtracted, so h can be
                   (Squire and Trapp 1998)                          tiny.  f must take complex numbers and be analytic
     central       (f(theta + h) - f(theta - h)) / 2h               error some eps^(2/3) at the best h, which is
                                                                    h = eps^(1/3) max(1, |theta|)
     directional   the derivative along random +-1 vectors v,       a few evaluations for a tensor of any size: for large
-                  against the sum of gradient * v                  models.  By complex or by central differences
+                  compared with the sum of gradient * v            models.  By complex or by central differences
 
-The rule: an entry's error is |analytic - numeric| / max(|numeric|, rms of the tensor's numeric gradient).  The floor by
-the RMS forgives rounding in entries that are small beside their neighbours.  There is *no absolute tolerance*: with
-one, a checker goes blind when the loss is scaled down, and lets wrong gradients pass.
+The rule: an entry's error is |analytic - numeric| / max(|numeric|, RMS of the tensor's numeric gradient).  The RMS
+allows for rounding in entries that are small beside their neighbours.  There is *no absolute tolerance*: with one, a
+checker lets wrong gradients pass when the loss is scaled down.
 
-Three things a number alone cannot tell, and the report does:
+Three cases need more than this rule, and the report names them:
 
-    not analytic   np.abs, np.var and the like drop the imaginary part.  So the complex step never judges alone: in each
-                   tensor it is held against central differences along a random direction, and where the two disagree
-                   beyond truncation and rounding, these judge the tensor.  Where the loss jumps, or its rounding
-                   hides them and larger steps deny the complex step, nothing can judge: UNDECIDED
-    a kink         a tie of a maximum, a ReLU at exactly 0.  Any number between the slopes on both sides is neither
-                   right nor wrong: UNDECIDED, and not ok.  Outside of them it is wrong
-    a zero         whose terms cancel, such as the gradient of a bias in front of batch normalisation.  Both numbers are
-                   rounding; below the size of what rounding leaves of the terms they count as zero
+    not analytic   np.abs, np.var and the like drop the imaginary part.  So in each tensor the complex step is compared
+                   with central differences along a random direction, and if the two disagree by more than truncation
+                   and rounding, central differences judge the tensor.  If the loss jumps, or if its rounding hides
+                   them and larger steps contradict the complex step, the tensor is UNDECIDED
+    a kink         a tie of a maximum, a ReLU at exactly 0.  A value between the slopes on the two sides is neither
+                   right nor wrong: UNDECIDED, which is not ok.  Any other value is wrong
+    a zero         a gradient whose terms cancel, such as that of a bias in front of batch normalisation.  Analytic and
+                   numeric value are both rounding errors; if no larger than those of the terms, they count as zero
 """
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,28 +32,28 @@ import numpy as np
 
 from . import bridge
 from .derivatives import (
-    CENTRAL_STEP, KINK, Array, Loss, Point, Probe, Slopes, by_central, cancelling, closely, entries,
+    CENTRAL_STEP, KINK, Array, Loss, Number, Point, Probe, Slopes, by_central, cancelling, closely, entries,
     imaginary_parts_may_be_lost, repeated, require_float64, require_something, slopes)
 from .diagnosis import diagnose, other_arguments
 from .report import Report, TensorReport
 from .rules import broken_rules, copies
 
 TOLERANCES = {"complex": 1e-12, "central": 1e-7, "directional": 1e-12, "directional central": 1e-7}
-_UPSTREAM = 20260314      # a seed that nobody draws inputs from: dout equal to x hides an error, or shows one
-_NOISE = 30.0      # how much larger than rounding's effect on a derivative an error may be, and be called rounding
-_HIDDEN = 1e-9      # of the gradient's size: rounding that hides more is told
-_CANCELLED = 1000.0      # the same, for what rounding leaves of terms that cancel
+_UPSTREAM = 20260314      # seed of the upstream gradient; inputs from the same seed could hide an error, or fake one
+_NOISE = 30.0      # an error is called rounding up to so many times the measured effect of rounding
+_HIDDEN = 1e-9      # relative to the gradient: if rounding hides larger errors, the report says so
+_CANCELLED = 1000.0      # as _NOISE, for terms that cancel
 
 
 def numerical_gradient(loss: Loss, parameters: Mapping[str, Array], method: str = "complex") -> dict[str, Array]:
     """d loss / d parameters, one entry at a time, by "complex" or "central" differences.
 
-    loss takes a dict of arrays (complex128 for method "complex", float64 otherwise) and returns a number; it must be a
-    deterministic function.  The arrays it is given are copies: `parameters` is not touched.  These are the plain
-    numbers: whether the complex step can be believed, only the checks below ask.
+    loss takes a dict of arrays (complex128 for method "complex", float64 otherwise) and returns a number; it must be
+    deterministic.  The arrays are copies: `parameters` is not changed.  Unlike the checks below, this function does not
+    test whether the complex step is right.
 
-    Raises ValueError for an unknown method, for no parameters, an empty one, or a loss that is not one number, and
-    TypeError for parameters in less than float64 (rounding in float32 hides errors below 1e-3) and for a loss that
+    Raises ValueError for an unknown method, for no parameters, an empty one, or a loss that is not one number;
+    TypeError for parameters that are not float64 (rounding in float32 hides errors below 1e-3), and for a loss that
     takes no complex numbers.
     """
     if method not in ("complex", "central"):
@@ -68,11 +67,11 @@ def numerical_gradient(loss: Loss, parameters: Mapping[str, Array], method: str 
 
 def compare(analytic: Mapping[str, Array], numeric: Mapping[str, Array], method: str = "complex",
             tolerance: float | None = None, counts: Mapping[str, float] | None = None) -> Report:
-    """Hold analytic against numeric gradients, tensor by tensor.  NaN or infinity on either side is an infinite error.
+    """Compare analytic with numeric gradients, tensor by tensor.  NaN or infinity on either side is an infinite error.
 
-    counts : numbers that a wrong gradient may be off by, by name, such as {"B": 128}, for the diagnosis
+    counts : factors by which a wrong gradient may be off, by name, such as {"B": 128}, for the diagnosis
 
-    Raises ValueError where names or shapes differ or the method is unknown, TypeError for gradients not in float64.
+    Raises ValueError if names or shapes differ or the method is unknown, TypeError for gradients not in float64.
     """
     tolerance = _tolerance(method, tolerance)
     require_something("numeric", numeric)
@@ -106,17 +105,17 @@ def _check_names(analytic: Mapping[str, Array], parameters: Mapping[str, Array])
 def _compare(name: str, analytic: Array, found: Slopes, tolerance: float, counts: Mapping[str, float],
              others: Mapping[str, Array], norm: float | None = None, allowed: float = 0.0, blurred: float = 0.0,
              at: Array | None = None) -> TensorReport:
-    """Entries, or, where `norm` of the whole gradient is given, derivatives along directions.
+    """Compare entries, or derivatives along directions if `norm`, that of the whole gradient, is given.
 
         error_i = |analytic_i - numeric_i| / max(|numeric_i|, r),  r = sqrt(mean_i numeric_i^2)         (D9.5)
 
-    A difference of up to `allowed` is rounding, one of up to `blurred` may be.
+    Differences up to `allowed` are rounding and count as zero; those up to `blurred` may be, and are UNDECIDED.
     """
     numeric = found.value
     finite = np.abs(np.where(np.isfinite(numeric), numeric, 0.0))
     largest = np.max(finite)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        # in units of the largest, since the square of 1e-200 would vanish and that of 1e200 overflow
+        # in units of the largest: the square of 1e-200 would underflow, that of 1e200 overflow
         floor = max(largest * np.sqrt(np.mean(np.square(finite / largest))) if largest else largest, norm or 0.0)
         difference = np.abs(analytic - numeric)
         difference = np.where(np.isnan(difference), np.inf, np.where(difference <= allowed, 0.0, difference))
@@ -124,7 +123,7 @@ def _compare(name: str, analytic: Array, found: Slopes, tolerance: float, counts
         error = np.where(difference == 0, 0.0, difference / size)
         norm_error = np.linalg.norm(difference / floor) / np.sqrt(numeric.size) if floor else np.max(error)
         kinks = found.jumps > (KINK * size if found.central else 0)
-        between = kinks & (difference < 0.5 * found.jumps + 1e-5 * (found.jumps + size))      # infinity is nowhere
+        between = kinks & (difference < 0.5 * found.jumps + 1e-5 * (found.jumps + size))      # false for infinity
     wrong = (error > tolerance) & ~between & ~(difference <= blurred)
     index = np.unravel_index(int(np.argmax(np.where(wrong | (not wrong.any()), error, -1.0))), error.shape)
     undecided = kinks.any() or np.any(error > tolerance)
@@ -143,7 +142,7 @@ def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapp
                     method: str = "complex", tolerance: float | None = None,
                     counts: Mapping[str, float] | None = None, directions: int = 32,
                     rng: np.random.Generator | None = None) -> Report:
-    """Hold `gradients` (name -> array) against numerical derivatives of `loss` at `parameters`, tensor by tensor.
+    """Compare `gradients` (name -> array) with numerical derivatives of `loss` at `parameters`, tensor by tensor.
 
     Parameters
     ----------
@@ -151,16 +150,16 @@ def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapp
     gradients, parameters : name -> float64 array, the same names and shapes
     method : "complex" or "central", entry by entry; "directional" (complex) or "directional central", along
         `directions` random +-1 vectors per tensor, drawn from `rng` (default: a fixed seed)
-    tolerance : of the relative error; None takes that of the method, see TOLERANCES.  A tensor in which the loss is not
-        analytic is judged by central differences, with their tolerance if that is larger
-    counts : numbers that a wrong gradient may be off by, such as {"B": 128}, for the diagnosis
+    tolerance : of the relative error; None for that of the method, see TOLERANCES.  Where the loss is not analytic in a
+        tensor, central differences judge, with their own tolerance if that is larger
+    counts : factors by which a wrong gradient may be off, such as {"B": 128}, for the diagnosis
 
     >>> theta = {"w": np.array([1.0, 2.0])}
     >>> print(check_gradients(lambda p: (p["w"] ** 2).sum(), {"w": 2 * theta["w"]}, theta).ok)
     True
 
-    Raises ValueError or TypeError for arguments that do not fit, such as float32 and whole numbers; TypeError for a
-    loss that takes no complex numbers, where the method needs them, and for one that is float32 somewhere inside.
+    Raises ValueError or TypeError for arguments that do not fit, such as float32 or integers; TypeError for a loss that
+    takes no complex numbers, if the method needs them, and for one that computes in float32 somewhere inside.
     """
     limit = _tolerance(method, tolerance)
     _check_names(gradients, parameters)
@@ -197,8 +196,8 @@ def _shaped(found: Slopes, shape: tuple[int, ...]) -> Slopes:
 
 def _of_other_arguments(point: Point, gradients: Mapping[str, Array], reports: Sequence[TensorReport]
                         ) -> tuple[TensorReport, ...]:
-    """With a diagnosis where a wrong gradient is the right one at other values of the tensors.  Of a layer alone: the
-    pairs of a whole model's tensors are too many."""
+    """The reports, with a diagnosis if a wrong gradient would be right for other values of the tensors.  For layers
+    only: a whole model has too many pairs of tensors."""
     unclear = [tensor.name for tensor in reports
                if tensor.verdict == "WRONG" and not tensor.diagnosis and tensor.norm_error > 1e-4]
     says = other_arguments(point, gradients, unclear)
@@ -208,14 +207,14 @@ def _of_other_arguments(point: Point, gradients: Mapping[str, Array], reports: S
 def _along_directions(point: Point, gradients: Mapping[str, Array], method: str, tolerance: float,
                       counts: Mapping[str, float], directions: int, rng: np.random.Generator
                       ) -> tuple[TensorReport, ...]:
-    """The derivative along v is  sum_i gradient_i v_i ; over random signs v its mean square is |gradient|^2  (D9.4), so
-    the rule's floor by the RMS measures each error against the norm of the whole tensor.  The norm of the analytic
-    gradient is a second floor: along a few directions alone, the derivative may be nearly zero by chance."""
+    """The derivative along v is  sum_i gradient_i v_i.  Over random signs v its mean square is |gradient|^2  (D9.4), so
+    the RMS in the rule is about the norm of the whole gradient.  The norm of the analytic gradient is a further lower
+    bound for the denominator, since along a few directions all derivatives may be nearly zero by chance."""
     reports = []
     for name, theta in point.real.items():
         size = CENTRAL_STEP * max(1.0, float(np.abs(theta).max()))
         probes = [Probe(..., rng.choice([-1.0, 1.0], theta.shape), size) for _ in range(directions)]
-        with np.errstate(invalid="ignore", over="ignore"):      # NaN and infinity stand in the report
+        with np.errstate(invalid="ignore", over="ignore"):      # the report shows NaN and infinity
             analytic = np.array([np.sum(gradients[name] * probe.direction) for probe in probes])
         norm = _norm(np.asarray(gradients[name]))
         reports.append(_judge(point, name, probes, analytic, slopes(point, name, probes, method), tolerance, counts, {},
@@ -224,14 +223,14 @@ def _along_directions(point: Point, gradients: Mapping[str, Array], method: str,
 
 
 def _norm(gradient: Array) -> float:
-    """Euclidean, where it can be had: NaN and infinity stand in the derivatives."""
+    """The Euclidean norm; 0 for NaN and infinity, which the derivatives show."""
     largest = float(np.abs(gradient).max())
     return largest * float(np.linalg.norm(gradient / largest)) if 0 < largest < np.inf else 0.0
 
 
 def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, found: Slopes, tolerance: float,
            counts: Mapping[str, float], others: Mapping[str, Array], norm: float | None = None) -> TensorReport:
-    """By the rule; then once more if it says wrong, and both numbers may be rounding."""
+    """Apply the rule; and again, with an allowance, if it says WRONG but both values may be rounding errors."""
     tolerance = max(tolerance, TOLERANCES["central"]) if found.note else tolerance
     rest: dict[str, Any] = {"norm": norm, "at": point.real[name]}
     report = _compare(name, analytic, found, tolerance, counts, others, **rest)
@@ -246,16 +245,16 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
     worst = int(np.ravel_multi_index(report.index, found.value.shape))
     if not smooth[worst]:
         return report
-    if not found.central and report.error < TOLERANCES["central"]:      # too slight for `hold` to have seen
+    if not found.central and report.error < TOLERANCES["central"]:      # too small an error for `hold` to detect
         close, rounding = closely(point, name, probes[worst])
         if abs(close - report.analytic) + rounding < 0.3 * abs(close - report.numeric):
             again = _shaped(by_central(point, name, probes, report.numeric, close), found.value.shape)
             return _judge(point, name, probes, analytic, again, tolerance, counts, others, norm)
     largest = int(np.argmax(np.where(smooth & np.isfinite(values), np.abs(values), -1.0)))
     noise = _NOISE * repeated(point, name, [probes[worst], probes[largest]], values[[worst, largest]], found)
-    if found.central:      # where no step moves the loss, it is its rounding alone
+    if found.central:      # a loss that no step changes shows nothing but its rounding
         noise = max(noise, 4 * point.noise / probes[worst].size)
-    is_zero = np.abs(values[largest]) <= noise      # of the largest entry nothing stays
+    is_zero = np.abs(values[largest]) <= noise      # even the largest entry is rounding
     if is_zero:
         bound, flat = cancelling(point, name)
         bound *= _CANCELLED / (np.sqrt(point.real[name].size) if norm is None else 1.0)
@@ -281,33 +280,33 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
 def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str, Any]] | None,
                inputs: Mapping[str, Any], constants: Sequence[str] = (), method: str = "complex",
                tolerance: float | None = None, rng: np.random.Generator | None = None) -> Report:
-    """Check a layer: is `backward` the derivative of `forward`, and a well-behaved function?
+    """Check a layer: is `backward` the vector-Jacobian product of `forward`, and does it obey the rules?
 
-    f(inputs) = sum of dout * forward(inputs)  is a loss whose gradient `backward` has to return, dout random  (D9.7).
+    f(inputs) = sum of dout * forward(inputs),  dout random, is a loss whose gradient `backward` must return  (D9.7).
 
     Parameters
     ----------
-    forward : called as forward(**inputs), returns one array.  With method "complex" the inputs are complex128 too, and
-        nothing inside may be float64 memory; what cannot be done in complex numbers takes method "central"
+    forward : called as forward(**inputs), returns one array.  For method "complex" it is also called with complex128
+        inputs, and must not store them in float64 arrays; if it takes no complex numbers, use method "central"
     backward : called as backward(dout, **inputs), dout shaped like forward's result; returns name -> gradient for
         every input but the `constants`
     inputs : name -> float64 array, values away from kinks
     constants : names of inputs that get no gradient: indices, labels, masks, noise
-    method, tolerance : "complex" or "central", and what an error may be; None: what the method can do, `TOLERANCES`
-    rng : draws the upstream gradient (default: a fixed seed)
+    method, tolerance : "complex" or "central", and the largest relative error; None for that in `TOLERANCES`
+    rng : draws the upstream gradient dout (default: a fixed seed)
 
-    The derivative is that of the number sum(dout * forward(inputs)), dout held fixed: J^T dout  (D0.1).
-    Beside it: forward and backward give the same bits when run twice; backward is linear in the upstream
-    gradient and gives zero for zero; no argument is changed; no gradient shares memory with an argument, with another
-    gradient or with an earlier one, and forward's result is not overwritten by the next; read-only, Fortran-ordered
-    and strided inputs give the same.  What is broken stands in the report's `violations`.
+    With dout fixed the gradient of f is J^T dout  (D0.1).
+    The rules: forward and backward give the same bits when run twice; backward is linear in the upstream gradient, and
+    zero for zero; no argument is changed; no gradient shares memory with an argument, another gradient or one of an
+    earlier call; forward's result is not overwritten by its next call; read-only, Fortran-ordered and strided inputs
+    give the same results.  The report lists broken rules as `violations`.
 
-    PyTorch and JAX: where an input is a tensor of one of them, or `forward` is theirs (a Module, an autograd.Function,
-    a jitted function), both functions are called with tensors.  backward=None then takes the gradient from their own
-    automatic differentiation: a custom backward pass is checked as it stands, and the report says where it is wrong.
+    PyTorch and JAX: if an input is a tensor of theirs, or `forward` is theirs (a Module, an autograd.Function, a jitted
+    function), both functions are called with tensors.  With backward=None the gradient comes from automatic
+    differentiation, so that a custom backward pass inside is checked.
 
-    Raises ValueError or TypeError for arguments that do not fit, such as float32 and whole numbers; TypeError for a
-    forward that takes no complex numbers, where the method needs them, and for one that is float32 somewhere inside.
+    Raises ValueError or TypeError for arguments that do not fit, such as float32 or integers; TypeError for a forward
+    that takes no complex numbers, if the method needs them, and for one that computes in float32 somewhere inside.
     """
     rng = _generator(rng, _UPSTREAM)
     if isinstance(constants, str) or not set(constants) <= set(inputs):
@@ -319,8 +318,9 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
     require_something("parameters", moving)
     out, upstream, gradients = _first_calls(forward, backward, inputs, moving, rng)
 
-    def loss(moved: dict[str, Array]) -> Any:
-        return np.sum(upstream * forward(**copies({**inputs, **moved})))
+    def loss(moved: dict[str, Array]) -> Number:
+        value: Number = np.sum(upstream * forward(**copies({**inputs, **moved})))
+        return value
 
     counts = {f"axis {axis} of {name}": float(length) for name, value in inputs.items()
               for axis, length in enumerate(value.shape)}
@@ -336,7 +336,7 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
 def _first_calls(forward: Callable[..., Array], backward: Callable[..., Mapping[str, Array]],
                  inputs: Mapping[str, Array], moving: Mapping[str, Array], rng: np.random.Generator
                  ) -> tuple[Array, Array, dict[str, Array]]:
-    """What forward returns, an upstream gradient of its shape, and what backward makes of that."""
+    """The result of forward, an upstream gradient of its shape, and the result of backward for it."""
     out = forward(**copies(inputs))
     if not isinstance(out, (np.ndarray, np.generic, float)):
         raise TypeError(f"forward must return one array, got {type(out).__name__}")

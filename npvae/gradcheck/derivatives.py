@@ -1,13 +1,11 @@
-"""Numerical derivatives of any loss, and how far each can be believed.  Read before `checker.py`.
+"""Numerical derivatives of any loss, and how far each can be trusted.  Read before `checker.py`.
 
     complex    Im f(theta + i h v) / h,  h = 1e-30         exact to rounding, if f is analytic and takes complex numbers
-    central    (f(theta + h v) - f(theta - h v)) / 2h      right to some eps^(2/3), for any f that has a derivative
+    central    (f(theta + h v) - f(theta - h v)) / 2h      right to about eps^(2/3), for any f that has a derivative
 
-The complex step is blind where f drops an imaginary part, as np.abs and np.var do, and at a kink it sees one side only.
-So each tensor's complex derivative along one random direction is held against central differences (`hold`): that is a
-real derivative of the function as it is used, and costs some four evaluations.
-
-Stands on NumPy alone.
+The complex step is wrong where f drops an imaginary part, as np.abs and np.var do, and at a kink it sees only one side.
+So in each tensor it is compared with central differences along one random direction (`hold`).  These differentiate the
+function as it is used, with real numbers, and cost about four evaluations.
 """
 import re
 import traceback
@@ -16,27 +14,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Loss = Callable[[dict[str, Array]], Any]
+Number = complex | np.number[Any] | Array      # one real or complex number; an array has no axes
+Loss = Callable[[dict[str, Array]], Number]
 
 EPS = float(np.finfo(np.float64).eps)
 COMPLEX_STEP = 1e-30
 CENTRAL_STEP = EPS ** (1 / 3)
-KINK = 1e-3      # one-sided slopes that differ by more of the gradient's size may have a kink between them
-_LARGE_STEP = 1e-8      # sideways, where a derivative times 1e-30 would be no number any more
-_HIDING = 1e-3      # of a slope: rounding that hides more leaves it to larger steps to confirm the complex step
-_FIRST_STEP, _FACTOR, _RUNGS = 2.0 ** -10, 8.0, 14      # of the ladder of central differences in `hold`
+KINK = 1e-3      # relative to the gradient: one-sided slopes that differ by more may be those of a kink
+_LARGE_STEP = 1e-8      # complex step for derivatives so small that 1e-30 times them would underflow
+_HIDING = 1e-3      # relative to a slope: if rounding hides more of it, larger steps are tried as well
+_FIRST_STEP, _FACTOR, _RUNGS = 2.0 ** -10, 8.0, 14      # the steps of the central differences in `hold`
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
 
 def require_something(what: str, arrays: Mapping[str, Array]) -> None:
-    """Raise ValueError unless there is an array, and none is empty; TypeError unless all are float64."""
+    """Raises ValueError if there is no array or one is empty, TypeError unless all are float64."""
     if not arrays:
         raise ValueError(f"{what} must hold at least one array: with none, nothing is checked")
     for name, value in arrays.items():
@@ -45,47 +45,48 @@ def require_something(what: str, arrays: Mapping[str, Array]) -> None:
             raise ValueError(f"{name} has shape {np.shape(value)}: it is empty, there is nothing to check")
 
 
-def require_float64(name: str, value: Any) -> None:
-    """Raise TypeError for any other type, with what to do about it."""
+def require_float64(name: str, value: object) -> None:
+    """Raises TypeError for any other type, and says what to do about it."""
     dtype = np.asarray(value).dtype
     if dtype != np.float64:
         reason = ""
         if dtype in (np.float32, np.float16):
             reason = ": rounding in lower precision hides errors below 1e-3"
         elif dtype.kind in "iub":
-            reason = (f": there is no derivative by whole numbers.  Indices, labels and masks go into `constants` of "
-                      f"check_pair (constants=[{name!r}]), numbers are turned with .astype(float)")
+            reason = (f": integers have no derivative.  Name indices, labels and masks in `constants` of check_pair "
+                      f"(constants=[{name!r}]), convert other integers by .astype(float)")
         raise TypeError(f"{name} must be float64, got {dtype}{reason}")
 
 
-def _number(loss: Any) -> Any:
+def _number(loss: Number) -> complex:
+    """The value of a loss.  Raises ValueError for anything but one number, TypeError for less than float64."""
     dtype = np.asarray(loss).dtype
     if np.ndim(loss) or dtype.kind not in "fciu":
         raise ValueError(f"loss must return one number, got {type(loss).__name__} of shape {np.shape(loss)}")
     if dtype in (np.float32, np.float16, np.complex64):
         raise TypeError(f"loss must return float64, got {dtype}: rounding in lower precision hides errors below 1e-3")
-    return loss
+    return complex(loss)
 
 
 # -- a loss at a point -------------------------------------------------------------------------------------------------
 
 class Probe(NamedTuple):
-    """A direction in one tensor: its entries theta[place] move by `direction`, in steps of some `size`."""
+    """A direction in one tensor: the entries theta[place] move along `direction` by steps of `size`."""
 
-    place: Any
-    direction: Any
+    place: EllipsisType | int | tuple[int, ...]
+    direction: float | Array
     size: float
 
 
 def entries(theta: Array) -> list[Probe]:
-    """Each entry alone, with the step  h = eps^(1/3) max(1, |theta_i|)  for its central difference  (D9.2)."""
+    """A probe for each entry, with the step  h = eps^(1/3) max(1, |theta_i|)  of its central difference  (D9.2)."""
     return [Probe(index, 1.0, CENTRAL_STEP * max(1.0, abs(theta[index]))) for index in np.ndindex(theta.shape)]
 
 
 class Point:
-    """A loss f and the place theta where it is differentiated.
+    """A loss f and the parameters theta at which it is differentiated.
 
-    loss : takes a dict of arrays and returns a number; the arrays are copies that belong to the point
+    loss : takes a dict of arrays, which are copies that belong to this object, and returns a number
     """
 
     def __init__(self, loss: Loss, parameters: Mapping[str, Array], complex_step: float = COMPLEX_STEP) -> None:
@@ -93,21 +94,21 @@ class Point:
         self.real = {name: np.array(value, dtype=float) for name, value in parameters.items()}
 
     @cached_property
-    def sideways(self) -> dict[str, Array]:
-        """theta in complex numbers."""
+    def complex_theta(self) -> dict[str, Array]:
+        """theta as complex numbers."""
         return {name: value.astype(complex) for name, value in self.real.items()}
 
     @cached_property
     def middle(self) -> float:
         """f(theta)."""
-        return float(_number(self.loss(self.real)).real)
+        return _number(self.loss(self.real)).real
 
     @cached_property
     def noise(self) -> float:
-        """By how much rounding moves f: what four points within a few eps of theta have for it, and eps |f| at least.
+        """The rounding error of f: its spread over four points within a few eps of theta, and at least eps |f|.
 
-        Terms that cancel in f leave their own rounding, which is more.  If they do not depend on theta, as the 10^8 in
-        (f + 10^8) - 10^8, f stays where it is for so small steps: larger ones show by how much it jumps.
+        Large terms that cancel in f leave a larger rounding error.  If they do not depend on theta, as the 10^8 in
+        (f + 10^8) - 10^8, such small steps do not change f at all; larger ones show by how much it jumps.
         """
         rng = np.random.default_rng(0)
         values = [self.middle, *(self.nearby(rng).guarded() for _ in range(4))]
@@ -116,7 +117,7 @@ class Point:
         return next((max(rounding, bend) for moves, bend in map(self.along, range(40, 3, -6)) if moves), rounding)
 
     def along(self, k: int) -> tuple[bool, float]:
-        """Does f move along a line with steps of 2^-k theta?  And by how much does it leave a straight line?"""
+        """Does f change along a line with steps of 2^-k theta, and by how much does it deviate from a straight line?"""
         rng = np.random.default_rng(0)
         v = {name: _direction(np.zeros(value.shape), rng) for name, value in self.real.items()}
         values = [Point(self.loss, {name: value * (1 + step * 2.0 ** -k * v[name]) for name, value in self.real.items()}
@@ -126,53 +127,53 @@ class Point:
 
     @cached_property
     def steady(self) -> bool:
-        """Is f(theta) the same twice, but for the rounding of sums taken in another order?"""
+        """Is f deterministic, up to the rounding of sums in another order?"""
         again = self.guarded()
         return bool(abs(again - self.middle) <= 1e-9 * abs(self.middle)) or not np.isfinite(again)
 
     def nearby(self, rng: np.random.Generator, complex_step: float = COMPLEX_STEP) -> "Point":
-        """The same loss a few roundings away."""
+        """The same loss at a point that differs from theta by a few eps."""
         return Point(self.loss, {name: value * (1 + EPS * rng.integers(-3, 4, value.shape))
                                  for name, value in self.real.items()}, complex_step)
 
     def guarded(self) -> float:
-        """f(theta), NaN where that cannot be had: beyond the edge of where f is defined."""
+        """f(theta), or NaN if it raises an arithmetic error: theta may lie outside the domain of f."""
         try:
             with np.errstate(all="ignore"):
-                return float(_number(self.loss(self.real)).real)
+                return _number(self.loss(self.real)).real
         except (ArithmeticError, ValueError):
             return np.nan
 
     def complex_slope(self, name: str, probe: Probe) -> float:
         """Im f(theta + i h v) / h  (D9.3).
 
-        Raises TypeError, with the function to blame, where f takes real numbers only.
+        Raises TypeError, which names the function to blame, if f takes only real numbers.
         """
-        array = self.sideways[name]
+        array = self.complex_theta[name]
         kept = array[probe.place].copy()
         try:
             array[probe.place] = kept + 1j * self.complex_step * probe.direction
-            value = self.loss(self.sideways)
+            value = self.loss(self.complex_theta)
         except Exception as error:
-            self.loss(self.real)      # what fails here, too, is no matter of complex numbers
+            self.loss(self.real)      # an error with real numbers, too, is raised as it is
             raise TypeError(_no_complex_form(error)) from error
         finally:
             array[probe.place] = kept
-        return float(_number(value).imag / self.complex_step)
+        return _number(value).imag / self.complex_step
 
     def central_slope(self, name: str, probe: Probe, guarded: bool = False) -> tuple[float, float]:
-        """The central difference when theta moves along `direction` v by h = `size`, and the jump between its sides:
+        """Central difference along `direction` v with step h = `size`, and the jump between the slopes on its sides:
 
             slope    ( f(theta + h v) - f(theta - h v) ) / 2h                       (D9.1)
             jump     ( f(theta + h v) - 2 f(theta) + f(theta - h v) ) / h           (D9.6)
         """
         array, middle = self.real[name], self.middle
         kept = array[probe.place].copy()
-        value = self.guarded if guarded else lambda: float(_number(self.loss(self.real)).real)
+        value = self.guarded if guarded else lambda: _number(self.loss(self.real)).real
         high = kept + probe.size * probe.direction
         low = kept - (high - kept)
         width = float(np.vdot(high - low, probe.direction) / np.vdot(probe.direction, probe.direction))
-        try:      # the width is that which came out after rounding
+        try:      # `width` is 2h as rounded
             array[probe.place] = high
             upper = value()
             array[probe.place] = low
@@ -185,7 +186,7 @@ class Point:
 
 @contextmanager
 def imaginary_parts_may_be_lost() -> Iterator[None]:
-    """Without NumPy's warning of it: `hold` finds out, and the report says so."""
+    """Within this context NumPy does not warn of it: `hold` detects it, and the report says so."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
         yield
@@ -207,12 +208,12 @@ _INSTEAD = {
 
 
 def _no_complex_form(error: Exception) -> str:
-    """Which function takes no complex numbers, and what does in its place."""
+    """The message for a function that takes no complex numbers: its name, and what to use instead."""
     line = (traceback.extract_tb(error.__traceback__)[-1].line or "").strip()
     text = " ".join(str(error).split())
     ufunc, in_math = re.search(r"ufunc '(\w+)'", text), re.search(r"\bmath\.(\w+)", line)
     if "cast" in text.lower() and "ufunc" in text and "output" in text:
-        what, does = "memory inside of it is float64", "make it with np.zeros_like(x), or in x.dtype"
+        what, does = "it writes into a float64 array", "make that by np.zeros_like(x), or in x.dtype"
     elif ufunc:
         name = ufunc[1]
         what, does = f"np.{name} has no complex form", _INSTEAD.get(name, "")
@@ -230,36 +231,36 @@ def _no_complex_form(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Slopes:
-    """The numerical derivatives of one tensor along its probes, and by how much the slopes on both sides differ."""
+    """The numerical derivatives of one tensor along its probes, and the jumps between the slopes on the two sides."""
 
     value: Array
     jumps: Array
-    central: bool = False      # central differences, and not the complex step
-    note: str = ""      # why they are, though the complex step was asked for
-    confirmed: bool = True      # does the complex step say what central differences say?  Else it judges nothing
+    central: bool = False      # by central differences, not by the complex step
+    note: str = ""      # why, if the complex step was requested
+    confirmed: bool = True      # do central differences confirm the complex step?  If not, the verdict is UNDECIDED
     complex_step: float = COMPLEX_STEP
 
 
 def slopes(point: Point, name: str, probes: Sequence[Probe], method: str) -> Slopes:
-    """By "complex" or "central" differences; where the first cannot be believed, by the second."""
+    """The derivatives by the complex step or by central differences; by the latter also where the former is wrong."""
     _require_fine_steps(point, name)
     if "central" in method:
         return _central(point, name, probes)
     found = hold(point, name)
     if found.kind == "not analytic":
-        return by_central(point, name, probes, found.sideways, found.central)
+        return by_central(point, name, probes, found.by_complex_step, found.by_central)
     values = np.array([found.point.complex_slope(name, probe) for probe in probes])
     if found.kind in ("smooth", "open"):
         told = Slopes(values, np.zeros(len(probes)), complex_step=found.point.complex_step)
         return told if found.kind == "smooth" else replace(told, confirmed=False, note=(
-            f"no central differences confirm the complex step in {name}: the loss jumps here, or its rounding, some "
-            f"{point.noise:.0e}, hides them.  Leave out what does not depend on {name}"))
+            f"no central differences confirm the complex step in {name}: the loss jumps here, or its rounding error of "
+            f"about {point.noise:.0e} hides them.  Leave out terms that do not depend on {name}"))
     return _beside_kinks(found.point, name, probes, values, found)
 
 
 def _require_fine_steps(point: Point, name: str) -> None:
-    """Raise TypeError for a loss that moves with steps of 2^-14, in proportion, and not at all with one of 2^-40 that
-    rounding would show, and by jumps of more than 2^-34 of itself: somewhere inside, it is float32."""
+    """Raises TypeError for a loss that is computed in float32 somewhere inside: it changes in proportion to steps of
+    2^-10 and 2^-14, but not at all with a step of 2^-40 that float64 would show, and it jumps by 2^-34 of itself."""
     v = _direction(point.real[name], np.random.default_rng(0))
 
     def moved(k: int) -> float:
@@ -284,10 +285,10 @@ def _central(point: Point, name: str, probes: Sequence[Probe]) -> Slopes:
 
 
 def _slope_and_kink(point: Point, name: str, probe: Probe) -> tuple[float, float]:
-    """The central difference and the size of a kink within its step, 0 for none.
+    """The central difference, and the size of a kink within its step, 0 for none.
 
-    A kink or curvature?  Curvature's part in the jump halves with the step, and again.  Where f is not defined on one
-    side, its slope on the other is all there is, and decides nothing.
+    The part of the jump that is due to curvature halves with the step; that of a kink does not.  If f is not defined on
+    one side, the slope on the other is returned, with an infinite kink.
     """
     slope, jump = point.central_slope(name, probe, guarded=True)
     if not np.isfinite(slope) and np.isfinite(point.middle):
@@ -304,24 +305,24 @@ def _slope_and_kink(point: Point, name: str, probe: Probe) -> tuple[float, float
     return slope, jump
 
 
-def _beside_kinks(point: Point, name: str, probes: Sequence[Probe], sideways: Array, found: "Held") -> Slopes:
-    """The complex step, but for the entries at a kink, which have the mean of both sides; where an entry without one
-    is not what central differences say, the loss is not analytic."""
-    value, jumps = sideways.copy(), np.zeros(len(probes))
+def _beside_kinks(point: Point, name: str, probes: Sequence[Probe], by_complex_step: Array, found: "Held") -> Slopes:
+    """The complex step, except for entries at a kink, which get the mean of the slopes on both sides.  If central
+    differences contradict an entry that is not at a kink, the loss is not analytic, and they are used."""
+    value, jumps = by_complex_step.copy(), np.zeros(len(probes))
     central, rounding = np.zeros(len(probes)), np.zeros(len(probes))
     for k, probe in enumerate(probes):
-        central[k], jumps[k], rounding[k] = _near_a_kink(point, name, probe, sideways[k])
+        central[k], jumps[k], rounding[k] = _near_a_kink(point, name, probe, by_complex_step[k])
     smooth = jumps == 0
     value[~smooth] = central[~smooth]
     scale = np.sqrt(np.mean(np.square(value[smooth]))) if smooth.any() else 0.0
     if np.any(np.abs(central - value) > 1e-5 * np.maximum(np.abs(value), scale) + rounding):
-        return by_central(point, name, probes, found.sideways, found.central)
+        return by_central(point, name, probes, found.by_complex_step, found.by_central)
     return Slopes(value, jumps, complex_step=point.complex_step)
 
 
-def _near_a_kink(point: Point, name: str, probe: Probe, sideways: float) -> tuple[float, float, float]:
-    """The central difference, the size of the kink at this very place, 0 for none, and the rounding of the first.  A
-    kink beside it, within the step, is left behind by a smaller step."""
+def _near_a_kink(point: Point, name: str, probe: Probe, by_complex_step: float) -> tuple[float, float, float]:
+    """The central difference, the size of a kink exactly at theta, 0 for none, and the rounding error of the former.
+    Smaller steps avoid a kink that lies beside theta, within the first step."""
     jump = np.inf
     for closer in (1.0, 1e-3, 1e-5):
         first, second = (_Rung(*point.central_slope(name, probe._replace(size=closer * probe.size / factor), True))
@@ -329,7 +330,7 @@ def _near_a_kink(point: Point, name: str, probe: Probe, sideways: float) -> tupl
         rounding = point.noise * _FACTOR / (closer * probe.size)
         rung = _extrapolate(first, second.slope, second.jump)
         if not np.isfinite(rung.limit):
-            return _at_an_edge(point, name, probe, sideways)
+            return _at_an_edge(point, name, probe, by_complex_step)
         if abs(rung.kink) <= 32 * rounding + 1e-3 * abs(rung.jump) and 32 * rounding < jump / 4:
             return rung.limit, 0.0, 8 * rounding
         if closer == 1.0:
@@ -337,14 +338,14 @@ def _near_a_kink(point: Point, name: str, probe: Probe, sideways: float) -> tupl
     return limit, jump, blur
 
 
-def _at_an_edge(point: Point, name: str, probe: Probe, sideways: float) -> tuple[float, float, float]:
-    """Where f is defined on one side only, the slope of that side may confirm the complex step; else nothing can."""
-    confirmed = any(abs(slope - sideways) <= 1e-3 * abs(sideways) for slope in _sides(point, name, probe))
-    return sideways, 0.0 if confirmed else np.inf, 0.0
+def _at_an_edge(point: Point, name: str, probe: Probe, by_complex_step: float) -> tuple[float, float, float]:
+    """At an edge of its domain f has a slope on one side only.  It may confirm the complex step; nothing else can."""
+    confirmed = any(abs(slope - by_complex_step) <= 1e-3 * abs(by_complex_step) for slope in _sides(point, name, probe))
+    return by_complex_step, 0.0 if confirmed else np.inf, 0.0
 
 
 def _sides(point: Point, name: str, probe: Probe) -> list[float]:
-    """The slopes of the two sides; NaN of one where f is not defined."""
+    """The slopes on the two sides, NaN on a side where f is not defined."""
     theta, kept, found = point.real[name], point.real[name].copy(), []
     try:
         for step in (probe.size, -probe.size):
@@ -356,14 +357,13 @@ def _sides(point: Point, name: str, probe: Probe) -> list[float]:
     return found
 
 
-def by_central(point: Point, name: str, probes: Sequence[Probe], sideways: float, central: float) -> Slopes:
-    """Central differences, since the complex step has lost something on its way: `sideways` where they have `central`.
-    """
+def by_central(point: Point, name: str, probes: Sequence[Probe], complex_slope: float, central: float) -> Slopes:
+    """Central differences in place of a complex step that is wrong: along one direction the two slopes differ."""
     found = _central(point, name, probes)
     return Slopes(found.value, found.jumps, True, (
-        f"the loss is not analytic in {name}: along one direction the complex step says {sideways:.6e}, central "
-        f"differences say {central:.6e}; these judge the tensor.  np.abs, np.var, np.std, np.linalg.norm, conj and "
-        ".real drop or turn an imaginary part.  Write (d * d).mean() with d = x - x.mean() for a variance, "
+        f"the loss is not analytic in {name}: along one direction the complex step gives {complex_slope:.6e}, central "
+        f"differences {central:.6e}, and so these judge the tensor.  np.abs, np.var, np.std, np.linalg.norm, conj "
+        "and .real drop or change an imaginary part.  Write (d * d).mean() with d = x - x.mean() for a variance, "
         "np.sqrt((d * d).sum()) for a norm, np.where(x.real < 0, -x, x) for an absolute value"))
 
 
@@ -371,18 +371,19 @@ def by_central(point: Point, name: str, probes: Sequence[Probe], sideways: float
 
 @dataclass(frozen=True)
 class Held:
-    """Along one direction: what the complex step and central differences say, and what follows."""
+    """The slopes along one direction by the complex step and by central differences, and how they compare."""
 
-    kind: str      # "smooth": both agree; "kink": the slopes on both sides differ; "not analytic"; "open": no telling
-    sideways: float
-    central: float
-    point: Point      # with the complex step that is large enough
+    kind: str      # "smooth": they agree; "kink": the slopes on both sides differ; "not analytic"; "open": undecided
+    by_complex_step: float
+    by_central: float
+    point: Point      # with a complex step that is large enough
 
 
 def hold(point: Point, name: str) -> Held:
-    """Hold the complex step against central differences, along a random direction in the tensor.
+    """Compare the complex step with central differences along a random direction in the tensor.
 
-    A loss that is not analytic shows along nearly every direction, chance along one.  So a suspicion must repeat.
+    A disagreement by chance is rare; that of a loss which is not analytic shows along nearly every direction.  So it
+    counts only if it occurs along three.
     """
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -393,12 +394,12 @@ def hold(point: Point, name: str) -> Held:
 
 
 def _direction(theta: Array, rng: np.random.Generator) -> Array:
-    """Random signs and sizes, so that no pattern of signs cancels: between 1/2 and 1 of  max(1, |theta_i|)."""
+    """Random signs, and sizes between 1/2 and 1 times max(1, |theta_i|), so that slopes do not cancel by symmetry."""
     return rng.choice([-1.0, 1.0], theta.shape) * rng.uniform(0.5, 1.0, theta.shape) * np.maximum(1.0, np.abs(theta))
 
 
 class _Rung(NamedTuple):
-    """Central differences with one step, and what they extrapolate to with those of the step before."""
+    """Slope and jump with one step, and their limits, extrapolated from this step and the larger one before."""
 
     slope: float
     jump: float
@@ -407,50 +408,50 @@ class _Rung(NamedTuple):
 
 
 def _hold_along(point: Point, name: str, v: Array) -> Held:
-    """Down a ladder of steps h, h/8, h/64, ..., until two agree with the complex step, or cannot."""
-    sideways = point.complex_slope(name, Probe(..., v, 0.0))
-    if abs(sideways) * point.complex_step < 1e-290:      # of so small a number digits are lost, or all of it
+    """Try steps h, h/8, h/64, ..., until the limit of two agrees with the complex step, or cannot."""
+    complex_slope = point.complex_slope(name, Probe(..., v, 0.0))
+    if abs(complex_slope) * point.complex_step < 1e-290:      # so small a number loses digits, or is 0
         point = Point(point.loss, point.real, _LARGE_STEP)
-        sideways = point.complex_slope(name, Probe(..., v, 0.0))
-    if not np.isfinite(point.middle) or not np.isfinite(sideways):
-        return Held("not analytic" if np.isfinite(sideways) else "smooth", sideways, point.middle, point)
+        complex_slope = point.complex_slope(name, Probe(..., v, 0.0))
+    if not np.isfinite(point.middle) or not np.isfinite(complex_slope):
+        return Held("not analytic" if np.isfinite(complex_slope) else "smooth", complex_slope, point.middle, point)
     rungs: list[_Rung] = []
     suspicion: Held | None = None
     for k in range(_RUNGS):
         h = _FIRST_STEP / _FACTOR ** k
         slope, jump = point.central_slope(name, Probe(..., v, h), guarded=True)
-        if not np.isfinite(slope):      # beyond the edge
+        if not np.isfinite(slope):      # outside the domain of f
             rungs.clear()
             continue
         rungs.append(_extrapolate(rungs[-1] if rungs else None, slope, jump))
-        kind, central = _verdict(rungs, sideways, point.noise / h), rungs[-1].limit
-        if suspicion and abs(central - suspicion.central) <= 16 * point.noise / h:
-            return suspicion      # the same again, or as near as it can be said with so small a step
+        kind, central = _verdict(rungs, complex_slope, point.noise / h), rungs[-1].limit
+        if suspicion and abs(central - suspicion.by_central) <= 16 * point.noise / h:
+            return suspicion      # confirmed, as far as rounding lets so small a step tell
         if kind == "smooth":
-            scale = max(abs(sideways), abs(central))
-            hidden = 8 * point.noise / h > _HIDING * scale and _denied_from_afar(point, name, v, sideways)
-            return Held("open" if hidden else "smooth", sideways, central, point)
-        suspicion = Held(kind, sideways, central, point) if kind else suspicion
+            scale = max(abs(complex_slope), abs(central))
+            hidden = 8 * point.noise / h > _HIDING * scale and _contradicted(point, name, v, complex_slope)
+            return Held("open" if hidden else "smooth", complex_slope, central, point)
+        suspicion = Held(kind, complex_slope, central, point) if kind else suspicion
     if not rungs:
-        return Held("kink", sideways, np.nan, point)      # the edge itself: entry by entry, one side may do
-    return suspicion or Held("open", sideways, rungs[-1].limit, point)
+        return Held("kink", complex_slope, np.nan, point)      # theta lies on the edge: each entry may have one side
+    return suspicion or Held("open", complex_slope, rungs[-1].limit, point)
 
 
-def _denied_from_afar(point: Point, name: str, v: Array, sideways: float) -> bool:
-    """Where rounding hides slopes of the size of this one, larger steps may still show that f moves otherwise."""
+def _contradicted(point: Point, name: str, v: Array, complex_slope: float) -> bool:
+    """Do larger steps, which rounding does not hide, contradict the complex step?"""
     rungs: list[_Rung] = []
     for h in _FIRST_STEP * _FACTOR ** np.arange(4, 0, -1):
         slope, jump = point.central_slope(name, Probe(..., v, h), guarded=True)
         if np.isfinite(slope):
             rungs.append(_extrapolate(rungs[-1] if rungs else None, slope, jump))
-            if _verdict(rungs, sideways, point.noise / h) == "not analytic":
+            if _verdict(rungs, complex_slope, point.noise / h) == "not analytic":
                 return True
     return False
 
 
 def _extrapolate(last: _Rung | None, slope: float, jump: float) -> _Rung:
-    """What is left of slope D and jump J at h -> 0, by those with the step 8 h before: Richardson's extrapolation,
-    which takes the first term out of the error.
+    """Slope D and jump J in the limit h -> 0, from those with steps h and 8 h, by Richardson's extrapolation, which
+    removes the leading term of the error.
 
         slope    D + (D - D_8h) / 63          jump    J + (J - J_8h) / 7          (D9.9)
     """
@@ -460,17 +461,17 @@ def _extrapolate(last: _Rung | None, slope: float, jump: float) -> _Rung:
                  jump + (jump - last.jump) / (_FACTOR - 1))
 
 
-def _verdict(rungs: list[_Rung], sideways: float, rounding: float) -> str:
-    """"smooth", "kink" or "not analytic", as soon as the numbers say so; "" while they do not.
+def _verdict(rungs: list[_Rung], complex_slope: float, rounding: float) -> str:
+    """"smooth", "kink" or "not analytic"; "" as long as the steps so far do not decide.
 
-    Of the slope's error there is left rounding, noise / h, and some square of what was taken out, in units of the
-    slope.  A jump that is left is a kink's.
+    After extrapolation the error of the slope is rounding, noise / h, and about the square of the term removed, both
+    relative to the slope.  A jump that remains is due to a kink.
     """
     if len(rungs) < 2:
         return ""
     last, now = rungs[-2:]
-    apart, off = abs(now.slope - last.slope), abs(now.limit - sideways)
-    scale = max(abs(sideways), abs(now.limit))
+    apart, off = abs(now.slope - last.slope), abs(now.limit - complex_slope)
+    scale = max(abs(complex_slope), abs(now.limit))
     truncation = min(apart / 16, 4 * apart * (apart / scale)) if scale else 0.0
     smooth = abs(now.kink) <= 32 * rounding + 1e-3 * abs(now.jump)
     if smooth and off <= 8 * rounding + truncation:
@@ -484,19 +485,19 @@ def _verdict(rungs: list[_Rung], sideways: float, rounding: float) -> str:
 
 
 def closely(point: Point, name: str, probe: Probe) -> tuple[float, float]:
-    """Central differences with two steps, extrapolated, and what rounding leaves of them: some 1,000 times closer than
-    one, where the loss is smooth over a thousandth of theta."""
+    """The central difference extrapolated from two steps, and its rounding error.  It is about 1,000 times as accurate
+    as with one step, if the loss is smooth over a thousandth of theta."""
     large = probe._replace(size=_FIRST_STEP * probe.size / CENTRAL_STEP)
     small = large._replace(size=large.size / _FACTOR)
     first = _Rung(*point.central_slope(name, large, guarded=True))
     return _extrapolate(first, *point.central_slope(name, small, guarded=True)).limit, 8 * point.noise / small.size
 
 
-# -- what rounding leaves of a zero ------------------------------------------------------------------------------------
+# -- gradients that are zero up to rounding --------------------------------------------------------------------------
 
 def repeated(point: Point, name: str, probes: Sequence[Probe], values: Array, found: Slopes) -> float:
-    """By how much derivatives change a few roundings away and with another step, at most, in three trials.  Of a
-    gradient that is zero but for rounding, all of it does."""
+    """The largest change of the derivatives when theta moves by a few eps and the step changes, in three trials.  If a
+    gradient is zero up to rounding, the change is as large as the gradient."""
     rng, most = np.random.default_rng(0), 0.0
     for _ in range(3):
         step = rng.uniform(0.4, 0.9)
@@ -511,13 +512,13 @@ def repeated(point: Point, name: str, probes: Sequence[Probe], values: Array, fo
 
 
 def cancelling(point: Point, name: str) -> tuple[float, bool]:
-    """What rounding leaves of terms that cancel, in the derivative of a loss that does not move with a tensor, along a
-    direction with entries of some 1; and whether it is one that does not move with steps of up to the tensor's size.
+    """For a loss that does not depend on a tensor, since terms cancel: a bound on the derivative that rounding leaves,
+    along a direction with entries of about 1; and whether steps up to the tensor's size do leave the loss unchanged.
 
-        rounding of f(theta + h v) / h,     f still where it was                                       (D9.10)
+        rounding error of f(theta + h v) / h,     for f(theta + h v) = f(theta) up to rounding         (D9.10)
 
-    with h the size of theta; or so large that h alone makes the rounding, where theta is small beside what it is added
-    to.  0 where the tensor is not used at all.
+    h is the size of theta; or larger, so that h itself determines the rounding, if theta is small beside what it is
+    added to.  The bound is 0 if the tensor is not used at all.
     """
     rng, bounds, used, flat = np.random.default_rng(0), [], False, True
     theta = point.real[name]
@@ -542,7 +543,7 @@ def cancelling(point: Point, name: str) -> tuple[float, bool]:
 
 
 def _around(point: Point, name: str, move: Array, rng: np.random.Generator) -> tuple[Array, bool]:
-    """f at theta + move, four times, each a few roundings away; then f(theta - move).  Is any of them not f(theta)?"""
+    """f at four points a few eps from theta + move, and at theta - move; and whether any differs from f(theta)."""
     theta, found = point.real[name], []
     kept = theta.copy()
     try:

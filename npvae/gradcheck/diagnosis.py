@@ -1,39 +1,35 @@
-"""From the pattern of errors the likely slip behind a wrong gradient.  Read beside `report.py`.
+"""The likely mistake behind a wrong gradient, found from the pattern of its errors.  Read after `report.py`.
 
-Stands on NumPy alone.  Each pattern below is a slip that people make; the first that fits is reported, the more
-specific before the more general.  A diagnosis is a hint: it says what the numbers look like, not what the code says.
+Each pattern below is a common mistake.  They are tried from the most specific to the most general, and the first that
+fits is reported.  A diagnosis is a hint: it describes the numbers, not the code.
 """
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .derivatives import Point, Probe
+from .derivatives import Array, Point, Probe
 
-Array = NDArray[Any]
-
-_CLOSE = 1e-6      # relative: numbers nearer than this fit a pattern
-_EXPLAINED = 0.01      # and of the error a pattern may leave this much: else a slight error fits every near-symmetry
+_CLOSE = 1e-6      # relative: numbers that are closer than this fit a pattern
+_EXPLAINED = 0.01      # share of the error that a pattern may leave; more, and small errors would fit near-symmetries
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A wrong gradient beside the right one, in units in which the larger of the two has largest entry 1."""
+    """A wrong gradient and the right one, scaled so that the largest entry of both is 1."""
 
     analytic: Array
     numeric: Array
-    wrong: Array      # where the rule calls an entry wrong
+    wrong: Array      # bool: the entries that are wrong
     others: Mapping[str, Array]
     counts: Mapping[str, float]
     at: Array | None      # the values of the tensor itself
 
     def fits(self, a: Array, b: Array) -> bool:
-        """Are a and b, arrays or their products, the same up to rounding, and by far nearer than analytic and numeric?
-        Two zeros are not called the same."""
+        """Are a and b equal up to rounding, and far closer to each other than analytic and numeric gradient?  False if
+        both are zero."""
         if a.shape != b.shape:
             return False
         scale = max(np.abs(a).max(), np.abs(b).max())
@@ -43,13 +39,12 @@ class _Case:
 
 def diagnose(analytic: Array, numeric: Array, wrong: Array, others: Mapping[str, Array], counts: Mapping[str, float],
              along_directions: bool, at: Array | None = None) -> str:
-    """The likely slip behind a wrong `analytic`, in a few words; empty where no pattern fits.
+    """The likely mistake behind a wrong `analytic`, in a few words; "" if no pattern fits.
 
-    wrong : bool, the entries that are off by more than the tolerance
-    others : arrays the wrong gradient may turn out to be, by name: numeric gradients of the other tensors, the
-        upstream gradient
-    counts : numbers a gradient may be off by, by name, such as {"B": 128}
-    along_directions : the values are derivatives along random directions, and no place means anything
+    wrong : bool, the entries whose error exceeds the tolerance
+    others : arrays that may have been returned by mistake, by name: gradients of other tensors, the upstream gradient
+    counts : factors by which a gradient may be off, by name, such as {"B": 128}
+    along_directions : the values are derivatives along random directions, not entries
     at : the values of the tensor itself
     """
     if not np.isfinite(analytic).all():
@@ -68,7 +63,7 @@ def diagnose(analytic: Array, numeric: Array, wrong: Array, others: Mapping[str,
         patterns += [_is_transposed, _is_shifted, _has_blocks_exchanged, _is_in_one_place, _is_masked, _is_another,
                      _is_summed_forwards, _is_applied_twice, _is_scaled_along_an_axis, _is_off_everywhere,
                      _is_off_by_a_constant, _holds_statistics_constant]
-    with np.errstate(all="ignore"):      # what overflows or vanishes beside the other fits no pattern
+    with np.errstate(all="ignore"):      # what overflows or underflows fits no pattern
         size = max(np.abs(analytic).max(), np.abs(numeric).max())
         case = _Case(analytic / size, numeric / size, wrong, {name: value / size for name, value in others.items()},
                      counts, at)
@@ -78,7 +73,7 @@ def diagnose(analytic: Array, numeric: Array, wrong: Array, others: Mapping[str,
 
 
 def _is_constant_ratio(case: _Case) -> Iterator[str]:
-    unit = case.numeric / np.abs(case.numeric).max()      # the square of a small number would vanish
+    unit = case.numeric / np.abs(case.numeric).max()      # the square of a small number would underflow
     ratio = float(np.vdot(unit, case.analytic) / np.vdot(unit, unit) / np.abs(case.numeric).max())
     if not (np.isfinite(ratio) and ratio and case.fits(case.analytic, ratio * case.numeric)):
         return
@@ -131,8 +126,8 @@ _BLOCKS = range(2, 9)      # gates, heads, parts of one matrix
 
 
 def _has_blocks_exchanged(case: _Case) -> Iterator[str]:
-    """Of an axis in equal blocks, as the gates of an LSTM lie in one matrix: each right, in the place of another; or
-    some of them wrong in every entry, the others right."""
+    """An axis consists of equal blocks, as the gates of an LSTM in one matrix.  Blocks are exchanged; or some blocks
+    are wrong in every entry and the others are right."""
     for axis, length in enumerate(case.analytic.shape):
         for count in (count for count in _BLOCKS if length % count == 0 and (count < length or length <= 4)):
             analytic, numeric = (np.split(value, count, axis) for value in (case.analytic, case.numeric))
@@ -189,10 +184,10 @@ def _is_another(case: _Case) -> Iterator[str]:
 
 
 def _is_summed_forwards(case: _Case) -> Iterator[str]:
-    """y = cumsum(x):  dx_j = sum of dy_i over i >= j,  from the end;  analytic_j = sum of dy_i over i <= j.
+    """y = cumsum(x):  dx_j = sum of dy_i over i >= j.  Summed from the wrong end, analytic_j = sum of dy_i over i <= j.
 
-    Then  analytic_j = numeric_0 - numeric_(j+1);  and where a factor stands before the sum, both sums of the upstream
-    gradient tell.
+    Then  analytic_j = numeric_0 - numeric_(j+1).  If x is multiplied by a factor before the sum, compare the ratio of
+    the two gradients with that of the two sums of dy.
     """
     says = "is the sum of a cumulative sum's gradient taken from the wrong end?  It runs backwards"
     upstream = case.others.get("the upstream gradient")
@@ -222,7 +217,7 @@ def _is_applied_twice(case: _Case) -> Iterator[str]:
 
 
 def _is_scaled_along_an_axis(case: _Case) -> Iterator[str]:
-    """analytic = c numeric with one factor c for each index of an axis: a factor that belongs there is missing."""
+    """analytic = c numeric with one factor c for each index of an axis: a factor is missing, or one too many."""
     analytic, numeric = case.analytic, case.numeric
     for axis in range(analytic.ndim if analytic.ndim > 1 else 0):
         rest = tuple(other for other in range(analytic.ndim) if other != axis)
@@ -237,12 +232,12 @@ def _is_scaled_along_an_axis(case: _Case) -> Iterator[str]:
 def _is_off_everywhere(case: _Case) -> Iterator[str]:
     difference = case.analytic - case.numeric
     if difference.size > 1 and case.fits(difference, np.full(difference.shape, difference.mean())):
-        yield ("off by the same amount all along axis 0: in every entry, in fact; a constant share, as of label "
-               "smoothing, or the derivative of a normaliser is left out, or one too many?")
+        yield ("off by the same amount all along axis 0: the same in every entry; is a constant, as of label "
+               "smoothing, or the derivative of a normaliser missing, or one too many?")
 
 
 def _is_off_by_a_constant(case: _Case) -> Iterator[str]:
-    """A term that every entry along an axis shares, as from the derivative of a mean or of a normaliser."""
+    """The difference is the same for all entries along an axis, such as the derivative of a mean or normaliser."""
     difference = case.analytic - case.numeric
     for axis, length in enumerate(difference.shape):
         shared = np.broadcast_to(difference.mean(axis=axis, keepdims=True), difference.shape)
@@ -252,11 +247,11 @@ def _is_off_by_a_constant(case: _Case) -> Iterator[str]:
 
 
 def _holds_statistics_constant(case: _Case) -> Iterator[str]:
-    """Normalised by m = mean x and s of the same numbers, as in batch normalisation:
+    """Normalisation by the mean m and the deviation s of x itself, as in batch normalisation:
 
-        dx = (d - mean d - x_hat mean(d x_hat)) / s,    with m and s held constant  d / s
+        dx = (d - mean d - x_hat mean(d x_hat)) / s,    but  d / s  if m and s are held constant
 
-    so the two differ by  a + b x,  with one a and one b for all that is averaged over.
+    so the two differ by  a + b x,  with the same a and b for all entries that are averaged over.
     """
     if case.at is None or case.at.shape != case.analytic.shape or not np.isfinite(case.at).all():
         return
@@ -274,7 +269,7 @@ def _holds_statistics_constant(case: _Case) -> Iterator[str]:
 
 
 def _fitted(difference: Array, at: Array, axes: tuple[int, ...], powers: tuple[int, ...]) -> Array:
-    """The difference as a polynomial of the tensor's values with these powers, by least squares over the axes."""
+    """The least-squares fit of the difference by these powers of the tensor's values, over the axes."""
     centred = at - at.mean(axis=axes, keepdims=True) if 0 in powers else at
     rest = difference - difference.mean(axis=axes, keepdims=True) if 0 in powers else difference
     square = np.sum(centred * centred, axis=axes, keepdims=True)
@@ -286,8 +281,8 @@ def _fitted(difference: Array, at: Array, axes: tuple[int, ...], powers: tuple[i
 # -- the right gradient of something else ------------------------------------------------------------------------------
 
 def other_arguments(point: Point, gradients: Mapping[str, Array], unclear: Sequence[str]) -> dict[str, str]:
-    """A diagnosis for each wrong gradient that is right where other tensors are turned, such as a kernel that is used
-    as it is where it has to be flipped, or two gates of an LSTM that have each other's weights."""
+    """A diagnosis for each wrong gradient that would be right if other tensors were rearranged, such as a convolution
+    kernel that should have been flipped, or two gates of an LSTM that were exchanged."""
     found: dict[str, str] = {}
     for name in unclear:
         if np.isfinite(gradients[name]).all():
@@ -296,11 +291,11 @@ def other_arguments(point: Point, gradients: Mapping[str, Array], unclear: Seque
     return found
 
 
-Turn = dict[str, Callable[[Array], Array]]
+Turn = dict[str, Callable[[Array], Array]]      # name of a tensor -> how it is rearranged
 
 
 def _turns(tensors: Mapping[str, Array], name: str) -> Iterator[tuple[Turn, str]]:
-    """What may stand for what: tensor -> how it is turned, and what is said where that explains the gradient."""
+    """The rearrangements to try, each with the diagnosis if it explains the gradient."""
     for other, value in tensors.items():
         if other == name:
             continue
@@ -309,17 +304,17 @@ def _turns(tensors: Mapping[str, Array], name: str) -> Iterator[tuple[Turn, str]
                 if all(value.shape[axis] > 1 for axis in axes):
                     where = f"axis {axes[0]}" if count == 1 else f"axes {' and '.join(map(str, axes))}"
                     yield ({other: partial(np.flip, axis=axes)},
-                           f"right for {other} reversed along {where}: a kernel has to be flipped for the backward "
-                           "pass of a convolution, or is where it should not be")
+                           f"right for {other} reversed along {where}: is a convolution kernel not flipped in the "
+                           "backward pass, or flipped where it should not be?")
         for one, two in combinations(range(value.ndim), 2):
             if value.shape[one] == value.shape[two] > 1:
                 yield ({other: partial(np.swapaxes, axis1=one, axis2=two)},
-                       f"right for {other} transposed in axes {one} and {two}: a transpose is missing, or one too many")
+                       f"right for {other} transposed in axes {one} and {two}: a transpose missing, or one too many?")
     yield from _exchanged_gates(tensors)
 
 
 def _exchanged_gates(tensors: Mapping[str, Array]) -> Iterator[tuple[Turn, str]]:
-    """Two of three or four equal parts of the last axis, in all tensors with an axis of that length."""
+    """Exchange two of three or four equal parts of the last axis, in all tensors whose last axis has that length."""
     for length in {value.shape[-1] for value in tensors.values() if value.ndim}:
         for count in (count for count in (3, 4) if length % count == 0):
             for one, two in combinations(range(count), 2):
@@ -331,7 +326,7 @@ def _exchanged_gates(tensors: Mapping[str, Array]) -> Iterator[tuple[Turn, str]]
 
 
 def _is_right_at(point: Point, name: str, gradient: Array, turn: Turn) -> bool:
-    """Along three random directions: the gradient to check against the derivative where tensors are turned."""
+    """Does the gradient equal the derivative with rearranged tensors, along three random directions?"""
     rng = np.random.default_rng(0)
     turned = Point(point.loss, {other: turn[other](value) if other in turn else value
                                 for other, value in point.real.items()}, point.complex_step)
@@ -342,7 +337,7 @@ def _is_right_at(point: Point, name: str, gradient: Array, turn: Turn) -> bool:
         try:
             with np.errstate(all="ignore"):
                 slope = turned.central_slope(name, Probe(..., own(v), 1e-5), guarded=True)[0]
-        except Exception:      # a turned tensor need not make sense to the loss
+        except Exception:      # the loss may not accept a rearranged tensor
             return False
         if not abs(slope - np.sum(gradient * v)) <= near:
             return False

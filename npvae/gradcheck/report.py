@@ -1,4 +1,4 @@
-"""What a gradient check found, tensor by tensor.  Read beside `checker.py`; `diagnosis.py` names the likely slip."""
+"""The results of a gradient check, tensor by tensor.  Read after `checker.py`."""
 from dataclasses import dataclass
 
 _MARKS = {"right": "  ", "WRONG": "* ", "UNDECIDED": "? "}
@@ -6,13 +6,13 @@ _MARKS = {"right": "  ", "WRONG": "* ", "UNDECIDED": "? "}
 
 @dataclass(frozen=True)
 class TensorReport:
-    """One tensor: its largest error, where it is, the two values there, and what the pattern of errors looks like.
+    """One tensor: its largest error, the place and the two values there, and a diagnosis of the pattern of errors.
 
     For the directional methods `index` is the number of the direction, and the values are derivatives along it.
 
-    verdict : "right"; "WRONG"; or "UNDECIDED", which is neither: entries lie at a kink of the loss, where every number
-        between the slopes on its two sides may be called a derivative, or rounding of the loss hides the error
-    zero_bound : more than 0 where the gradient is zero but for rounding: the size up to which a number is called zero
+    verdict : "right"; "WRONG"; or "UNDECIDED": entries lie at a kink of the loss, with a value between the slopes on
+        its two sides, or the rounding of the loss hides the error
+    zero_bound : if the gradient is zero up to rounding, the size up to which values count as zero; else 0
     """
 
     name: str
@@ -20,13 +20,13 @@ class TensorReport:
     index: tuple[int, ...]
     analytic: float
     numeric: float
-    vacuous: bool      # the numeric gradient is zero throughout, and so is the analytic one, or it is wrong: no test
+    vacuous: bool      # the numeric gradient is zero throughout, so nothing was tested
     norm_error: float      # |analytic - numeric| / |numeric|, Euclidean norms over the whole tensor
     verdict: str
-    tolerance: float      # of `error`: that of central differences where they judge
-    kinks: int      # entries where the slopes on the two sides differ, or one side has none
+    tolerance: float      # for `error`; that of central differences if they judge
+    kinks: int      # number of entries whose slopes on the two sides differ, or that have one on one side only
     diagnosis: str
-    note: str      # why central differences judge, or nothing does
+    note: str      # why central differences judge, or why the verdict is UNDECIDED
     zero_bound: float = 0.0
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All tensors against one tolerance, and rules of a backward pass that were broken (`check_pair`)."""
+    """The reports of all tensors, and the rules that were broken (`check_pair`)."""
 
     method: str
     tolerance: float
@@ -52,18 +52,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Every tensor is right and no rule is broken.  What is undecided is not ok: it has not been shown right."""
+        """Every tensor is right and no rule is broken.  UNDECIDED is not ok."""
         return not self.violations and self.verdict == "right"
 
     @property
     def verdict(self) -> str:
-        """On the gradients: "WRONG" if one tensor is, else "UNDECIDED" if one is, else "right"."""
+        """On all gradients: "WRONG" if a tensor is, else "UNDECIDED" if a tensor is, else "right"."""
         verdicts = {tensor.verdict for tensor in self.tensors}
         return next((verdict for verdict in ("WRONG", "UNDECIDED") if verdict in verdicts), "right")
 
     @property
     def worst(self) -> TensorReport:
-        """The tensor with the largest error; a wrong one before any that is not."""
+        """The tensor with the largest error, among the wrong ones if there are any."""
         return max(self.tensors, key=lambda tensor: (tensor.verdict == "WRONG", tensor.error))
 
     @property

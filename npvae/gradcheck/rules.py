@@ -1,26 +1,26 @@
-"""What a layer must keep besides having the right derivative: the rules of `check_pair`.  Read beside `checker.py`.
+"""Rules that a layer must obey besides having the right derivative, for `check_pair`.  Read beside `checker.py`.
 
-Stands on NumPy alone.  A layer that breaks one of them can pass a gradient check and still spoil a training run: its
-gradients pile up, or are overwritten, or it writes into arrays that are not its own.
+A layer that breaks one can pass a gradient check and still spoil training: its gradients accumulate from call to call,
+or are overwritten, or it writes into arrays of its caller.
 """
 from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
-from typing import Any
+from types import EllipsisType
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from .derivatives import Array
+
 Forward = Callable[..., Array]
 Backward = Callable[..., Mapping[str, Array]]
-Rounding = Callable[[str], float]
+Rounding = Callable[[str], float]      # name of a tensor -> rounding to expect in its gradient
 
 
 def broken_rules(forward: Forward, backward: Backward, inputs: Mapping[str, Array], upstream: Array, out: Array,
                  gradients: Mapping[str, Array], rng: np.random.Generator, rounding: Rounding
                  ) -> Iterator[str]:
-    """A line for each rule that does not hold.  `out` and `gradients` are what the first calls gave; `rounding` says
-    what it may leave of the gradient of that name, where terms cancel."""
+    """A line for each rule that is broken.  `out` and `gradients` are the results of the first calls; `rounding` bounds
+    the rounding error of a gradient whose terms cancel."""
     yield from _broken_by_forward(forward, inputs, out)
     yield from _broken_by_backward(backward, inputs, upstream, gradients)
     yield from _broken_linearity(backward, inputs, upstream, gradients, rng, rounding)
@@ -28,12 +28,12 @@ def broken_rules(forward: Forward, backward: Backward, inputs: Mapping[str, Arra
 
 
 def copies(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Each array anew."""
+    """A copy of each array."""
     return {name: value.copy() for name, value in inputs.items()}
 
 
 def _broken_by_forward(forward: Forward, inputs: Mapping[str, Array], out: Array) -> Iterator[str]:
-    """Equal when run twice, not overwritten, changes nothing."""
+    """Run twice, forward gives equal results; it overwrites no earlier result and changes no input."""
     arguments = copies(inputs)
     first = forward(**arguments)
     if not _equal(first, out):
@@ -45,7 +45,7 @@ def _broken_by_forward(forward: Forward, inputs: Mapping[str, Array], out: Array
 
 def _broken_by_backward(backward: Backward, inputs: Mapping[str, Array], upstream: Array,
                         gradients: Mapping[str, Array]) -> Iterator[str]:
-    """Equal when run twice, changes nothing, shares no memory."""
+    """Run twice, backward gives equal results; it changes no input, and its gradients share no memory."""
     arguments, dout = copies(inputs), upstream.copy()
     first = backward(dout, **arguments)
     if not all(_equal(first[name], gradients[name]) for name in gradients):
@@ -80,14 +80,14 @@ def _broken_linearity(backward: Backward, inputs: Mapping[str, Array], upstream:
 
 def _broken_layouts(forward: Forward, backward: Backward, inputs: Mapping[str, Array], upstream: Array, out: Array,
                     gradients: Mapping[str, Array], rounding: Rounding) -> Iterator[str]:
-    """Inputs that cannot be written, lie by columns, or lie apart in memory must work and change nothing."""
+    """Inputs that are read-only, Fortran-ordered or strided must work and give the same results."""
     for kind, layout in (("read-only", _read_only), ("Fortran-ordered", _fortran), ("strided", _strided)):
         try:
             same = _near(np.asarray(forward(**{name: layout(value) for name, value in inputs.items()})), out)
             again = backward(layout(upstream), **{name: layout(value) for name, value in inputs.items()})
             same = same and all(_near(np.asarray(again[name]), gradients[name], lambda: rounding(name))
                                 for name in gradients)
-        except Exception as error:      # whatever the layer raises is the finding
+        except Exception as error:      # whatever it is, it is reported
             yield f"{kind} inputs: {type(error).__name__}: {' '.join(str(error).split())}"
             continue
         if not same:
@@ -105,10 +105,10 @@ def _fortran(value: Array) -> Array:
 
 
 def _strided(value: Array) -> Array:
-    """The same numbers, every second entry of a larger array along each axis."""
+    """The same values as every second entry, along each axis, of a larger array."""
     wide = np.empty([2 * length for length in value.shape], value.dtype)
-    every_second: Any = (slice(None, None, 2),) * value.ndim
-    view: Array = wide[every_second + (...,)]      # with ..., a number stays an array
+    every_second: tuple[slice | EllipsisType, ...] = (*[slice(None, None, 2)] * value.ndim, ...)
+    view: Array = wide[every_second]      # with ..., the result is an array even if it has no axes
     view[...] = value
     return view
 
@@ -118,7 +118,7 @@ def _equal(a: Array, b: Array) -> bool:
 
 
 def _near(a: Array, b: Array, rounding: Callable[[], float] = float) -> bool:
-    """Equal up to the rounding of sums taken in another order, which is `rounding` where terms cancel."""
+    """Equal up to the rounding of sums in another order; `rounding` bounds it where terms cancel."""
     if a.shape != b.shape:
         return False
     off = np.abs(a - b).max(initial=0.0)

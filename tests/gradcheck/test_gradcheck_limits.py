@@ -349,7 +349,7 @@ def test_what_central_differences_find_at_an_extremum_is_not_held_against_zero(m
     (lambda x: x * np.floor(x), "np.floor has no complex form: np.floor(x.real) is enough"),
     (lambda x: np.cbrt(x), "np.cbrt has no complex form: write s * (s * x) ** (1 / 3)"),
     (lambda x: np.array([math.exp(v) for v in x.ravel().tolist()]), "math.exp has no complex form: np.exp has one"),
-    (lambda x: np.multiply(x, x, out=np.zeros(x.shape)), "memory inside of it is float64: make it with np.zeros_like"),
+    (lambda x: np.multiply(x, x, out=np.zeros(x.shape)), "it writes into a float64 array: make that by np.zeros_like"),
     (lambda x: np.array([max(v, 0.0) for v in x.ravel().tolist()]), "not supported between instances of 'float' and")])
 def test_a_function_without_complex_form_is_named(forward, says):
     def backward(dout, x):

@@ -292,7 +292,7 @@ LAYERS = {
     "cross-entropy": Layer(
         {"logits": draw(5, 6), "labels": LABELS}, [cross_entropy], [cross_entropy_backward],
         {partial(cross_entropy_backward, target=lambda t, n: smoothed(t, n) - 0.1 / n):
-            "a constant share, as of label smoothing",
+            "a constant, as of label smoothing",
          partial(cross_entropy_backward, target=lambda t, n: np.eye(n)[t]): "",
          lambda *a, **k: but(cross_entropy_backward(*a, **k), logits=lambda d: 5 * d): "= 5 times too large"},
         constants=("labels",)),
