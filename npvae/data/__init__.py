@@ -1,9 +1,9 @@
-"""Data sets: MNIST comes along, IDX files, arrays, tables and folders of pictures are read.  Beside the lesson.
+"""Data sets: MNIST is included; IDX files, arrays, tables and folders of pictures are read.  Not part of the lesson.
 
     readers   MNIST and other IDX files, .npy and .npz; binarization
     images    folders of pictures, tables in .csv
     labels    labels, as the classes of a conditional model
-    npy       arrays in files, read as far as is needed
+    npy       arrays in .npy and .npz files, of which only the rows needed are read
 """
 from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
 from .readers import (

@@ -1,7 +1,6 @@
-"""Images of your own: a CSV table, a folder of pictures.  Beside the lesson; `readers.py` reads the other formats.
+"""Your own images: a CSV table, a folder of pictures.  Not part of the lesson; `readers.py` reads the other formats.
 
-Here stands also what every loader returns, `ImageData`, and the one error of all of them, `DataError`: a line that
-names the file, what is wrong with it and what is allowed.
+`ImageData` is what every loader returns, `DataError` what every loader raises.
 """
 import csv
 import io
@@ -20,27 +19,28 @@ import numpy as np
 
 from ..likelihoods.support import part_of, together
 from ..system.files import open_regular
+from ..system.terminal import shortened
 from ..validate import shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: shows how far a loader is: takes what is to be read, gives it back one by one
+#: wraps the loop over the files to be read, to show how far it is
 Progress = Callable[[Sequence[Path]], Iterable[Path]]
 
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}      # what Windows and macOS leave in folders; they hide the rest
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}      # left in folders by Windows and macOS, and not hidden
 _PICTURES = "pictures such as .png and .jpg"
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")      # no EPS, which another program would run
-_MOST_PIXELS, _MOST_BYTES = 2**24, 2**28      # of a picture: 4096 x 4096, far more than a dense network takes
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")      # not EPS, which Pillow gives to another program
+_MOST_PIXELS, _MOST_BYTES = 2**24, 2**28      # of a picture: 4096 x 4096 is far more than a dense network takes
 _MOST_LINE, _MOST_CELLS = 2**26, 2**21      # characters and cells of a row
 
 
 class DataError(ValueError):
-    """A file or array that cannot be used: one line that names it, what was wrong and what is allowed."""
+    """A file or array that cannot be used.  One line says which, what is wrong with it, and what is allowed."""
 
 
 class ImageData(NamedTuple):
-    """A data set. Images are C-contiguous rows, uint8 or float32; labels uint8, int64 or text, or None."""
+    """A data set.  Images are C-contiguous rows of uint8 or float32, labels uint8, int64, text, or None."""
 
     train_images: np.ndarray  # (N, D)
     train_labels: np.ndarray | None  # (N,)
@@ -48,10 +48,10 @@ class ImageData(NamedTuple):
     test_labels: np.ndarray | None  # (M,)
     image_shape: tuple[int, int]  # (height, width), height * width = D
     name: str
-    ink: bool = True  # how to show a pixel of 1: black on white paper, or, as in photographs, white on black
+    ink: bool = True  # a pixel of 1 is black, as ink on paper; False: it is white, as in photographs
 
     def first(self, limit: int | None) -> "ImageData":
-        """The first `limit` images of each set; all without."""
+        """The first `limit` images of each set; all for None."""
         if limit is None:
             return self
         labels = (None if labels is None else labels[:limit] for labels in (self.train_labels, self.test_labels))
@@ -60,20 +60,20 @@ class ImageData(NamedTuple):
 
 
 def fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoReturn:
-    """Raise DataError(path: what) on one line, even if the path or a quoted message holds a newline."""
+    """Raises DataError with "path: what" on one line, even if the path or a quoted message holds line breaks."""
     raise DataError(" ".join(f"{path}: {what}".splitlines())) from cause
 
 
 def count_to_train(path: Path, count: int, what: str = "") -> int:
-    """Of a set that comes in one part of `count` images, its last tenth, at least one, is the test set: how many are
-    left to train on.  Raises DataError for one image; `what` names the part of the file that holds it."""
+    """The number of training images in a set of `count` images without a split: the last tenth, at least one, is the
+    test set.  Raises DataError for a single image; `what` names the part of the file."""
     if count < 2:
         fail(path, f"{what}holds 1 image; at least 2 are needed, one to train and one to test")
     return count - max(1, count // 10)
 
 
 def flat_shape(pixels: int) -> tuple[int, int]:
-    """The (height, width) of an image that comes as a row of numbers: a square if it can be one, else a line."""
+    """The (height, width) of an image given as a row of numbers: a square if possible, else a line."""
     side = math.isqrt(pixels)
     return (side, side) if side * side == pixels else (1, pixels)
 
@@ -81,10 +81,10 @@ def flat_shape(pixels: int) -> tuple[int, int]:
 # ---- A table
 
 class _Layout(NamedTuple):
-    """How a table is written, by its first line."""
+    """The format of a table, as found from its first line."""
 
     delimiter: str
-    header: list[str]  # names of columns; empty if the first line is numbers already
+    header: list[str]  # names of columns; empty if the first line holds numbers
     skip: int  # lines before the first row of numbers
 
     def column(self, index: int) -> str:
@@ -92,12 +92,12 @@ class _Layout(NamedTuple):
 
 
 def load_csv(path: str | Path) -> ImageData:
-    """A table of numbers, one image a row: pixels from 0 to 1 (become float32), or whole from 0 to 255 (uint8).
+    """A table of numbers, one image per row: pixels from 0 to 1 (read as float32), or integers from 0 to 255 (uint8).
 
-    Cells are separated by commas, or by semicolons or tabs if the first line holds one. The first line is a header if
-    no cell of it is a number, or if one of them says `label`; the column of that name holds labels, whole numbers, as
-    in Kaggle's MNIST. image_shape is (s, s) for s * s pixels, (1, D) for others. The last tenth of the rows (at least
-    one) is the test set. Raises DataError for anything else, with the row, as an editor counts, and the column.
+    Cells are separated by commas, or by semicolons or tabs if the first line holds one.  The first line is a header if
+    no cell of it is a number, or if one is `label`.  The column `label` holds labels, integers, as in Kaggle's MNIST.
+    image_shape is (s, s) for s * s pixels, else (1, D).  The last tenth of the rows, at least one, is the test set.
+    Raises DataError, with the line and the column, for anything else.
     """
     path = Path(path)
     layout = _layout(path)
@@ -117,7 +117,7 @@ def load_csv(path: str | Path) -> ImageData:
 
 
 def _layout(path: Path) -> _Layout:
-    """The delimiter and header, by the first line that is not empty."""
+    """The delimiter and header, from the first line that is not empty."""
     skip = 0
     with _open(path) as file:
         for line in _lines(path, file):
@@ -139,7 +139,7 @@ def _layout(path: Path) -> _Layout:
 
 
 def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
-    """Line by line; DataError for one that is longer than any row of numbers, before all of it is in memory."""
+    """The lines of the file.  Raises DataError for one longer than any row of numbers, before it is all in memory."""
     for number in count(1):
         line = file.readline(_MOST_LINE)
         if len(line) == _MOST_LINE:
@@ -150,13 +150,13 @@ def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _fail_to_split(path: Path, row: int, error: csv.Error) -> NoReturn:
-    what = (f"holds a cell of more than {csv.field_size_limit():,} characters, which is no number"
+    what = (f"holds a cell of more than {csv.field_size_limit():,} characters, which is not a number"
             if "field limit" in str(error) else f"cannot be read ({error})")
     fail(path, f"row {row} {what}; only numbers are allowed, separated by commas, semicolons or tabs", error)
 
 
 def _open(path: Path, errors: str = "replace") -> io.TextIOWrapper:
-    """What is no UTF-8 becomes a mark that is no number either, and is found with its row and column."""
+    """Open a table; bytes that are not UTF-8 become a character that no number has, so that errors name their place."""
     try:
         return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", errors=errors, newline="")
     except OSError as error:
@@ -167,7 +167,7 @@ def _numbers(path: Path, layout: _Layout) -> np.ndarray:
     """The rows of numbers (N, C), float32."""
     try:
         with _open(path, "strict") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a table without a row
+            warnings.simplefilter("ignore")  # NumPy warns of a table without rows
             table = np.loadtxt(_lines(path, file), np.float32, None, layout.delimiter, skiprows=layout.skip,
                                quotechar='"', ndmin=2)
     except DataError:
@@ -182,7 +182,7 @@ def _numbers(path: Path, layout: _Layout) -> np.ndarray:
 
 
 def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
-    """Row by row, slowly, to say what is wrong: the number of the line, and its cells."""
+    """The number of each line and its cells: slow, only used to locate an error."""
     with _open(path) as file:
         lines = islice(_lines(path, file), layout.skip, None)
         reader = csv.reader(lines, delimiter=layout.delimiter)
@@ -193,7 +193,7 @@ def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fail_by_row(path: Path, layout: _Layout, error: Exception | None) -> NoReturn:
-    """Name the first row of another length, or the first cell that is no number."""
+    """Raises DataError for the first row of another length, or the first cell that is not a number."""
     width, first = len(layout.header), "the header"
     for number, cells in _rows(path, layout):
         width, first = (width, first) if width else (len(cells), f"row {number}")
@@ -201,7 +201,7 @@ def _fail_by_row(path: Path, layout: _Layout, error: Exception | None) -> NoRetu
             fail(path, f"row {number} has {len(cells)} cells, {first} {width}; all rows must be of one length")
         for index, cell in enumerate(cells):
             if not _is_number(cell):
-                found = f"holds {shown(cell)}, which is no number" if cell.strip() else "is empty"
+                found = f"holds {shown(cell)}, which is not a number" if cell.strip() else "is empty"
                 fail(path, f"row {number}, {layout.column(index)} {found}; only numbers are allowed, separated by "
                            "commas, semicolons or tabs")
     fail(path, f"cannot be read ({getattr(error, 'strerror', None) or error})", error)
@@ -216,21 +216,21 @@ def _is_number(cell: str) -> bool:
 
 
 def _as_labels(path: Path, layout: _Layout, table: np.ndarray, column: int) -> np.ndarray:
-    """The column as int64; float32, as it was read, holds whole numbers exactly up to 2^24."""
+    """The column as int64.  It was read as float32, in which integers are exact up to 2^24."""
     labels = table[:, column]
     wrong = (labels != np.rint(labels)) | ~(np.abs(labels) < 2**24)
     if wrong.any():
-        _fail_at(path, layout, int(wrong.argmax()), column, "is no label: whole numbers below 2^24 are allowed")
+        _fail_at(path, layout, int(wrong.argmax()), column, "is not a label: whole numbers below 2^24 are allowed")
     return labels.astype(np.int64)
 
 
 def _as_pixels(path: Path, layout: _Layout, table: np.ndarray, columns: list[int]) -> np.ndarray:
-    """The columns (N, D), as float32 from 0 to 1 or as bytes."""
+    """The columns (N, D) as float32 from 0 to 1, or as uint8."""
     images = table.take(columns, axis=1)
     low, high = images.min(), images.max()
     if low >= 0 and high <= 1:
         return images
-    with np.errstate(invalid="ignore"):  # what is no byte becomes another number, and so is found
+    with np.errstate(invalid="ignore"):  # a number that is not a byte changes, and so is found
         as_bytes = images.astype(np.uint8)
     if np.array_equal(as_bytes, images):
         return as_bytes
@@ -239,30 +239,28 @@ def _as_pixels(path: Path, layout: _Layout, table: np.ndarray, columns: list[int
     because = "" if outside.any() else f", and the largest number is {high:g}"
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
     _fail_at(path, layout, int(row), columns[int(column)],
-             f"is no pixel{because}: from 0 to 1, or whole ones from 0 to 255, are allowed (an .npy file takes others)")
+             f"is not a pixel{because}: from 0 to 1, or integers from 0 to 255, are allowed (.npy takes others)")
 
 
 def _fail_at(path: Path, layout: _Layout, row: int, column: int, what: str) -> NoReturn:
-    """Name a cell of the table and what it holds; the row as an editor counts."""
+    """Raises DataError, which names a cell of the table by its line and column, and what it holds."""
     number, cells = next(islice(_rows(path, layout), row, None))
-    cell = cells[column].strip()
-    fail(path, f"row {number}, {layout.column(column)} holds {cell if len(cell) <= 100 else cell[:97] + '...'}, which "
-               f"{what}")
+    fail(path, f"row {number}, {layout.column(column)} holds {shortened(cells[column].strip(), 100)}, which {what}")
 
 
 # ---- A folder of pictures
 
 def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | None = None) -> ImageData:
-    """Pictures of one size (PNG, JPEG, GIF, BMP, TIFF, WebP, PPM), in the order of their names with numbers as numbers:
-    2 before 10.  With `limit`, the first so many of each set, and no others are opened.
+    """Pictures of one size (PNG, JPEG, GIF, BMP, TIFF, WebP, PPM), sorted by name with numbers as numbers: 2 before 10.
+    With `limit`, only the first `limit` pictures of each set are opened.
 
-    Sub-folders `train` and `test` are the two sets; without them the last tenth (at least one) is the test set. Other
-    sub-folders are classes: their names are the labels, as int64 if all are whole numbers. Classes take turns, so that
-    the test set, and the first N images, hold some of each.
+    Sub-folders `train` and `test` are the two sets; without them the last tenth, at least one, is the test set.  Other
+    sub-folders are classes: their names are the labels, int64 if all are integers.  Pictures of the classes alternate,
+    so that the test set and the first N images hold some of each class.
 
-    Colour becomes grey (ITU-R 601 luma); what is transparent lies on white; of 16 bits the upper 8 are kept, rounded;
-    of a moving picture the first frame; what a camera held upright is turned upright. Hidden files are ignored.
-    Raises DataError for a file that is no picture, pictures of unequal size, and folders inside of classes.
+    Colours become grey (ITU-R 601 luma), transparent pixels are put on white, 16 bits are rounded to 8, only the first
+    frame of an animation is read, and a camera's rotation flag is applied.  Hidden files are ignored.
+    Raises DataError for files that are not pictures, pictures of different sizes, and folders inside of classes.
     """
     folder = Path(folder)
     names = [path.name for path in sum(_entries(folder), [])]
@@ -286,7 +284,7 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files and the sub-folders in a folder, without what is hidden, in the natural order of their names."""
+    """The files and the sub-folders in a folder, without hidden ones, sorted by name with numbers as numbers."""
     try:
         paths = [path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in _CLUTTER]
     except OSError as error:
@@ -297,7 +295,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _pictures(folder: Path) -> list[tuple[Path, str]]:
-    """The pictures in a folder, in the order of use, and the class of each; "" where there are no classes."""
+    """The pictures in a folder, in the order of use, each with its class; "" if there are no classes."""
     files, classes = _entries(folder)
     if files and classes:
         fail(folder, f"holds files ({files[0].name}) beside sub-folders ({classes[0].name}); only one or the other is "
@@ -315,7 +313,7 @@ def _pictures(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _labels(pictures: list[tuple[Path, str]]) -> np.ndarray | None:
-    """The classes (N,): as numbers if all are, otherwise as text; None where there are none."""
+    """The classes (N,), as int64 if all are integers, else as text; None if there are no classes."""
     names = [name for _, name in pictures]
     if not any(names):
         return None
@@ -347,12 +345,12 @@ def _grey(path: Path) -> np.ndarray:
                 fail(path, f"is larger than {_MOST_BYTES:,} bytes; a smaller picture is needed")
             with Image.open(file, formats=_FORMATS) as picture:
                 _check_pixels(path, *picture.size)
-                of_c = picture.format == "TIFF" and file.fileno() != 2      # which is free where stderr is closed
+                of_c = picture.format == "TIFF" and file.fileno() != 2      # 2 if stderr is closed
                 with _stderr_is_nowhere() if of_c else nullcontext():
                     picture.load()
                 upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
                 if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:
-                    return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") cuts off all above 255
+                    return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") would clip at 255
                 if upright.mode in ("I", "F"):
                     fail(path, f"holds pixels of 32 bits (mode {upright.mode}); 1 to 16 are allowed")
                 return np.asarray(_on_white(upright).convert("L"))
@@ -370,7 +368,7 @@ def _grey(path: Path) -> np.ndarray:
 
 
 def _check_pixels(path: Path, width: int, height: int) -> None:
-    """Before they are made: a small file may hold very many of one colour."""
+    """Raises DataError for too large a picture, before it is decoded: a small file may hold very many pixels."""
     if width * height > _MOST_PIXELS:
         fail(path, f"is {width} x {height} pixels; at most {_MOST_PIXELS:,} in all are allowed: a smaller picture is "
                    "needed")
@@ -378,7 +376,7 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
 
 @contextmanager
 def _in_silence() -> Iterator[None]:
-    """What Pillow has to say of a file that is odd is no message of this program."""
+    """Within this context Pillow's warnings and log messages are not shown."""
     logger, handler = logging.getLogger("PIL"), logging.NullHandler()
     logger.addHandler(handler)
     try:
@@ -391,7 +389,7 @@ def _in_silence() -> Iterator[None]:
 
 @contextmanager
 def _stderr_is_nowhere() -> Iterator[None]:
-    """libtiff, written in C, tells of damage on the process's own stderr, whatever Python does with its warnings."""
+    """Within this context nothing is written to stderr: libtiff, written in C, reports damaged files there."""
     try:
         kept = os.dup(2)
     except OSError:      # it is closed
@@ -406,7 +404,7 @@ def _stderr_is_nowhere() -> Iterator[None]:
 
 
 def _on_white(picture: "Image") -> "Image":
-    """What is transparent shows white paper."""
+    """The picture on a white background, where it is transparent."""
     if not picture.has_transparency_data:
         return picture
     from PIL import Image

@@ -1,5 +1,5 @@
-"""Labels of a data set, numbers or names, as the classes of a conditional model: 0, 1, ... in sorted order.  Beside the
-lesson; `images.py` says where labels come from.
+"""Labels of a data set, numbers or names, as the classes 0, 1, ... of a conditional model.  Not part of the lesson;
+`images.py` and `readers.py` read the labels.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ import numpy as np
 from ..system.terminal import plain
 from .images import ImageData, fail
 
-Class = int | str      # as config.json keeps it
+Class = int | str      # a label as config.json holds it
 
 
 def find_classes(images: ImageData, source: str | Path) -> list[Class]:
-    """The labels that the training images have, sorted.  Raises DataError, which names `source`, where images have
-    none."""
+    """The distinct labels of the training images, sorted.  Raises DataError, which names `source`, if there are no
+    labels."""
     for part, labels in (("training", images.train_labels), ("test", images.test_labels)):
         if labels is None:
             fail(source, f"has no labels of its {part} images, which a conditional model needs: mnist, IDX files, "
@@ -24,10 +24,10 @@ def find_classes(images: ImageData, source: str | Path) -> list[Class]:
 
 
 def class_codes(labels: np.ndarray | None, classes: Sequence[Class], source: str | Path) -> np.ndarray | None:
-    """The number of each label (N,) among the classes, int64; None where there are no classes.
+    """The index of each label (N,) in `classes`, int64; None if there are no classes.
 
-    3 and "3" are one label: pictures in folders called 3 and x have names for labels.  Raises DataError, which names
-    `source`, for images without labels and for a label that is none of the classes.
+    3 and "3" are the same label: in folders called 3 and x all labels are names.  Raises DataError, which names
+    `source`, for images without labels and for a label that is not among the classes.
     """
     if not classes:
         return None
@@ -43,6 +43,6 @@ def class_codes(labels: np.ndarray | None, classes: Sequence[Class], source: str
 
 
 def listed(classes: Sequence[Class]) -> str:
-    """Their names, of very many the first twenty."""
+    """The names of at most twenty classes, and how many more there are."""
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
     return ", ".join(plain(str(name)) for name in classes[:20]) + more

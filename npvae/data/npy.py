@@ -1,8 +1,8 @@
-"""Arrays in .npy and .npz files: what they are is known before any of it is in memory, and only the rows that are asked
-for ever are.  Beside the lesson; `readers.py` and `checkpoint.py` read with it.
+"""Reads arrays from .npy and .npz files, and of these only the rows that are needed.  Not part of the lesson;
+`readers.py` and `checkpoint.py` use it.
 
-`np.load` reads an array whole, and before that allocates whatever its header asks for.  Here a header is held against
-the size of the file first, and what is not asked for passes by in pieces.  Pickled arrays, which run code, are refused.
+`np.load` allocates whatever a header promises and reads the whole array.  Here the header is first compared with the
+size of the file, and rows that are not needed are skipped.  Pickled arrays, which can run code, are refused.
 """
 import io
 import math
@@ -14,27 +14,30 @@ from typing import IO, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..system.terminal import shortened
+
 #: bytes read at a time
 PIECE = 2 ** 20
-_MOST_HEADER = 10_000      # bytes, as in np.load: of more, Python's parser may run out of stack
-_MOST_DIRECTORY = 2 ** 24      # bytes of a zip's list of members, which is read whole: some 100,000 of them
-#: bytes that any zip may become
+_MOST_HEADER = 10_000      # bytes, as in np.load: a longer header may exhaust the stack of Python's parser
+_MOST_DIRECTORY = 2 ** 24      # bytes of a zip's list of members, which is read at once: about 100,000 members
+#: bytes up to which a file may be compressed by any ratio
 MOST_EXPANDED = 2 ** 27
-_DEFLATE = 1032      # deflate makes nothing smaller than this part of it
-_END, _LOCATOR = b"PK\5\6", b"PK\6\7"      # of a zip's list of members; of the longer form of that
+#: the largest ratio by which deflate can compress
+DEFLATE_RATIO = 1032
+_END, _LOCATOR = b"PK\5\6", b"PK\6\7"      # signatures at the end of a zip, and of a zip64
 
 
 class StoredArray(NamedTuple):
-    """An array that is still in its file, and the stream that stands behind its header."""
+    """An array in a file, and the stream that is to be read from the end of its header."""
 
     stream: IO[bytes]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    by_columns: bool      # "Fortran order": the first index runs fastest
+    by_columns: bool      # Fortran order: the first index varies fastest
 
     def read(self, *ranges: range) -> list[NDArray[Any]]:
-        """The rows of each range, which ascend; without any, the whole array.  A zip is read to its end, since its
-        checksum is of all.  Raises EOFError if that comes too early."""
+        """The rows of each range, in ascending order; without ranges the whole array.  A zip member is read to its end,
+        to verify its checksum.  Raises EOFError if the file is too short."""
         if not self.shape:
             whole = np.empty((), self.dtype)
             fill(self.stream, whole)
@@ -54,13 +57,13 @@ class StoredArray(NamedTuple):
                 fill(self.stream, block.T)
                 for one, columns in zip(ranges, found):
                     columns[:, i:i + step] = block[one.start:one.stop]
-        self.stream.read(1)      # at the end a zip compares its checksum
+        self.stream.read(1)      # at the end, zipfile verifies the checksum
         shaped = [rows_found.reshape(len(rows_found), *self.shape[1:], order="F" if self.by_columns else "C")
                   for rows_found in found]
         return shaped
 
     def _read_runs(self, runs: list[tuple[int, NDArray[Any]]], length: int) -> None:
-        """Of the next `length` numbers those from each start on, each into its array."""
+        """From the next `length` numbers of the stream, fill each array with those that begin at its start."""
         at = 0
         for start, target in [*runs, (length, np.empty(0, self.dtype))]:
             self._skip((start - at) * self.dtype.itemsize)
@@ -79,8 +82,8 @@ class StoredArray(NamedTuple):
 
 
 def fill(stream: IO[bytes], array: NDArray[Any]) -> None:
-    """Read a contiguous array from the stream, in pieces, so that what is not there takes no memory.  Raises EOFError
-    with the number of bytes that are missing."""
+    """Fill a contiguous array from the stream, piece by piece, so that the memory for missing data is never touched.
+    Raises EOFError with the number of missing bytes."""
     target = array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
     filled = 0
     while filled < len(target):
@@ -92,11 +95,11 @@ def fill(stream: IO[bytes], array: NDArray[Any]) -> None:
 
 def stored_array(stream: IO[bytes], size: int) -> StoredArray:
     """The array of a .npy file, a stream of `size` bytes.  Raises ValueError or EOFError for a damaged header, one that
-    promises another size, and for pickles."""
+    promises another size, and for an array of pickles."""
     magic = stream.read(8)
     length = {1: 2, 2: 4, 3: 4}.get(magic[6] if len(magic) == 8 else 0)
     if not magic.startswith(b"\x93NUMPY") or length is None:
-        raise ValueError("it is no array as NumPy writes it")
+        raise ValueError("it is not an array file of NumPy")
     told = stream.read(length)
     count = int.from_bytes(told, "little")
     if count > _MOST_HEADER:
@@ -109,12 +112,12 @@ def stored_array(stream: IO[bytes], size: int) -> StoredArray:
 
 
 def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and type."""
-    read: Any = (np.lib.format.read_array_header_1_0 if header[6] == 1 else np.lib.format.read_array_header_2_0)
+    """Shape, order and dtype."""
+    read = np.lib.format.read_array_header_1_0 if header[6] == 1 else np.lib.format.read_array_header_2_0
     stream = io.BytesIO(header)
     stream.seek(8)
     try:
-        with warnings.catch_warnings():      # NumPy's, of headers as Python 2 wrote them
+        with warnings.catch_warnings():      # NumPy warns of headers written by Python 2
             warnings.simplefilter("ignore")
             shape, by_columns, dtype = read(stream)
         if min(shape, default=0) < 0:
@@ -127,18 +130,17 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _short(value: object) -> str:
-    text = f"{value:,}" if isinstance(value, int) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(f"{value:,}" if isinstance(value, int) else str(value), 60)
 
 
 def open_zip(file: BinaryIO) -> zipfile.ZipFile:
-    """The zip in a file.  Raises zipfile.BadZipFile for a list of members that is damaged, names one twice or is longer
-    than 16 MiB, which zipfile would read whole."""
+    """The zip archive in a file.  Raises zipfile.BadZipFile for a list of members that is damaged, names one twice, or
+    is longer than 16 MiB, since zipfile would read it at once."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 2 ** 16 - 200))
     tail = file.read()
     at = len(tail) - 22
-    if tail[at:at + 4] != _END or tail[-2:] != b"\0\0":      # there is a comment behind it
+    if tail[at:at + 4] != _END or tail[-2:] != b"\0\0":      # a comment follows
         at = tail.rfind(_END)
     if at < 0 or len(tail) < at + 22:
         raise zipfile.BadZipFile("its end is missing")
@@ -154,21 +156,21 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
 
 
 def check_expansion(size: int, packed: int) -> None:
-    """Raises ValueError for a file that takes up much more memory than images can: photographs and digits become 1 to
-    30 times smaller in a zip, a thousand times what was made to fill the memory of whoever opens it."""
+    """Raises ValueError for a compression ratio that no images have, as of a file that was made to exhaust memory: zips
+    of photographs and digits have ratios of 1 to 30, such files about a thousand."""
     if size > MOST_EXPANDED and size > 100 * packed:
         raise ValueError(f"its {packed:,} bytes become {size:,}, {size // max(1, packed):,} times as many: read its "
                          "first images with --limit, or unpack it")
 
 
 def open_member(archive: zipfile.ZipFile, name: str, whole: bool = True) -> StoredArray:
-    """An array of a zip, stored or deflated, of which the `whole` is to be read.  Raises ValueError, EOFError, or what
-    zipfile raises of a damaged one."""
+    """An array in a zip, stored or deflated; `whole` says that all of it will be read.  Raises ValueError, EOFError, or
+    what zipfile raises for a damaged archive."""
     member = archive.getinfo(name)
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in a way that NumPy never uses")
-    if member.file_size > _DEFLATE * (member.compress_size + 1):
-        raise ValueError(f"{name} is not as long as it says")
+    if member.file_size > DEFLATE_RATIO * (member.compress_size + 1):
+        raise ValueError(f"{name} cannot have the size that it claims")
     if whole:
         check_expansion(member.file_size, member.compress_size)
     return stored_array(archive.open(name), member.file_size)

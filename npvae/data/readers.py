@@ -1,11 +1,11 @@
-"""Images in, arrays out: MNIST, IDX files, .npy and .npz, binarization. Beside the lesson; `images.py` reads the rest.
+"""Loaders for MNIST, IDX files, .npy and .npz; binarization.  Not part of the lesson; `images.py` reads the rest.
 
-Every loader ends in an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 0..255 or
-float32 of any range. Whatever is wrong with a file becomes a `DataError` of one line that names the file.
+Every loader returns an `ImageData`: one image per row, (N, D) with D = height * width, pixels uint8 from 0 to 255 or
+float32 of any range.  It raises `DataError`, in one line that names the file, for whatever is wrong with it.
 
-The IDX format (LeCun, Cortes and Burges, the MNIST page): two zero bytes, one byte for the type (0x08:
-uint8), one for the number of dimensions, each dimension as a big-endian uint32, then the values in C order.
-The file is over exactly where the header says, and `read_idx` accepts nothing else.
+The IDX format (LeCun, Cortes and Burges, the MNIST page): two zero bytes, one byte for the type (0x08: uint8), one for
+the number of dimensions, each dimension as a big-endian uint32, then the values in C order.  `read_idx` accepts only
+files that end where the header says.
 """
 
 import gzip
@@ -27,20 +27,18 @@ from ..likelihoods import support
 from ..system.files import open_regular
 from ..validate import shown
 from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
-from .npy import StoredArray, check_expansion, open_member, open_zip, stored_array
+from .npy import DEFLATE_RATIO, PIECE, StoredArray, check_expansion, open_member, open_zip, stored_array
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_MAX_BYTES = 2**31  # no IDX file in use comes near; a header that promises more is damaged or hostile
-_DEFLATE = 1032  # times what went in is the most that inflating gives
-_CHUNK = 2**20  # bytes decompressed at a time
+_MAX_BYTES = 2**31  # far more than any IDX file in use; a header that promises more is damaged or malicious
 _BLOCK = 2**18  # pixels binarized at a time
 _EMBEDDED = Path(__file__).with_name("mnist")
 
 # The four files of a folder and their number of dimensions.
 _ROLES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
-# SHA-256 of the decompressed files (the .gz around them differs from copy to copy): the set and the role.
+# SHA-256 of the decompressed files (their .gz differs from copy to copy) -> the set and the role.
 _KNOWN = {
     "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": ("mnist", "train-images"),
     "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": ("mnist", "train-labels"),
@@ -52,23 +50,23 @@ _KNOWN = {
     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": ("fashion-mnist", "t10k-labels"),
 }
 _UNKNOWN = ("an unknown set", "file")
-# In an .npz, the key of the training images: those of test images, train labels and test labels.
+# In an .npz, the key of the training images -> the keys of test images, training labels and test labels.
 _NPZ_KEYS = {"train": ("test", "train_labels", "test_labels"), "x_train": ("x_test", "y_train", "y_test")}
 #: what `load` takes
 ALLOWED = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file"
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Read one IDX file of unsigned bytes, gzip or plain (the first two bytes decide, not the name).
+    """One IDX file of unsigned bytes, gzipped or not (its first two bytes decide, not its name).
 
-    Returns a uint8 array of 1 to 3 dimensions. gzip is inflated at most one buffer past the promised end.
-    Raises DataError if the file is missing, is not IDX, or is longer or shorter than its header says.
+    Returns a uint8 array of 1 to 3 dimensions.  Raises DataError if the file is missing, is not IDX, or is longer or
+    shorter than its header says.
     """
     return _read_idx(Path(path), None).array
 
 
 class _Idx(NamedTuple):
-    """What an IDX file holds: its first arrays, the shape of all of them, and the SHA-256 of the decompressed file."""
+    """The first items of an IDX file, the shape of all of them, and the SHA-256 of the decompressed file."""
 
     array: np.ndarray
     shape: tuple[int, ...]
@@ -76,12 +74,12 @@ class _Idx(NamedTuple):
 
 
 def _read_idx(path: Path, limit: int | None) -> _Idx:
-    """The whole file passes by, the first `limit` arrays of it are kept."""
+    """Read the whole file, for its digest, and keep its first `limit` items."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if file.peek(2)[:2] == _GZIP_MAGIC:
-                return _parse_idx(gzip.GzipFile(fileobj=file), path, size, size * _DEFLATE, limit)
+                return _parse_idx(gzip.GzipFile(fileobj=file), path, size, size * DEFLATE_RATIO, limit)
             return _parse_idx(file, path, size, size, limit)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         state = "cut short" if isinstance(error, EOFError) else f"damaged ({error})"
@@ -97,8 +95,7 @@ def _fail_for_memory(path: Path, error: MemoryError) -> NoReturn:
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, limit: int | None) -> _Idx:
-    """The array behind an IDX header, read chunk by chunk into its final place; the file has `packed` bytes, of which
-    at most `most` can come."""
+    """Read an IDX stream piece by piece.  The file has `packed` bytes, which decompress to `most` at most."""
     shape, digest = _read_idx_header(stream, path), hashlib.sha256()
     digest.update(struct.pack(f">BBBB{len(shape)}I", 0, 0, 0x08, len(shape), *shape))
     promised = math.prod(shape)
@@ -114,23 +111,23 @@ def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, li
             fail(path, str(error))
     array = np.empty((len(range(shape[0])[:limit]), *shape[1:]), dtype=np.uint8)
     kept = array.data.cast("B")
-    passing = memoryview(bytearray(min(_CHUNK, promised - len(kept))))
+    passing = memoryview(bytearray(min(PIECE, promised - len(kept))))
     filled = 0
     while filled < promised:
-        buffer = (kept[filled:filled + _CHUNK] if filled < len(kept) else passing)[:promised - filled]
+        buffer = (kept[filled:filled + PIECE] if filled < len(kept) else passing)[:promised - filled]
         count = stream.readinto(buffer)
         if not count:
             fail(path, f"is cut short: {promise}, but only {filled} bytes follow")
         digest.update(buffer[:count])
         filled += count
-    # One byte more is asked for: it must not exist, and reaching the end makes gzip compare its checksum.
+    # Try to read one byte more: there must be none, and at the end gzip verifies its checksum.
     if stream.read(1):
         fail(path, f"has trailing bytes: {promise}, but more follow")
     return _Idx(array, shape, digest.hexdigest())
 
 
 def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
-    """The shape an IDX header promises, after checking every field of it."""
+    """The shape in an IDX header.  Raises DataError for a header that is wrong in any field."""
     magic = stream.read(4)
     if not magic:
         fail(path, "is empty; an IDX file is expected")
@@ -153,10 +150,10 @@ def _read_idx_header(stream: io.BufferedIOBase, path: Path) -> tuple[int, ...]:
 
 
 def load_mnist(folder: str | Path | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """MNIST, from the files inside this package or from `folder`, verified by SHA-256 either way.
+    """MNIST, from the files in this package or from `folder`, in both cases verified by SHA-256.
 
     Returns train_images uint8 (60000, 784), train_labels uint8 (60000,), test_images uint8 (10000, 784),
-    test_labels uint8 (10000,). Raises DataError if any of the four files is not MNIST's.
+    test_labels uint8 (10000,).  Raises DataError if any of the four files is not MNIST's.
     """
     return _load_idx(_EMBEDDED if folder is None else folder, "mnist", None)[:4]  # type: ignore[return-value]
 
@@ -167,18 +164,18 @@ def load_fashion_mnist(folder: str | Path) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def load_idx_folder(folder: str | Path) -> ImageData:
-    """Any folder that names its four IDX files as MNIST does: Fashion-MNIST, KMNIST, your own.
+    """A folder with four IDX files named as MNIST's are: Fashion-MNIST, KMNIST, your own.
 
-    The names: {train,t10k}-{images-idx3,labels-idx1}-ubyte, also with `.idx` for `-idx`, each also with
-    `.gz`; where several exist, the first in that order is read. If one file is known to be MNIST's or
-    Fashion-MNIST's, all four are verified; otherwise nothing is, and the set is called after its folder.
-    Raises DataError if a file is missing or bad, or if the four do not fit together.
+    The names: {train,t10k}-{images-idx3,labels-idx1}-ubyte, also with `.idx` for `-idx`, each also with `.gz`; if there
+    are several, the first in that order is read.  If one file is known to be MNIST's or Fashion-MNIST's, all four are
+    verified; otherwise none is, and the set is named after its folder.
+    Raises DataError if a file is missing or bad, or if the four do not belong together.
     """
     return _load_idx(folder, None, None)
 
 
 def _load_idx(folder: str | Path, family: str | None, limit: int | None) -> ImageData:
-    """Read the folder; verify it as `family`, or if None as the known set most files are from."""
+    """Read the folder, and verify it as `family`, or if None as the known set from which most of its files are."""
     folder = Path(folder)
     paths = _find_idx_files(folder)
     files = {role: _read_role(path, _ROLES[role], limit) for role, path in paths.items()}
@@ -202,7 +199,7 @@ def _load_idx(folder: str | Path, family: str | None, limit: int | None) -> Imag
 
 
 def _find_idx_files(folder: Path) -> dict[str, Path]:
-    """The path of each of the four files; DataError names those that are missing."""
+    """The paths of the four files by role.  Raises DataError, which names the missing ones."""
     if not folder.is_dir():
         fail(folder, "is not a folder" if folder.exists() else "there is no such folder")
     found, missing = {}, []
@@ -219,7 +216,7 @@ def _find_idx_files(folder: Path) -> dict[str, Path]:
 
 
 def _read_role(path: Path, ndim: int, limit: int | None) -> _Idx:
-    """One of the four files, with the number of dimensions its role demands."""
+    """One of the four files.  Raises DataError if it has not the number of dimensions that its role requires."""
     file = _read_idx(path, limit)
     if len(file.shape) != ndim:
         meaning = {1: "labels (1 dimension)", 2: "a matrix (2 dimensions)", 3: "images (3 dimensions)"}
@@ -228,7 +225,7 @@ def _read_role(path: Path, ndim: int, limit: int | None) -> _Idx:
 
 
 def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], family: str) -> None:
-    """DataError names the first of the four files that is not what its role calls for in `family`."""
+    """Raises DataError, which names the first of the four files that is not the one of its role in `family`."""
     wrong = [role for role in paths if owners[role] != (family, role)]
     if wrong:
         owner, part = owners[wrong[0]]
@@ -238,13 +235,13 @@ def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], fa
 
 
 def load_array(path: str | Path, limit: int | None = None) -> ImageData:
-    """Images from a NumPy file: uint8, bool (becomes 0 and 255) or any float type (becomes float32).
+    """Images from a NumPy file: uint8, bool (converted to 0 and 255) or any float type (converted to float32).
 
     Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
-    `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test;
-    other keys are ignored. `.npy`, or an `.npz` of one array: the last tenth (at least one row) is the test
-    set, in file order, and there are no labels. The range of float pixels is for the likelihood to judge.
-    With `limit`, the first so many images of each set, and no others are ever in memory.
+    `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test; other keys are
+    ignored.  `.npy`, or an `.npz` of one array: the last tenth, at least one row, is the test set, and there are no
+    labels.  Floats may have any range; the likelihood checks it.  With `limit`, only the first `limit` images of each
+    set are read into memory.
     Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
     """
     path = Path(path)
@@ -261,7 +258,7 @@ def load_array(path: str | Path, limit: int | None = None) -> ImageData:
         _fail_for_memory(path, error)
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
-    except Exception as error:  # a damaged file raises whatever zipfile and zlib raise
+    except Exception as error:  # zipfile and zlib raise many kinds for damaged files
         reason = str(error) or type(error).__name__
         fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
 
@@ -277,7 +274,7 @@ def _load_one(path: Path, key: str, array: StoredArray, limit: int | None) -> Im
 
 
 def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageData:
-    """A single array; or train and test, and labels if any."""
+    """A data set in an .npz: a single array, or train and test with labels if there are any."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if len(names) == 1:
         with _member(archive, names[0], limit) as array:
@@ -301,14 +298,14 @@ def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageD
 
 @contextmanager
 def _member(archive: zipfile.ZipFile, key: str, limit: int | None) -> Iterator[StoredArray]:
-    """The array of that key, open."""
+    """The array of that key, open for reading within this context."""
     array = open_member(archive, key if key in archive.namelist() else f"{key}.npy", whole=limit is None)
     with array.stream:
         yield array
 
 
 def _image_type(path: Path, key: str, array: StoredArray) -> tuple[tuple[int, int], np.dtype]:
-    """(height, width) of the images in an array, and the type they will have, by its header alone."""
+    """(height, width) of the images in an array, and the dtype they are converted to, from its header alone."""
     shape, dtype = array.shape, array.dtype
     if len(shape) not in (2, 3) or 0 in shape:
         fail(path, f"{key} has shape {shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
@@ -322,10 +319,10 @@ def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     """The images as contiguous uint8 or float32 rows (N, D)."""
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
-    with np.errstate(all="ignore"):  # a float64 beyond float32 becomes inf and is refused as such
+    with np.errstate(all="ignore"):  # a float64 too large for float32 becomes inf, and is refused
         rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
         rows = rows.reshape(len(rows), -1)
-        # min and max carry NaN through, and unlike isfinite need no temporary array
+        # min and max propagate NaN, and unlike isfinite need no temporary array
         finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
     if not finite:
         fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
@@ -333,7 +330,7 @@ def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, limit: int | None) -> np.ndarray:
-    """Labels of `count` images, the first `limit` of them, as uint8 or int64."""
+    """The first `limit` labels of `count` images, as uint8 or int64."""
     with _member(archive, key, limit) as stored:
         if stored.shape != (count,) or stored.dtype.kind not in "iu" or stored.dtype == np.uint64:
             fail(path, f"{key} is {stored.dtype} {stored.shape}; integers ({count},) that fit int64 are allowed")
@@ -342,15 +339,14 @@ def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, lim
 
 
 def holds_idx(folder: Path) -> bool:
-    """Is this a folder of IDX files, if perhaps not of all four?  Otherwise it is one of pictures."""
+    """Does the folder hold IDX files, even if not all four?  If not, it is taken for a folder of pictures."""
     return any(folder.glob("*-ubyte*"))
 
 
 def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None) -> ImageData:
-    """None or "mnist": the embedded MNIST ("./mnist" is a folder). A folder: its IDX files, or its pictures, which
-    `progress` may count. A .csv, .npy or .npz file: its rows. With `limit`, the first so many images of each set.
-
-    Raises DataError for anything else.
+    """The data set of that name: None or "mnist" for the MNIST included here ("./mnist" is a folder); a folder of IDX
+    files or of pictures, over which `progress` wraps the loop; a .csv, .npy or .npz file.  With `limit`, the first
+    `limit` images of each set.  Raises DataError for anything else.
     """
     path = Path("mnist" if source is None else source)
     try:
@@ -371,17 +367,17 @@ def _load(path: Path, embedded: bool, progress: Progress, limit: int | None) -> 
         return load_csv(path)
     if path.exists() and path.suffix.lower() in (".npy", ".npz"):
         return load_array(path, limit)
-    fail(path, f"{'is no data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
+    fail(path, f"{'is not a data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
 
 
 def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
-    """Black-and-white images of the same shape and dtype: 0 and 255 in uint8, 0 and 1 in float.
+    """Black-and-white images of the same shape and dtype: 0 and 255 in uint8, 0 and 1 in floats.
 
     "none"       the grey images, unchanged
-    "threshold"  white where pixel >= 128 (float: 0.5)
-    "static"     one draw from rng for good, P(white) = pixel / 255 (float: pixel)
-                 (bytes of 0 and 1 alone are black and white already, and stay: see `likelihoods/support.py`)
-    "dynamic"    the grey images, unchanged: the trainer draws anew for every batch (Burda et al. 2016)
+    "threshold"  white where pixel >= 128 (floats: 0.5)
+    "static"     drawn once from rng, with P(white) = pixel / 255 (floats: pixel)
+                 (bytes that hold only 0 and 1 are black and white already: see `likelihoods/support.py`)
+    "dynamic"    the grey images, unchanged: `fit` draws anew for every batch (Burda et al. 2016)
 
     Raises ValueError for an unknown name, DataError for another dtype or, if "static", floats outside [0, 1].
     """
@@ -402,7 +398,7 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
         if how == "threshold":
             np.greater_equal(block, 128 if white == 255 else 0.5, out=out[rows])
         else:
-            # u < p has probability p for u uniform on [0, 1): never for p = 0, always for p = 1
+            # u < p has probability p for u uniform on [0, 1), also for p = 0 and p = 1
             uniform = rng.random(block.shape, dtype=np.float32)
             np.less(uniform, block / np.float32(white), out=out[rows])
     out *= white
@@ -410,5 +406,5 @@ def binarize(images: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarr
 
 
 def to_float(images: np.ndarray) -> np.ndarray:
-    """float32 images as models see them: bytes divided by 255, unless they hold only 0 and 1; floats as they are."""
+    """Images as models see them: bytes as float32, divided by 255 unless they hold only 0 and 1; floats unchanged."""
     return support.to_float(images)

@@ -96,7 +96,7 @@ def _integer(text: str) -> int:
 
 
 def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{shortened(text, 20)} is no number that can be used")
+    raise ValueError(f"{shortened(text, 20)} is not a number that can be used")
 
 
 # ---- Write

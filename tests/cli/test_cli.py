@@ -215,7 +215,7 @@ BAD = {
     "--lr-schedule warm": "--lr-schedule: .*'warm'.*constant.*steps.*cosine",
     "--dtype float16": "--dtype: .*'float16'.*float32.*float64", "--kernels cuda": "--kernels: .*'cuda'.*numba.*numpy",
     "--data-dir nowhere": "nowhere: there is no such file or folder; .* are allowed",
-    "--data-dir file": "file: is no data set; .* are allowed",
+    "--data-dir file": "file: is not a data set; .* are allowed",
     "--data-dir run": "--out run lies in --data-dir run, among the pictures; choose a folder outside",
     "--data-dir .": "--out run lies in --data-dir .,", "--data-dir half": "half: lacks train-images",
     "--data-dir wide.npy": r"wide.npy: the training images must lie in \[0, 1\] for",

@@ -184,8 +184,8 @@ BAD = {
     **{f"{name} run --data-dir nowhere": "nowhere: there is no such file or folder; .* are allowed"
        for name in ("evaluate", "reconstruct", "interpolate", "traverse", "explore")},
     "traverse run --data-dir wide.npy": "wide.npy: holds 18 pixels an image; the model takes 12",
-    "explore run --data-dir file": "file: is no data set", "evaluate run --data-dir empty": "empty: holds nothing",
-    "evaluate run --data-dir letters.csv": "letters.csv: row 2, column 3 holds 'x', which is no number",
+    "explore run --data-dir file": "file: is not a data set", "evaluate run --data-dir empty": "empty: holds nothing",
+    "evaluate run --data-dir letters.csv": "letters.csv: row 2, column 3 holds 'x', which is not a number",
     "evaluate run --data-dir unequal": r"unequal/b.png: is 3 x 4 pixels, unequal/a.png 4 x 3; all pictures",
     "evaluate run --data-dir negative.npy": r"negative.npy: the test set must lie in \[0, 1\] for like",
     "train --data-dir unequal --out new": "unequal/b.png: is 3 x 4 pixels, unequal/a.png 4 x 3",

@@ -108,30 +108,30 @@ def test_endings_in_capital_letters(ending, tmp_path, rng):
 
 ALLOWED = "only numbers are allowed"
 BAD = {
-    "1,2\n3,x\n": f"row 2, column 2 holds 'x', which is no number; {ALLOWED}",
-    "a,b\n1,2\n\n3,four\n": "row 4, column 2 ('b') holds 'four', which is no number",
+    "1,2\n3,x\n": f"row 2, column 2 holds 'x', which is not a number; {ALLOWED}",
+    "a,b\n1,2\n\n3,four\n": "row 4, column 2 ('b') holds 'four', which is not a number",
     "1,2\n3,\n": "row 2, column 2 is empty", "a,b\n,2\n": "row 2, column 1 ('a') is empty",
-    "1,2\n,\n": "row 2, column 1 is empty", "a,2\n1,2\n": "row 1, column 1 holds 'a', which is no number",
+    "1,2\n,\n": "row 2, column 1 is empty", "a,2\n1,2\n": "row 1, column 1 holds 'a', which is not a number",
     "1,2\n3,4,5\n": "row 2 has 3 cells, row 1 2; all rows must be of one length",
     "a,b\n1,2\n3\n": "row 3 has 1 cells, the header 2", "a,b,c\n1,2\n3,4\n": "row 2 has 2 cells, the header 3",
     "1,2\n3,4\n   \n": "row 3 has 1 cells, row 1 2",
-    "1,2\n3,nan\n": "row 2, column 2 holds nan, which is no pixel", "1,2\n\ninf,3\n": "row 3, column 1 holds inf",
-    "1,2\n3,1e60\n": "row 2, column 2 holds 1e60, which is no pixel", "1,2\n3,-1\n": "column 2 holds -1, which is no",
-    "1,2\n256,3\n": "row 2, column 1 holds 256, which is no pixel: from 0 to 1, or whole ones from 0 to 255",
-    "label,a\n3,0.5\n4,7\n": "row 2, column 2 ('a') holds 0.5, which is no pixel, and the largest number is 7",
+    "1,2\n3,nan\n": "row 2, column 2 holds nan, which is not a pixel", "1,2\n\ninf,3\n": "row 3, column 1 holds inf",
+    "1,2\n3,1e60\n": "row 2, column 2 holds 1e60, which is not a pixel", "1,2\n3,-1\n": "column 2 holds -1, which is",
+    "1,2\n256,3\n": "row 2, column 1 holds 256, which is not a pixel: from 0 to 1, or integers from 0 to 255",
+    "label,a\n3,0.5\n4,7\n": "row 2, column 2 ('a') holds 0.5, which is not a pixel, and the largest number is 7",
     "0.5,1\n-0.25,1\n": "row 2, column 1 holds -0.25", "0,1\n0,1.5\n": "row 2, column 2 holds 1.5",
-    "label,a\n1.5,2\n3,4\n": "row 2, column 1 ('label') holds 1.5, which is no label: whole numbers",
+    "label,a\n1.5,2\n3,4\n": "row 2, column 1 ('label') holds 1.5, which is not a label: whole numbers",
     "a,label\n1,2\n3,nan\n": "row 3, column 2 ('label') holds nan", "label,a\ncat,2\n": "('label') holds 'cat'",
-    "label,a\n16777217,2\n3,4\n": "holds 16777217, which is no label: whole numbers below 2^24 are allowed",
+    "label,a\n16777217,2\n3,4\n": "holds 16777217, which is not a label: whole numbers below 2^24 are allowed",
     "label,label,a\n1,2,3\n": "has 2 columns called label; one is allowed", "label\n1\n2\n": "holds labels alone",
     "1,2\n": "holds 1 image; at least 2 are needed", "a,b\n": "holds a header alone", "": "is empty",
     "\n \n": "is empty; a table of numbers, one image a row, is expected",
-    "0,5;0,3\n0,1;0,2\n": "row 2, column 1 ('0,5') holds '0,1', which is no number",
-    "1;2\n0,5;3\n": "row 2, column 1 holds '0,5', which is no number",
-    "1_0,2\n3,4\n": "row 1, column 1 holds '1_0'", "1 2\n3 4\n": "row 2, column 1 ('1 2') holds '3 4', which is no num",
-    "1,2\n3," + "9" * 40_000 + "\n": "row 2, column 2 holds " + "9" * 97 + "..., which is no pixel",
-    "1,2\n3," + "x" * 140_000 + "\n": "row 2 holds a cell of more than 131,072 characters, which is no number; only",
-    "x" * 140_000 + ",2\n": "row 1 holds a cell of more than 131,072 characters, which is no number; only numbers are",
+    "0,5;0,3\n0,1;0,2\n": "row 2, column 1 ('0,5') holds '0,1', which is not a number",
+    "1;2\n0,5;3\n": "row 2, column 1 holds '0,5', which is not a number",
+    "1_0,2\n3,4\n": "row 1, column 1 holds '1_0'", "1 2\n3 4\n": "row 2, column 1 ('1 2') holds '3 4', which is not a",
+    "1,2\n3," + "9" * 40_000 + "\n": "row 2, column 2 holds " + "9" * 97 + "..., which is not a pixel",
+    "1,2\n3," + "x" * 140_000 + "\n": "row 2 holds a cell of more than 131,072 characters, which is not a number; only",
+    "x" * 140_000 + ",2\n": "row 1 holds a cell of more than 131,072 characters, which is not a number; only numbers a",
     "1,2\n3,\xe9\u0661\n": "row 2, column 2 holds 'é"}
 
 
@@ -144,7 +144,7 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"1,2\n3,\xff\xfe\n")
     refusal(load_csv, tmp_path / "x.csv", name="x.csv", says="row 2, column 2 holds ")
     (tmp_path / "utf16.csv").write_bytes("1,2\n3,4\n".encode("utf-16"))
-    refusal(load_csv, tmp_path / "utf16.csv", name="utf16.csv", says="which is no number")
+    refusal(load_csv, tmp_path / "utf16.csv", name="utf16.csv", says="which is not a number")
     refusal(load_csv, tmp_path / "absent.csv", name="absent.csv", says="cannot be read (No such file or directory)")
     refusal(load_csv, tmp_path, name=tmp_path.name, says="cannot be read (Is a directory)")
 

@@ -163,7 +163,7 @@ def test_pickles_are_not_opened(tmp_path):
 def test_a_foreign_member_of_a_zip_is_no_image(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("readme.txt", "hello")
-    refusal(readers.load, tmp_path / "x.npz", name="x.npz", says="plain arrays (it is no array as NumPy writes it)")
+    refusal(readers.load, tmp_path / "x.npz", name="x.npz", says="plain arrays (it is not an array file of NumPy)")
 
 
 def numpy_files():
@@ -198,7 +198,7 @@ def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
 def test_load_says_what_is_allowed(tmp_path):
     (tmp_path / "images.txt").write_text("1,2,3")
     allowed = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file are allowed"
-    for source, name, says in ((tmp_path / "images.txt", "images.txt", "is no data set"),
+    for source, name, says in ((tmp_path / "images.txt", "images.txt", "is not a data set"),
                                (tmp_path / "absent.npy", "absent.npy", "there is no such file or folder"),
                                (tmp_path / "absent.csv", "absent.csv", "there is no such file or folder"),
                                ("cifar", "cifar", "there is no such file or folder")):

@@ -58,7 +58,7 @@ def test_idx_round_trip_whatever_the_name_says(array, compressed, name):
 
 def test_idx_longer_than_one_chunk(tmp_path, rng):
     array = rng.integers(0, 256, (3, 701, 1009), dtype=np.uint8)
-    assert array.size > 2 * readers._CHUNK
+    assert array.size > 2 * readers.PIECE
     (tmp_path / "x").write_bytes(gzip.compress(idx_bytes(array), 1))
     assert np.array_equal(readers.read_idx(tmp_path / "x"), array)
 

@@ -84,7 +84,7 @@ LIES = {
     "a long header": (header(b" " * 20_000) + bytes(48), "its header of 20,000 bytes is longer than 10,000"),
     "4 GB of header": (b"\x93NUMPY\2\0" + b"\xff" * 4 + bytes(48), "its header of 4,294,967,295 bytes is longer"),
     "cut in the header": (promise((4, 3))[:30], "its header is damaged"),
-    "a newer version": (header(b"{}", 9), "it is no array as NumPy writes it"),
+    "a newer version": (header(b"{}", 9), "it is not an array file of NumPy"),
     "objects": (promise((4, 3), "|O") + bytes(96), "Object arrays are refused")}
 
 
@@ -119,7 +119,7 @@ def test_a_zip_that_lies(tmp_path):
     refusal(readers.load, path, name="x.npz", says="x.npy is compressed in a way that NumPy never uses")
     raw = members(path, x=np.zeros((9, 4), np.uint8))
     path.write_bytes(raw.replace(struct.pack("<I", 164), struct.pack("<I", 2 ** 31)))
-    refusal(readers.load, path, name="x.npz", says="x.npy is not as long as it says")
+    refusal(readers.load, path, name="x.npz", says="x.npy cannot have the size that it claims")
     at = raw.rindex(b"PK\5\6") + 12
     path.write_bytes(raw[:at] + struct.pack("<I", 2 ** 31) + raw[at + 4:])
     refusal(readers.load, path, name="x.npz", says="its list of members takes 2,147,483,648 bytes")

@@ -9,8 +9,8 @@ from npvae.system.files import MOST_TEXT, parse_json, read_text
 
 REFUSED = {
     "[" * 100_000: "it is nested too deeply", '{"a":' * 100_000: "it is nested too deeply",
-    "1" + "0" * 400: "10000000000000000... is no number that can be used", "1e400": "1e400 is no number",
-    "-1e999": "-1e999 is no number", "NaN": "NaN is no number", "[-Infinity]": "-Infinity is no number",
+    "1" + "0" * 400: "10000000000000000... is not a number that can be used", "1e400": "1e400 is not a number",
+    "-1e999": "-1e999 is not a number", "NaN": "NaN is not a number", "[-Infinity]": "-Infinity is not a number",
     '{"a": 1, "b": {"c": 2, "c": 3}}': "'c' stands twice in one object", "{": "Expecting property name",
     "": "Expecting value", "\ufeff{}": "Unexpected UTF-8 BOM", "{}\0": "Extra data",
     '"\0"': "Invalid control character", "'a'": "Expecting value"}
