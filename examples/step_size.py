@@ -44,7 +44,7 @@ def errors(seed: int = 0, directions: int = 10) -> dict[str, np.ndarray]:
         def along(h: Any) -> Any:
             model = moved[complex if isinstance(h, complex) else float]
             model.parameters.flat[...] = theta + h * v
-            return model.loss_and_gradients(x, eps)[0]
+            return model.loss(x, eps)
         for method, slope in SLOPES.items():
             for i, exponent in enumerate(EXPONENTS):
                 found[method][k, i] = slope(along, 10.0 ** exponent) - gradient @ v

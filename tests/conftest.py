@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 from chapters import EQUATION, chapter_of  # noqa: E402
 from npvae.testing import register_profiles  # noqa: E402
 
-register_profiles()
+register_profiles(max_examples=10)
 # Under a mutant (`mutation.py`) it only matters whether a test fails, not on how small an example.
 settings.register_profile("mutation", deadline=None, max_examples=8, derandomize=True, database=None,
                           phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False,

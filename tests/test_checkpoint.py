@@ -186,7 +186,7 @@ def test_the_digest_is_of_all_pieces(written, monkeypatch, piece):
 
 # ---- Damage
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_flipped_bit_is_refused(written, data):
     _, content, path = written

@@ -216,7 +216,7 @@ WHOLE_MODEL = [
     Exhibit("weights drawn with the variance as sigma", NO, "initial weights", MODEL, Dense.initialize,
             "math.sqrt(self.activation.gain / max(shape))",
             "self.activation.gain / max(shape)"),
-    Exhibit("schedules stand still", NO, "epoch by hand", IMPORTANCE, VAE.forward_backward,
+    Exhibit("schedules stand still", NO, "epoch by hand", IMPORTANCE, VAE.forward_loss,
             "objective(a.nll, reg, step)",
             "objective(a.nll, reg, 0)"),
     Exhibit("reconstructions with the variance as sigma", NOT_APPLICABLE, "new images", MODEL,

@@ -103,11 +103,9 @@ def gradcheck(args: argparse.Namespace) -> int:
     loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)
     size, few = vae.parameters.flat.size, vae.parameters.flat.size <= _ENTRIES
 
-    def moved_loss(parameters: dict[str, Array]) -> Any:
+    def moved_loss(parameters: dict[str, Array]) -> float:
         bar.update()
-        for name, value in parameters.items():
-            analytic.parameters[name][...] = value
-        return analytic.loss_and_gradients(x, eps, objective, step, labels)[0]
+        return analytic.loss(x, eps, objective, step, labels, parameters)
 
     losses = size if few else _DIRECTIONS * len(vae.parameters)
     with command_line.progress(None, "losses", losses + _BESIDES * len(vae.parameters)) as bar:

@@ -7,7 +7,7 @@
 Kingma and Welling 2014, Auto-Encoding Variational Bayes; Rezende, Mohamed and Wierstra 2014.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -231,15 +231,20 @@ class VAE:
         self.prior.rows_backward(kernels, d.rows_x, a.encoder[0][below], a.prior, self.gradients, params)
 
     def forward_backward(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
-        """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`.  Of a model
-        of complex numbers the loss is complex."""
+        """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
+        loss = self.forward_loss(a, d, objective, step)
+        self.engine.backward(d, a, objective.kl_estimator)
+        return loss
+
+    def forward_loss(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
+        """The loss alone; what it has for d.nll and d.kl or d.log_ratio is left there.  Of a model of complex numbers
+        the loss is complex."""
         estimator = objective.kl_estimator
         self.engine.forward(a, estimator)
         if self.likelihood.fits_batch:
             self.likelihood.fit_batch(self.kernels, a.nll, a.kept, a.output, a.x)
         reg, dreg = (a.log_ratio, d.log_ratio) if estimator.is_sampled else (a.kl, d.kl)
         loss, d.nll[...], dreg[...] = objective(a.nll, reg, step)
-        self.engine.backward(d, a, estimator)
         value: float = np.asarray(loss).item()
         return value
 
@@ -282,6 +287,28 @@ class VAE:
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
+        a, d = self._filled(x, eps, objective, step, labels)
+        with self.engine.turn:      # one for both passes
+            return self.forward_backward(a, d, objective, step), self.gradients
+
+    @by_one_thread
+    def loss(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0, labels: Array | None = None,
+             parameters: Mapping[str, Array] | None = None) -> float:
+        """The loss alone, by the forward pass alone: what a numerical derivative takes, with other `parameters`.
+
+        parameters : name -> array, which are written into the model first; None for those that it has
+
+        Otherwise as `loss_and_gradients`.  Of a model with dtype="complex128", for complex steps, the loss is complex.
+        """
+        for name, value in (parameters or {}).items():
+            self.parameters[name][...] = value
+        a, d = self._filled(x, eps, objective, step, labels)
+        with self.engine.turn:
+            return self.forward_loss(a, d, objective, step)
+
+    def _filled(self, x: Array, eps: Array, objective: Objective, step: int, labels: Array | None
+                ) -> tuple[Activations, Gradients]:
+        """The arrays of a step, with the batch in them."""
         x = self.images(x, "x")
         eps = noise("eps", eps, len(x), self.noise_dim)
         integer("step", step, 0)
@@ -289,8 +316,7 @@ class VAE:
         a, d = self.passes(len(x), eps.shape[1])
         a.x[...], a.labels[...] = x, self.check_labels(labels, len(x))
         a.eps[...], a.eps_prior[...] = eps[..., :self.latent_dim], eps[..., self.latent_dim:]
-        with self.engine.turn:      # one for both passes
-            return self.forward_backward(a, d, objective, step), self.gradients
+        return a, d
 
     @by_one_thread
     @all_blas_threads

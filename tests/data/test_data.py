@@ -175,7 +175,7 @@ def numpy_files():
     return files
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(st.sampled_from(numpy_files()), st.data())
 def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
     at = draw.draw(st.integers(0, len(raw) - 1))

@@ -108,7 +108,7 @@ def test_idx_paths_that_cannot_be_read(tmp_path):
     refusal(readers.read_idx, tmp_path / "two\nlines", name="two lines", says="is empty")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=80)
 @given(st.data(), st.booleans())
 def test_no_damage_to_an_idx_file_goes_unnoticed_or_raises_anything_else(draw, compressed):
     original = PACKED if compressed else GOOD

@@ -53,12 +53,12 @@ def test_every_size_of_batch(threads, objective, draws):
     """Whatever the number of lanes, and of rows in the last."""
     exact, ours = model(kernels="numpy", likelihood="gaussian-learned:1"), model(threads,
                                                                                  likelihood="gaussian-learned:1")
-    for size in (*range(1, 41), 1):
+    for size in (*range(1, 20), 31, 32, 33, 40, 1):
         call = *batch(ours, size, draws, size), objective
         assert_equal(result(ours, *call), result(exact, *call), 1e-12, 1e-13)
 
 
-@pytest.mark.parametrize("rows", [1, 20, 63, 64, 65, 127, 128, 129, 130])
+@pytest.mark.parametrize("rows", [1, 20, 64, 65, 127, 129])
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 @pytest.mark.parametrize("decoder", ["dense", "made:66+direct"])
 def test_wide_layers(decoder, rows, dtype, tolerance):

@@ -17,7 +17,7 @@ OBJECTIVES = {"elbo": ELBO(0.7, sampled=True), "iwae": IWAE(), "elbo stl": ELBO(
               "iwae stl": IWAE(0.6, "stl"), "dreg": IWAE(1.0, "dreg")}
 
 
-@settings(max_examples=40)
+@settings(max_examples=12)
 @given(size=sizes("BDHGZ", most=40), depth=st.integers(0, 2), draws=st.integers(1, 4), seed=seeds,
        dtype=st.sampled_from(["float32", "float64"]), prior=st.sampled_from(PRIORS),
        posterior=st.sampled_from(POSTERIORS), decoder=st.sampled_from(DECODERS), classes=st.sampled_from([0, 3]),

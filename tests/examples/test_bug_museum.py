@@ -56,7 +56,7 @@ def test_every_check_has_a_negative_control():
 
 @pytest.mark.parametrize("name", EXHIBITS)
 def test_every_exhibit_is_caught_where_the_loss_is_small(name):
-    """And the complex step passes on those that no gradient check can see.  (loss x 1: `test_the_table`.)"""
+    """And the complex step passes on those that no gradient check can see.  (loss x 1: the program itself.)"""
     result = bug_museum.examine(EXHIBITS[name], 1e-6)
     assert result.found and result.verdict == "caught"
     assert bool(result.gradient) == (EXHIBITS[name].seen == YES), result.gradient
@@ -98,13 +98,11 @@ def central(setting):
     _, gradients = vae.loss_and_gradients(x, eps, setting.objective, checks.STEP)
 
     def loss(parameters):
-        for name, value in parameters.items():
-            moved.parameters[name][...] = value
-        return moved.loss_and_gradients(x, eps, setting.objective, checks.STEP)[0]
+        return moved.loss(x, eps, setting.objective, checks.STEP, parameters=parameters)
     return check_gradients(loss, gradients, vae.parameters, "central").ok
 
 
-@pytest.mark.parametrize("name", [name for name, exhibit in EXHIBITS.items() if exhibit.seen == YES])
+@pytest.mark.parametrize("name", [name for name, exhibit in EXHIBITS.items() if exhibit.seen == YES][::4])
 def test_central_differences_find_the_same(name):
     exhibit = EXHIBITS[name]
     assert central_on_the_intact_code(exhibit.setting)
@@ -180,14 +178,17 @@ def run(monkeypatch, capsys, *flags):
     return code, capsys.readouterr().out
 
 
-def test_the_table(monkeypatch, capsys):
-    """Every exhibit, loss x 1: caught, and seen or not seen by a gradient check as stated."""
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 10])
+def test_the_table(step, monkeypatch, capsys):
+    """Loss x 1: caught, and seen or not seen by a gradient check as stated."""
+    monkeypatch.setattr(bug_museum, "ROOMS", {room: shown[::step] for room, shown in bug_museum.ROOMS.items()})
+    names = [exhibit.name for shown in bug_museum.ROOMS.values() for exhibit in shown]
     code, out = run(monkeypatch, capsys)
     rows = [line for line in out.splitlines() if line.startswith("  ")]
     assert code == 0 and "The intact code passes" in out
-    assert [row[2:52].strip() for row in rows] == list(EXHIBITS)
+    assert [row[2:52].strip() for row in rows] == names
     assert all(EXHIBITS[row[2:52].strip()].caught_by in row and " caught " in row for row in rows)
-    assert f"{len(EXHIBITS)} exhibits, {len(EXHIBITS)} caught" in out
+    assert f"{len(names)} exhibits, {len(names)} caught" in out
     assert all(room in out for room in bug_museum.ROOMS) and max(map(len, out.splitlines())) <= 190
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "vae_in_one_file.py"
@@ -59,7 +59,6 @@ def test_file_is_short_and_stands_alone():
     assert roots - {"numpy"} <= set(sys.stdlib_module_names)
 
 
-@settings(deadline=None, max_examples=25)
 @given(dimensions, seeds)
 def test_loss_follows_the_definition_number_by_number(dims, seed):
     """The textbook formulas in scalar Python, with probabilities: fine for the moderate logits drawn here."""
@@ -83,7 +82,6 @@ def test_loss_follows_the_definition_number_by_number(dims, seed):
     assert float(one.loss_and_gradients(params, x, eps)[0]) == pytest.approx(total / len(x), rel=1e-9, abs=0)
 
 
-@settings(deadline=None, max_examples=25)
 @given(dimensions, seeds)
 def test_sampler_and_kl_mean_the_same_sigma(dims, seed):
     """E_q[log q(z|x) - log p(z)] over the sampler's own z equals the closed-form KL.
@@ -116,7 +114,6 @@ def test_extreme_logits_stay_finite_and_exact(dtype):
     np.testing.assert_array_equal(grads["output.b"], np.array([0, 0, 0.75, -0.25], dtype))
 
 
-@settings(deadline=None, max_examples=10)
 @given(dimensions, seeds)
 def test_precision_follows_the_input(dims, seed):
     params, x, eps = draw_problem(dims, seed, margin=1e-4)
@@ -129,7 +126,6 @@ def test_precision_follows_the_input(dims, seed):
         assert g.dtype == np.float32 and g.shape == params[name].shape, name
 
 
-@settings(deadline=None, max_examples=25)
 @given(dimensions, seeds)
 def test_gradients_match_central_differences(dims, seed):
     """Fourth-order central difference (8 [L(h) - L(-h)] - [L(2h) - L(-2h)]) / 12h, entry by entry."""
@@ -148,7 +144,6 @@ def test_gradients_match_central_differences(dims, seed):
         assert relative_error(grads[name], numerical) < 1e-7, name
 
 
-@settings(deadline=None, max_examples=25)
 @given(dimensions, seeds)
 def test_gradients_match_the_complex_step(dims, seed):
     """dL/dw = Im L(w + ih) / h, without a difference and hence without cancellation: exact to rounding."""
@@ -171,7 +166,6 @@ def test_own_gradient_check_passes_and_can_fail(monkeypatch):
     assert max(one.gradient_check(np.random.default_rng(5)).values()) > 1e-7
 
 
-@settings(deadline=None, max_examples=25)
 @given(dimensions, seeds)
 def test_library_agrees_with_the_example(dims, seed):
     """Two implementations written apart from each other, one answer."""

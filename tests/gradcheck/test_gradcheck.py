@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npvae.gradcheck import (
@@ -60,6 +60,7 @@ SHAPES = {quadratic: {"w": (5,)}, scalar: {"s": ()}, exponential: {"w": (2, 3)},
 @METHODS
 @SCALES
 @pytest.mark.parametrize("function", SHAPES)
+@settings(max_examples=4)
 @given(seed=seeds)
 def test_right_gradients_pass(function, method, scale, seed):
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """The four methods: directions, kinks, one verdict at every scale of the loss, no false alarm; bad arguments."""
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from npvae.gradcheck import CENTRAL_STEP, TOLERANCES, check_gradients, check_pair, compare
 from npvae.testing import seeds, spread
@@ -15,6 +15,7 @@ DIRECTIONS = pytest.mark.parametrize("method", ["directional", "directional cent
 
 @DIRECTIONS
 @pytest.mark.parametrize("slip", SLIPS)
+@settings(max_examples=3)
 @given(seed=seeds())
 def test_a_planted_slip_is_caught(slip, method, seed):
     """In the tensor it is in, and in no other."""
@@ -42,7 +43,7 @@ LARGE_GRADIENTS = {"w": (2 * LARGE["w"] + 3 * LARGE["w"] ** 2 + LARGE["c"].sum()
                    "c": LARGE["w"].sum() / N + 3 * LARGE["c"] ** 2}
 
 
-@pytest.mark.parametrize("seed", range(32))
+@pytest.mark.parametrize("seed", range(10))
 def test_one_direction_sees_an_error_of_1e_8_in_one_of_100_000_entries(seed):
     rng = np.random.default_rng(seed)
     assert check_gradients(large_loss, LARGE_GRADIENTS, LARGE, "directional", directions=1, rng=rng).ok
@@ -163,7 +164,7 @@ def test_the_verdict_does_not_depend_on_the_scale_of_the_loss(slip, method):
     at = example()
     gradients = network_gradients(at) if slip == "right" else SLIPS[slip](at)
     reports = [check_gradients(lambda p: 10.0 ** k * network(p), {name: 10.0 ** k * g for name, g in gradients.items()},
-                               at, method) for k in range(-8, 9)]
+                               at, method) for k in range(-8, 9, 4)]
     assert all(report.ok == (slip == "right") for report in reports)
     for tensors in zip(*(report.tensors for report in reports)):
         one = tensors[0]
@@ -198,8 +199,9 @@ def false_alarms(count):
             if not report.ok or report.vacuous or "looks like" in str(report) or "kink" in str(report)]
 
 
-def test_no_false_alarm_in_10_000_checks():
-    assert false_alarms(10_000) == []
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_false_alarm(count):
+    assert false_alarms(count) == []
 
 
 # --- bad arguments ---

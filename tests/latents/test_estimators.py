@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npvae import ELBO, IWAE, VAE, LinearAnnealing, fit
@@ -172,6 +172,7 @@ def test_an_estimator_is_the_derivative_of_its_surrogate(kernels, latent, object
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 @LATENT
+@settings(max_examples=4)
 @given(seed=seeds, beta=st.floats(0.1, 2), draws=st.integers(1, 5))
 def test_what_does_not_change(name, latent, seed, beta, draws):
     """The loss, and the gradients of the decoder and of the prior, to the bit; with one draw, DReG is STL, in the

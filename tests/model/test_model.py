@@ -413,3 +413,19 @@ def test_how_wide_a_layer_is_changes_nothing_about_the_start_of_the_others():
     narrow, wide = (VAE(D, (4,), 2, kernels="numpy", seed=3).parameters for D in (5, 9))
     for name in narrow:
         assert np.array_equal(narrow[name], wide[name]) == (name not in ("encoder.0.W", "output.W", "output.b")), name
+
+
+def test_the_loss_alone_is_that_of_a_step():
+    """To the bit, at the parameters that it is given, which it writes into the model; of complex ones it is complex."""
+    for config in ({}, {"prior": "mixture:3", "classes": 2}, {"likelihood": "gaussian-optimal"}):
+        vae, other = (VAE(D, (4,), Z, dtype="float64", seed=seed, **config) for seed in (0, 1))
+        labels = [0, 1] if vae.classes else None
+        for objective in (ELBO(0.7, sampled=True), IWAE()):
+            expected, gradients = other.loss_and_gradients(X[:2], EPS[:2], objective, 3, labels)
+            kept = gradients.flat.copy()
+            assert vae.loss(X[:2], EPS[:2], objective, 3, labels, other.parameters) == expected
+            assert other.loss(X[:2], EPS[:2], objective, 3, labels) == expected
+            assert np.array_equal(vae.parameters.flat, other.parameters.flat)
+            assert np.array_equal(other.gradients.flat, kept)
+    small = VAE(D, (4,), Z, dtype="complex128", kernels="numpy")
+    assert isinstance(small.loss(X[:2], EPS[:2]), complex)

@@ -59,7 +59,7 @@ def shown_tile(figure, shape, row, column, rows, columns):
 
 # ---- Pictures
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(n=st.integers(1, 25), shape=st.sampled_from([(28, 28), (1, 7), (9, 2), (3, 5), (1, 1), (70, 90)]))
 def test_reconstructions_stand_under_their_originals(n, shape):
     x = images(n, shape[0] * shape[1])

@@ -32,11 +32,11 @@ def code_of(text: str) -> str:
 
 
 def failures(path: Path) -> str:
-    """Run a chapter; what doctest has to say, empty if all is as it stands there."""
+    """Run a chapter up to its first failure; what doctest has to say, empty if all is as it stands there."""
     test = doctest.DocTestParser().get_doctest(code_of(path.read_text(encoding="utf-8")), {}, path.stem, str(path), 0)
     assert test.examples, f"nothing runs in {path.name}"
     said: list[str] = []
-    doctest.DocTestRunner(verbose=False).run(test, out=said.append)
+    doctest.DocTestRunner(verbose=False, optionflags=doctest.FAIL_FAST).run(test, out=said.append)
     return "".join(said)
 
 

@@ -29,9 +29,7 @@ def batch(vae, size, draws, seed):
 def loss_in(vae, x, eps, objective):
     """The loss as a function of named parameters, for numerical derivatives."""
     def loss(parameters):
-        for name, value in parameters.items():
-            vae.parameters[name][...] = value
-        return vae.loss_and_gradients(x, eps, objective, STEP)[0]
+        return vae.loss(x, eps, objective, STEP, parameters=parameters)
     return loss
 
 

@@ -63,7 +63,7 @@ class Leg:
 # ---- In one process
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(binarize=st.sampled_from(["none", "threshold", "static", "dynamic"]), batch_size=st.sampled_from([2, 3, 4, 11]),
        kernels=st.sampled_from(["numpy", "numba"]), dtype=st.sampled_from(["float32", "float64"]), data=st.data())
 def test_stopped_and_resumed_is_straight(tmp_path_factory, objective, binarize, batch_size, kernels, dtype, data):
