@@ -1,10 +1,9 @@
-"""Web pages that open in any browser, without a network.  Beside the lesson.
+"""Web pages that open in any browser, without a network.  Not part of the lesson.
 
-    report     one page with the pictures and numbers of a run
-    explorer   one page with the decoder inside
+    report     report.html: the settings, metrics and pictures of a run
+    explorer   explore.html: the decoder, to be explored in the browser
 """
 from .explorer import write_explorer
 from .report import write_report
 
-__all__ = [
-    "write_explorer", "write_report"]
+__all__ = ["write_explorer", "write_report"]

@@ -1,8 +1,8 @@
 """explore.html: the decoder in a web page.  Drag a point over the latent plane, and the image follows.
 
-Beside the lesson; read `plotting/` first.  Here the page is filled with weights, test images and their codes.  What
-happens in the browser stands in `templates/explore.js`, which runs the decoder in plain JavaScript, from weights in
-float32 (those of a float64 model are rounded).  One file: no library, and nothing is loaded from anywhere.
+Not part of the lesson; read `plotting/` first.  This module writes weights, test images and their latent means into the
+page.  `templates/explore.js` runs the decoder in the browser, in plain JavaScript, with weights in float32 (those of a
+float64 model are rounded).  The page is one file: it needs no library and loads nothing.
 """
 import base64
 import colorsys
@@ -25,32 +25,32 @@ from ..likelihoods.continuous_bernoulli import ContinuousBernoulli
 from ..likelihoods.gaussian import Gaussian, GaussianPixel
 from ..model.vae import VAE
 from ..params import Array
-from ..plotting.figures import spread
+from ..plotting.figures import label_text, spread
 from ..system.files import write_atomically
 from ..system.terminal import plain
 from ..validate import choice
 from .report import TEMPLATES, escape, fill
 
-#: what makes E[x|z] of the first D columns of the decoder's output: functions that explore.js has, too
-MEANS: dict[Any, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
-                         Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
-#: of up to ten labels: those of the pictures (matplotlib's tab10)
+#: `mean` of a likelihood -> the function in explore.js that does the same with the first D columns of the output
+MEANS: dict[object, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
+                            Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
+#: colours of up to ten labels, as in the pictures: matplotlib's tab10
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
-#: test images in the plane, as long as they are not more than so many numbers; test images to click
+#: the most test images in the plane, the most numbers in their latent means, and test images to click on
 POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
-#: of a prior that is not N(0, I), draws for the page to choose from
+#: draws from a prior other than N(0, I), for the page to choose from
 DRAWS = 500
 
 
 def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
                    ink: bool = True, classes: Sequence[Class] = ()) -> Path:
-    """Write the page of a trained VAE, atomically; the path.
+    """Write the page of a trained VAE, atomically.  Returns the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
-    image_shape (height, width) with height * width = D; classes: the labels that a conditional model knows by number,
-    one of which the reader of the page chooses; ink: a pixel of 1 is black on white, otherwise white on black.
-    Raises ValueError or TypeError for other shapes and pixels, for a model of complex numbers or with NaN in it, for a
-    likelihood or an activation that the page cannot compute, and for a decoder that is not dense.
+    image_shape (height, width) with height * width = D; classes: the labels of a conditional model by class number,
+    from which the reader of the page chooses; ink: is a pixel of 1 black?
+    Raises ValueError or TypeError for other shapes and pixels, for complex or non-finite parameters, for a likelihood
+    or activation that the page cannot compute, and for a decoder that is not dense.
     """
     layers = decoder_layers(vae)
     x_test = vae.images(x_test, "x_test")
@@ -61,19 +61,19 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
     if len(classes) != vae.classes:
         raise ValueError(f"classes must name each of the model's {vae.classes} classes, got {len(classes)} names")
     codes = class_codes(labels, classes, "x_test")
-    names = np.full(len(x_test), "") if labels is None else np.array([_text(label) for label in labels])
+    names = np.full(len(x_test), "") if labels is None else np.array([label_text(label) for label in labels])
     order = np.arange(len(x_test)) if labels is None else np.argsort(labels, kind="stable")
     write_atomically(path, _page(vae, layers, x_test, names, order, image_shape, classes, codes, ink))
     return Path(path)
 
 
 def decoder_layers(vae: VAE) -> list[dict[str, str]]:
-    """The decoder as the page takes it: of each layer W and b, as text, and f, the name of the function after them.
+    """The decoder as the page needs it: for each layer W and b in base64, and f, the name of the function that follows.
 
-    Only those columns of the output that hold means: the log-variances of GaussianPixel stay behind.
+    The output has only the columns that hold means, without the log-variances of GaussianPixel.
     """
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
-    mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # any class may borrow one of the four
+    mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # also if another class uses one
     if mean is None:
         raise ValueError(f"likelihood {vae.likelihood.name}: the page cannot compute its mean, only those of "
                          "bernoulli, continuous-bernoulli and the Gaussians")
@@ -94,7 +94,7 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
 
 
 def functions() -> list[str]:
-    """The names of the functions of one number that explore.js has."""
+    """The names of the functions of one number in explore.js."""
     return re.findall(r"^  (\w+): a =>", _script(), re.MULTILINE)
 
 
@@ -103,7 +103,7 @@ def _script() -> str:
 
 
 def _function(activation: Activation) -> str:
-    """The activation's name in explore.js.  One with a `forward` of its own computes something else."""
+    """The activation's name in explore.js.  Raises ValueError for one that is not there or has its own `forward`."""
     known = functions()
     if activation.name not in known or type(activation).forward is not Activation.forward:
         raise ValueError(f"activation {plain(activation.name)}: the page cannot compute it, only "
@@ -113,23 +113,23 @@ def _function(activation: Activation) -> str:
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
           image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
-    """The template with everything in its place.  `names` of the labels, "" without; `order` of the rows by label; and
-    `codes`, the labels as a conditional model takes them."""
+    """The filled template.  `names` are the labels as text, "" without labels; `order` sorts the rows by label; `codes`
+    are the class numbers for a conditional model."""
     def centres(rows: Array) -> Array:
         of_rows = None if codes is None else codes[rows]
         return vae.move(vae.encode(x[rows], of_rows)[0], x[rows], of_rows).astype("<f4")
 
     Z, (height, width) = vae.latent_dim, image_shape
-    kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may leave -1e-9
+    kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may give -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
     dots, buttons = spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[spread(len(x), THUMBS)]
     mu, thumb_mu = centres(dots), centres(buttons)
     most = max(np.abs(mu).max(), np.abs(thumb_mu).max())
     if not np.isfinite([most, *kl]).all():
         raise ValueError("the encoder puts x_test at NaN or infinity: the model cannot be drawn")
-    reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # halves, and no dot on the edge
-    plain = isinstance(vae.prior, StandardNormal)
-    draws = (np.zeros((0, Z)) if plain else vae.draw_prior(DRAWS, np.random.default_rng(0))).astype("<f4")
+    reach = max(3.5, math.ceil(2.05 * float(most)) / 2)      # a multiple of 1/2, so that no dot lies on the edge
+    standard = isinstance(vae.prior, StandardNormal)
+    draws = (np.zeros((0, Z)) if standard else vae.draw_prior(DRAWS, np.random.default_rng(0))).astype("<f4")
     labels = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(labels, _colours(len(labels)), strict=True))
     data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
@@ -141,16 +141,16 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     return fill(
         "explore.html", data=json.dumps(data, separators=(",", ":")),
         script=_script(),
-        network="-".join(map(str, (Z, *vae.decoder_hidden, vae.input_dim))), activation=escape(_text(vae.activation)),
+        network="-".join(map(str, (Z, *vae.decoder_hidden, vae.input_dim))), activation=escape(vae.activation),
         verb="Drag the point" if Z > 1 else "Move the slider", likelihood=escape(vae.likelihood.name),
         points=f"Dots: where the encoder puts {len(dots):,} test images."
-        + " Dashed: 1, 2 and 3 sigma of the prior." * plain,
+        + " Dashed: 1, 2 and 3 sigma of the prior." * standard,
         aspect=f"{min(4, max(0.25, width / height)):g}", legend=_legend(colour),
         options="".join(f'<option value="{j}">z[{j}], {kl[j]:.2f} nats</option>' for j in by_kl),
         sliders="\n".join(_slider(j, kl[j], reach) for j in ([] if Z == 2 else by_kl)),
         thumbs="\n".join(_thumb(i, names[i]) for i in buttons),
         measure="KL" if vae.latent.analytic else "information", no_classes=" hidden" * (not classes),
-        classes="".join(f'<option value="{i}">{escape(_text(name))}</option>' for i, name in enumerate(classes)),
+        classes="".join(f'<option value="{i}">{escape(label_text(name))}</option>' for i, name in enumerate(classes)),
         no_plane=" hidden" * (Z == 1), no_choice=" hidden" * (Z < 3), no_sliders=" hidden" * (Z == 2))
 
 
@@ -167,7 +167,7 @@ def _thumb(row: int, name: str) -> str:
 
 
 def _legend(colour: dict[str, str]) -> str:
-    """A dot and a name for each label, or, of very many, for thirty of them."""
+    """A dot and a name for each label, or for at most thirty of them."""
     names = [name for name in colour if name]
     items = [f'<li><i style="background:{colour[name]}"></i>{escape(name)}</li>'
              for name in names[::math.ceil(len(names) / 30) or 1]]
@@ -175,15 +175,11 @@ def _legend(colour: dict[str, str]) -> str:
 
 
 def _colours(n: int) -> Sequence[str]:
-    """A colour for each of n labels: distinct ones up to ten, beyond that once around the colour wheel."""
+    """A colour for each of n labels: distinct ones up to ten, else once around the colour wheel."""
     if n <= len(COLOURS):
         return COLOURS[:n]
     wheel = [colorsys.hls_to_rgb(i / n, 0.5, 0.65) for i in range(n)]
     return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
-
-
-def _text(label: Any) -> str:
-    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
 
 
 def _base64(array: Array) -> str:

@@ -1,7 +1,7 @@
-"""report.html: what a training run leaves, on one page.  Beside the lesson; `write_report` reads a run's folder.
+"""report.html: the results of a training run on one page.  Not part of the lesson.
 
-Settings, final numbers, curves and pictures in a single file: pictures stand in it as text, curves as SVG, and its
-Content-Security-Policy forbids the browser to load anything else.
+Settings, final metrics, curves and pictures in a single file: the pictures are embedded as base64, the curves as SVG,
+and the Content-Security-Policy forbids the browser to load anything else.
 """
 import base64
 import html
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from string import Template
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..system.files import open_regular, parse_json, read_text, write_atomically
 from ..system.terminal import plain
@@ -18,26 +18,26 @@ from ..system.terminal import plain
 TEMPLATES = Path(__file__).with_name("templates")
 CONFIG, METRICS, REPORT = "config.json", "metrics.jsonl", "report.html"
 
-#: picture -> its title, what it shows (alt), what to look for.  The learning curves are drawn anew, see `_curve`.
+#: picture -> its title, its alternative text, what to look for; the learning curves are drawn by `_curve`
 PICTURES = {
     "reconstructions": (
         "Reconstructions", "Rows of test images, each with its reconstruction under it",
-        "Look for the same shape, slant and thickness, only smoother; if all look alike, the code is not used."),
+        "Look for the same shape, slant and thickness, only smoother; if all look alike, z is not used."),
     "interpolation": (
-        "From one test image to another", "Rows of images, each a way through latent space between two test images",
+        "From one test image to another", "Rows of images, each along a line in latent space between two test images",
         "Look for a plausible image at every step, not two half transparent ones on top of each other."),
     "samples": (
         "Samples", "A grid of images decoded from random draws of the prior",
-        "Look for how many could pass as data; crossbreeds come from regions that no image is encoded to."),
+        "Look for how many could pass as data; mixtures come from regions to which no image is encoded."),
     "class_samples": (
         "Samples of each class", "Rows of images, one for each label; down a column all are decoded from the same z",
         "Look for one style, such as slant or thickness, down each column, and one class along each row."),
     "pseudo_inputs": (
-        "Pseudo-inputs", "Rows of images that the prior has learned, each with the image decoded from it under it",
-        "Look for a different kind of image under each; a pseudo-input need not look like an image itself."),
+        "Pseudo-inputs", "Rows of images that the prior has learned, each with the image decoded from it below",
+        "Look for decoded images of different kinds; a pseudo-input itself need not look like an image."),
     "latent_scatter": (
         "Where the encoder puts the test set", "Points: the means of q(z|x) of test images, coloured by label",
-        "Look for labels that gather although training never saw them, in a cloud about as wide as the prior."),
+        "Look for labels that form clusters, although training never saw them, in a cloud as wide as the prior."),
     "manifold": (
         "The latent plane", "A grid of images: the latent plane, decoded at quantiles of the prior",
         "Look for smooth change from tile to tile, and for which shapes are neighbours."),
@@ -48,35 +48,35 @@ PICTURES = {
         "KL of each latent dimension", "Bars in falling order: the mean KL of each latent dimension in nats",
         "Look for the step from dimensions that carry information to those that equal the prior and carry none.")}
 
-#: what to look for instead, where encoder and decoder were told the labels
+#: what to look for instead, if encoder and decoder were given the labels
 CONDITIONAL = {
-    "interpolation": "Look for a plausible image at every step; in the middle the label changes to the other.",
-    "latent_scatter": "Look for labels that mix: the decoder knows them, so z is free for style.",
+    "interpolation": "Look for a plausible image at every step; the label changes in the middle.",
+    "latent_scatter": "Look for labels that mix: the decoder is given them, so z encodes only the style.",
     "traversals": "Look for rows that change one thing about the image, such as slant or width; its label stays."}
 
 #: the table of epochs: key in metrics.jsonl -> heading
 COLUMNS = {"epoch": "epoch", "train_loss": "training loss", "test_loss": "test loss", "test_nll": "reconstruction",
            "test_kl": "KL", "active_units": "active", "seconds": "seconds", "images_per_second": "images/s"}
 
-Metrics = Sequence[Mapping[str, Any]]      # a row for each epoch, as `fit` returns them
+Metrics = Sequence[Mapping[str, object]]      # a row for each epoch, as read from a file
 
 
 def escape(text: str) -> str:
-    """Any text as HTML that shows it, and that UTF-8 can hold."""
+    """Any text, escaped for HTML, with unprintable characters replaced."""
     return html.escape(plain(text))
 
 
 def fill(template: str, **parts: str) -> bytes:
-    """The template of that name with the style and the parts, which are HTML, in their places."""
+    """The template of that name, filled with the style sheet and the parts, which are HTML."""
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(parts, style=style).encode()
 
 
 def write_report(folder: Path) -> Path:
-    """Write report.html into the folder of a run, from its config.json, metrics.jsonl and pictures; the path.
+    """Write report.html into the folder of a run, from its config.json, metrics.jsonl and pictures.  Returns the path.
 
-    Pictures that are missing are left out.  Raises ValueError, naming the file, where one of the two is missing or not
-    of a run; OSError where a picture cannot be read or the page not be written.
+    Missing pictures are left out.  Raises ValueError, which names the file, if config.json or metrics.jsonl is missing
+    or invalid; OSError if a picture cannot be read or the page cannot be written.
     """
     folder = Path(folder)
     config, history = _config(folder / CONFIG), _history(folder / METRICS)
@@ -96,7 +96,7 @@ def write_report(folder: Path) -> Path:
     return folder / REPORT
 
 
-# ---- What the run left
+# ---- The files of the run
 
 def _config(path: Path) -> dict[str, Any]:
     config = _parse(path, _read(path))
@@ -106,7 +106,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
-    """The metrics of each epoch; those of a run that went wrong may be NaN or infinite."""
+    """The metrics of each epoch, which may be NaN or infinite if training failed."""
     history = [_parse(path, line, f"line {i + 1}: ", finite=False) for i, line in enumerate(_read(path).splitlines())]
     if not history:
         raise ValueError(f"{path}: holds no epoch; a report needs at least one")
@@ -135,7 +135,7 @@ def _parse(path: Path, text: bytes, where: str = "", finite: bool = True) -> dic
 def _numbers(history: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
     """The final numbers, in large type."""
     last, done = history[-1], len(history)
-    seconds, speeds = ([row[key] for row in history if _finite(row.get(key))]
+    seconds, speeds = ([value for row in history if _finite(value := row.get(key))]
                        for key in ("seconds", "images_per_second"))
     cells = [("test loss", last.get("test_loss"), ""), ("reconstruction", last.get("test_nll"), ""),
              ("KL", last.get("test_kl"), ""), ("active units", last.get("active_units"), settings.get("latent")),
@@ -148,13 +148,13 @@ def _numbers(history: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _meaning(settings: Mapping[str, Any]) -> str:
-    """What the loss is, and what it is not."""
+    """An explanation of the loss."""
     bound = "evidence lower bound, with sampled z"
     if settings.get("objective") == "iwae":
         bound = f"importance-weighted bound, K = {_number(settings.get('k'))}"
     meaning = f"Nats per test image. The loss is minus the {bound}."
     if settings.get("likelihood") == "bernoulli" and settings.get("binarize") == "none":
-        meaning += " Grey pixels as Bernoulli targets make it a cross-entropy, and no likelihood of the data."
+        meaning += " With grey pixels as Bernoulli targets it is a cross-entropy, not a likelihood of the data."
     return meaning
 
 
@@ -169,21 +169,21 @@ def _table(values: Mapping[str, Any]) -> str:
                      for name, value in values.items())
 
 
-def _number(value: Any) -> str:
-    """A metric as people read it, as HTML: counts whole, speeds too, the rest to a hundredth."""
+def _number(value: object) -> str:
+    """A metric as HTML: integers and large numbers without decimals, others with two."""
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.2f}"
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
-def _plain(value: Any) -> str:
-    """A setting as one would write it."""
+def _plain(value: object) -> str:
+    """A setting as text."""
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "–" if value is None else str(value)
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
@@ -194,7 +194,7 @@ def _varies(history: Metrics, key: str) -> bool:
 # ---- Pictures and curves
 
 def _pictures(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Each picture that is there, with what to look for."""
+    """Each picture that exists, with what to look for."""
     for name, (title, alt, look_for) in PICTURES.items():
         look_for = CONDITIONAL.get(name, look_for) if settings.get("conditional") else look_for
         path = folder / f"{name}.png"
@@ -205,13 +205,13 @@ def _pictures(folder: Path, settings: Mapping[str, Any]) -> Iterator[str]:
                    f"<figcaption>{look_for}</figcaption></figure>")
 
 
-WIDTH, HEIGHT = 360, 220      # of a panel of curves, in pixels of a screen where it is shown unscaled
-LEFT, RIGHT, TOP, BOTTOM = 52, 350, 10, 190      # of the field in it that holds the curves
+WIDTH, HEIGHT = 360, 220      # of a panel of curves, in CSS pixels
+LEFT, RIGHT, TOP, BOTTOM = 52, 350, 10, 190      # edges of the plot area in a panel
 
 
 def _curve(title: str, history: Metrics, keys: Sequence[str]) -> str:
-    """A panel with each of the metrics `keys` against the epoch; "" if not one of their values is a finite number."""
-    lines = {key: [(i + 1, row[key]) for i, row in enumerate(history) if _finite(row.get(key))] for key in keys}
+    """A panel with each of the metrics `keys` against the epoch; "" if none of their values is finite."""
+    lines = {key: [(i + 1, value) for i, row in enumerate(history) if _finite(value := row.get(key))] for key in keys}
     values = [value for line in lines.values() for _, value in line]
     if not values:
         return ""
@@ -238,7 +238,7 @@ def _curve(title: str, history: Metrics, keys: Sequence[str]) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Two to six round numbers, the multiples of 1, 2 or 5 times a power of ten around low..high."""
+    """Two to six round numbers around low..high: multiples of 1, 2 or 5 times a power of ten."""
     reach = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(reach / 4))
     step = next(m * power for m in (1, 2, 5, 10) if reach / (m * power) <= 4)

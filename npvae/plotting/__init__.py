@@ -1,8 +1,8 @@
-"""Pictures, as matplotlib figures.  Beside the lesson.
+"""Pictures, as matplotlib figures.  Not part of the lesson.
 
-    figures    how they are drawn: tiles, axes, colours
-    charts     curves and bars: how a model learned, what its latent space holds
-    pictures   those made of images, and the whole set of a run
+    figures    the tools: tiles, axes, colours
+    charts     curves, bars and points: the course of training, the latent space
+    pictures   pictures made of images, and the whole set of a run
 """
 from .charts import kl_per_dimension, latent_scatter, learning_curves
 from .figures import spread, tile_figure

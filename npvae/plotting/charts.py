@@ -1,7 +1,6 @@
-"""Curves, bars and points: how a VAE learned, and what its latent space holds.
+"""Curves, bars and points: the course of training, and the latent space.  Read after `figures.py`.
 
-Reading order: after figures.py, before pictures.py, which has the pictures made of images and the whole set. Each
-function makes one matplotlib Figure, and its docstring says what to look for in it.
+Each function makes one matplotlib Figure, and its docstring says what to look for in it.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss, reconstruction term and KL against the epoch, from the rows that fit() returns (nats per image).
+    """Loss, reconstruction term and KL against the epoch, from the metrics that `fit` returns, in nats per image.
 
-    Look for: the test loss still falling (train longer), or rising while the training loss falls
-    (overfitting). The KL usually grows while the reconstruction improves: bits in the code pay for better
-    pixels. A KL that falls to zero and stays there is posterior collapse. A beta that varies is drawn
-    dotted, with its own axis; where it is not 1, the training loss is the objective with that beta, and only
-    the test loss is minus the bound.
+    Look for: a test loss that still falls (train longer), or rises while the training loss falls (overfitting).  The KL
+    usually grows while the reconstruction improves: information in z buys better pixels.  A KL that falls to zero and
+    stays there is posterior collapse.  If beta varies it is drawn dotted, with its own axis.  Where it is not 1, the
+    training loss is the objective with that beta; only the test loss is minus the bound.
     """
     from matplotlib.ticker import MaxNLocator
     if not history:
@@ -55,9 +53,9 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 def kl_per_dimension(kl: np.ndarray, threshold: float = 0.01) -> Figure:
     """The mean KL of every latent dimension, kl (Z,) in nats, as bars in falling order.
 
-    Look for: the step from the dimensions that carry information to those at zero. The latter (grey, at
-    most `threshold` nats) are equal to the prior for every image, so the decoder learns nothing from them:
-    the ELBO switches off what does not pay for itself. The bars add up to the KL term of the ELBO.
+    Look for: the step from the dimensions that carry information to those near zero.  For the latter (grey, at most
+    `threshold` nats) q(z_j|x) equals the prior for every image, so they tell the decoder nothing.  The bars add up to
+    the KL term of the ELBO.
     """
     kl = np.asarray(kl)
     if kl.ndim != 1 or not len(kl) or not np.isfinite(kl).all():
@@ -69,19 +67,19 @@ def kl_per_dimension(kl: np.ndarray, threshold: float = 0.01) -> Figure:
         axes.bar(np.arange(len(kl)), kl[order], color=np.where(used, BLUE, GREY), width=0.8)
         title = f"KL {kl.sum():.2f} nats in all, {used.sum()} of {len(kl)} dimensions above {threshold:g}"
         label_axes(axes, title, "latent dimension j, by falling KL", "mean KL (nats)")
-        step = math.ceil(len(kl) / 25)  # more labels than 25 would run into each other
+        step = math.ceil(len(kl) / 25)  # more than 25 labels would overlap
         axes.set_xticks(np.arange(0, len(kl), step), [str(j) for j in order[::step]])
-        middle, reach = (len(kl) - 1) / 2, 0.52 * max(len(kl), 6)  # a single bar should not fill the page
+        middle, reach = (len(kl) - 1) / 2, 0.52 * max(len(kl), 6)  # so that a single bar does not fill the page
         axes.set_xlim(middle - reach, middle + reach)
     return figure
 
 
 def latent_scatter(mu: np.ndarray, labels: np.ndarray | None = None, max_points: int = 5000) -> Figure:
-    """The means mu (M, Z) of q(z|x) as points coloured by label (M,); of many, max_points evenly spread.
+    """The means mu (M, Z) of q(z|x) as points coloured by label (M,); at most max_points, evenly spaced.
 
-    Z = 2 is drawn as it is; Z > 2 by its first two principal components; Z = 1 as one strip for each label.
-    Look for: labels that form clusters although the VAE never saw them, and a cloud that is as a whole
-    about as wide as the prior N(0, I). Clusters on top of each other in a projection may well be apart.
+    For Z > 2 the first two principal components are drawn, for Z = 1 one strip for each label.
+    Look for: labels that form clusters although the VAE never saw them, and a whole cloud about as wide as the prior
+    N(0, I).  Clusters that overlap in a projection may still be apart.
     """
     mu, labels = np.asarray(mu), None if labels is None else np.asarray(labels)
     if mu.ndim != 2 or not mu.size or not np.isfinite(mu).all():
@@ -103,12 +101,12 @@ def latent_scatter(mu: np.ndarray, labels: np.ndarray | None = None, max_points:
 
 
 def principal_components(mu: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """mu (M, Z >= 2) on its first two principal components: points (M, 2) and two names for the axes."""
+    """The projection (M, 2) of mu (M, Z), Z >= 2, on its first two principal components, and names for the two axes."""
     centred = mu - mu.mean(axis=0)
     _, scale, directions = np.linalg.svd(centred, full_matrices=len(mu) < 2)
     variance = np.append(scale ** 2, 0.0)[:2] / max(float((scale ** 2).sum()), np.finfo(float).tiny)
     two = directions[:2]
-    # the sign of a principal component is free: fix it so that the same model gives the same picture
+    # the sign of a principal component is arbitrary: fix it, so that a model always gives the same picture
     two = two * np.where(two[np.arange(2), np.abs(two).argmax(axis=1)] < 0, -1, 1)[:, None]
     return centred @ two.T, [f"principal component {i + 1} ({share:.0%} of variance)"
                              for i, share in enumerate(variance)]

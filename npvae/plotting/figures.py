@@ -1,7 +1,7 @@
-"""How the pictures of pictures.py are drawn (read that first, it says what is drawn): style, grids, points.
+"""The tools that charts.py and pictures.py draw with: style, grids of images, coloured points.
 
-A grid of images becomes one array with white gaps, drawn by one imshow: hundreds of matplotlib Axes would
-take seconds. matplotlib is imported inside the functions only, and without pyplot.
+A grid of images becomes one array with white gaps, drawn by one imshow; hundreds of matplotlib Axes would take seconds.
+matplotlib is imported inside functions only, and without pyplot.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ..likelihoods.support import to_float
-from ..system.terminal import plain
+from ..system.terminal import plain, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ FONT = 14  # points: still readable when a picture is shown at half its size
 EM = FONT * DPI / 72  # the same in pixels
 INK, BLUE, ORANGE, GREY = "#222222", "#1f5fa8", "#d9601a", "#9a9a9a"
 _LONGEST = 24      # characters of a label
-STYLE: Any = {
+STYLE: dict[str, object] = {
     "font.family": "DejaVu Sans", "font.size": FONT, "text.color": INK, "text.usetex": False,
     "axes.labelcolor": INK, "axes.edgecolor": INK, "axes.facecolor": "white", "axes.grid": False,
     "axes.titlesize": FONT + 1, "axes.labelsize": FONT, "axes.spines.top": False, "axes.spines.right": False,
@@ -35,24 +35,26 @@ STYLE: Any = {
 
 
 @contextmanager
-def new_figure(width: float, height: float, layout: Any = "constrained") -> Iterator[Figure]:
-    """A Figure of width x height pixels; the style holds only inside the `with` block."""
+def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained"
+               ) -> Iterator[Figure]:
+    """A Figure of width x height pixels.  The style applies only inside the `with` block."""
     import matplotlib
     from matplotlib.figure import Figure
-    with matplotlib.rc_context(STYLE):
-        yield Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white", layout=layout)
+    with matplotlib.rc_context(STYLE):      # type: ignore[arg-type, unused-ignore]      # it takes any mapping
+        yield Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white",
+                     layout=layout)      # type: ignore[arg-type, unused-ignore]      # "none" is not in its stubs
 
 
 def label_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, and axis labels with their unit."""
+    """Set the title and the labels of the axes."""
     axes.set_title(title, pad=12)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.tick_params(labelsize=FONT, colors=INK)  # ticks are made when drawn, after the style has gone
+    axes.tick_params(labelsize=FONT, colors=INK)  # ticks are drawn later, outside the style's context
 
 
 def rows_of(images: np.ndarray, columns: int, ink: bool = True) -> np.ndarray:
-    """Images (N, D) as (R, columns, D), R = N / columns rounded up; places left over are white."""
+    """Images (N, D) arranged as (R, columns, D), R = N / columns rounded up; unused places are white."""
     if images.ndim != 2 or not len(images):
         raise ValueError(f"images has shape {images.shape}: allowed is (N, D) with N >= 1")
     images, white = to_float(images), 0 if ink else 1
@@ -62,20 +64,18 @@ def rows_of(images: np.ndarray, columns: int, ink: bool = True) -> np.ndarray:
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images (N, h, w) as (N, height, width): mean of blocks where it shrinks, repeats where it grows."""
+    """Images (N, h, w) as (N, height, width): shrunk by means of blocks, enlarged by repetition."""
     for axis, size in (1, height), (2, width):
         starts = np.arange(size) * images.shape[axis] // size
-        # reduceat sums from each start to the next, and of two equal starts the first gives that one pixel
+        # reduceat sums from each start to the next; if two starts are equal, the first gives that one pixel
         counts = np.maximum(np.diff(starts, append=images.shape[axis]), 1)
         images = np.add.reduceat(images, starts, axis=axis) / np.expand_dims(counts, (0, 3 - axis))
     return images
 
 
 def tile_size(image_shape: tuple[int, int], most: int) -> tuple[int, int]:
-    """The (height, width) a tile is drawn with: sides at most `most` pixels, and no longer than 4 to 1.
-
-    So an image of shape (1, D), which is a row of numbers and no picture, becomes a band that can be seen.
-    """
+    """The (height, width) of a tile as drawn: at most `most` pixels a side, with a ratio of at most 4 to 1, so that an
+    image of shape (1, D), a row of numbers, becomes a band that can be seen."""
     height, width = image_shape
     height, width = max(height, math.ceil(width / 4)), max(width, math.ceil(height / 4))
     shrink = min(1.0, most / max(height, width))
@@ -83,17 +83,17 @@ def tile_size(image_shape: tuple[int, int], most: int) -> tuple[int, int]:
 
 
 def _starts(n: int, size: int, gap: int, breaks: Collection[int]) -> np.ndarray:
-    """First pixel of each of n tiles in a line, a gap before each and three more before those in `breaks`."""
+    """The first pixel of each of n tiles in a line: a gap before each, and three more before those in `breaks`."""
     return np.array([gap + i * (size + gap) + 3 * gap * sum(b <= i for b in breaks) for i in range(n)])
 
 
 def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collection[int] = (),
            column_breaks: Collection[int] = (), ink: bool = True
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
-    """Images (R, C, D) in [0, 1] as one picture of ink on paper, 0..255, the gap wider before the breaks.
+    """Images (R, C, D) in [0, 1] as one picture of darkness, 0 white to 255 black, with wider gaps before the breaks.
 
-    A pixel of 1 is ink (255), or light without `ink`: then 0 becomes 255. The gaps are paper either way.
-    Returns the picture, the top pixel of each row (R,), the left pixel of each column (C,), a tile's size.
+    A pixel of 1 is black, or without `ink` white.  The gaps are always white.
+    Returns the picture, the top pixel of each row (R,), the left pixel of each column (C,), and the size of a tile.
     Raises ValueError if image_shape does not make D pixels, or a pixel is not finite.
     """
     rows, columns, pixels = images.shape
@@ -119,28 +119,26 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, int], title: str, *,
                 row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), xlabel: str = "",
                 ylabel: str = "", row_breaks: Collection[int] = (), column_breaks: Collection[int] = (),
                 frames: Sequence[tuple[int, int]] = (), ink: bool = True) -> Figure:
-    """Images (R, C, D) as a grid, labels beside its rows and under its columns; frames: (row, column)s.
-
-    ink: are the pixels ink, or light? See mosaic.
-    """
+    """Images (R, C, D) as a grid, with labels beside its rows and under its columns, and frames around the tiles at
+    `frames`, (row, column) each; ink and breaks as in `mosaic`."""
     from matplotlib.patches import Rectangle
     canvas, tops, lefts, (height, width) = mosaic(images, image_shape, row_breaks, column_breaks, ink)
-    # whole pixels for a pixel, so that all are of equal size; no tile beyond 90 pixels, no side beyond 1250
+    # an integer factor, so that all pixels have one size; a tile has at most 90 pixels a side, the grid 1250
     scale = min(90 / max(height, width), 1250 / max(canvas.shape))
     scale = math.floor(scale) if scale >= 1 else scale
     across, down = scale * canvas.shape[1], scale * canvas.shape[0]
-    # margins from the number of letters: a letter is at most some 0.56 em wide on average, a line 1.4 em high
+    # margins from the number of letters: on average a letter is at most 0.56 em wide, a line 1.4 em high
     left = EM * (0.8 + 0.56 * max(map(len, row_labels), default=0) + 1.8 * bool(ylabel))
     below = EM * (0.5 + 1.4 * bool(column_labels) + 1.8 * bool(xlabel))
-    spare = max(0, EM * (1 + 0.65 * max(len(title), len(xlabel))) - across)  # a small grid under a long title
+    spare = max(0, EM * (1 + 0.65 * max(len(title), len(xlabel))) - across)  # for a title wider than the grid
     right, left, above = max(EM / 2, spare / 2), max(left, spare / 2), EM * 2.2
     full_width, full_height = round(left + across + right), round(below + down + above)
     with new_figure(full_width, full_height, layout="none") as figure:
         axes = figure.add_axes((round(left) / full_width, round(below) / full_height,
                                 across / full_width, down / full_height))
         axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255, aspect="auto", origin="upper",
-                    interpolation="hanning" if scale <= 4 else "nearest",  # strokes, not staircases
-                    interpolation_stage="data")  # smoothed as grey values: a quarter of the memory of colours
+                    interpolation="hanning" if scale <= 4 else "nearest",  # for smooth strokes
+                    interpolation_stage="data")  # on grey values: a quarter of the memory of colours
         for side in axes.spines.values():
             side.set_visible(False)
         axes.set_yticks(tops[:len(row_labels)] + (height - 1) / 2, row_labels)
@@ -156,13 +154,13 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, int], title: str, *,
 
 
 def strips(axes: Axes, values: np.ndarray, labels: np.ndarray | None) -> None:
-    """Z = 1: values (N,) as one strip of points for each label; without labels as a histogram."""
+    """Values (N,) of z for Z = 1, as one strip of points for each label; without labels as a histogram."""
     if labels is None:
         axes.hist(values, bins=50, color=BLUE)
         axes.set_ylabel("images")
         return
     classes, codes = np.unique(labels, return_inverse=True)
-    # steps of the golden ratio spread the points evenly over the width of a strip, the same way each time
+    # steps of the golden ratio spread the points evenly over a strip, without randomness
     heights = codes + 0.7 * ((np.arange(len(codes)) * 0.6180339887) % 1 - 0.5)
     axes.scatter(values, heights, c=_colours(classes)[0][codes], s=16, linewidths=0)
     step = math.ceil(len(classes) / 20)
@@ -171,7 +169,7 @@ def strips(axes: Axes, values: np.ndarray, labels: np.ndarray | None) -> None:
 
 
 def coloured_points(figure: Figure, axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
-    """Points (N, 2) with a legend for up to 10 classes, a colour bar for more, one colour without labels."""
+    """Draw points (N, 2): with a legend for up to 10 classes, a colour bar for more, one colour without labels."""
     from matplotlib.lines import Line2D
     area = 16 if len(points) > 200 else 60
     if labels is None:
@@ -179,7 +177,7 @@ def coloured_points(figure: Figure, axes: Axes, points: np.ndarray, labels: np.n
         return
     classes, codes = np.unique(labels, return_inverse=True)
     colours, scale = _colours(classes)
-    # one call for all classes: the last class drawn would cover the others
+    # one call for all classes; with one for each, the last would cover the others
     axes.scatter(points[:, 0], points[:, 1], c=colours[codes], s=area, alpha=0.7, linewidths=0)
     if scale is not None:
         figure.colorbar(scale, ax=axes, label="label").ax.tick_params(labelsize=FONT)
@@ -190,7 +188,7 @@ def coloured_points(figure: Figure, axes: Axes, points: np.ndarray, labels: np.n
 
 
 def _colours(classes: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
-    """A colour (n, 4) for each of n classes: distinct ones up to 10, beyond that along the scale returned."""
+    """A colour (n, 4) for each of n classes: distinct ones for up to 10, else along a scale, which is returned."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -201,14 +199,17 @@ def _colours(classes: np.ndarray) -> tuple[np.ndarray, ScalarMappable | None]:
     return np.array(scale.to_rgba(values)), scale
 
 
+def label_text(label: object) -> str:
+    """A label, a number or a name, as printable text."""
+    return f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
+
+
 def text_of(label: object) -> str:
-    """A label as matplotlib shows it as it is: `plain`, no formula between two dollars, and of a long one the
-    beginning, so that it leaves room for the picture."""
-    text = f"{label:.6g}" if isinstance(label, np.number) else plain(str(label))
-    return (text if len(text) <= _LONGEST else text[:_LONGEST - 3] + "...").replace("$", r"\$")
+    """A label as text for matplotlib: shortened, and with $ escaped, which would begin a formula."""
+    return shortened(label_text(label), _LONGEST).replace("$", r"\$")
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """At most `most` of the indices 0..n-1, evenly spread: data sorted by label still shows every label."""
+    """At most `most` of the indices 0..n-1, evenly spaced, so that every label is shown of data sorted by label."""
     chosen: np.ndarray = np.linspace(0, n - 1, min(n, most)).round().astype(int)
     return chosen

@@ -1,10 +1,10 @@
-"""Pictures of a trained VAE: what it rebuilds and dreams, how it learned, what its latent space holds.
+"""Pictures of a trained VAE: reconstructions, samples, the latent space.  Read after `charts.py`.
 
-Reading order: last. Each public function makes one matplotlib Figure, and its docstring says what to look for
-in it; save_pictures makes the whole set; charts.py has the curves, figures.py does the drawing. matplotlib is imported
-inside functions only, and without pyplot: no window is opened, and no backend or setting of the caller's is changed.
-Images are rows of D pixels in [0, 1] (others are clipped) or bytes (`likelihoods/support.py`), drawn as ink on white
-paper, 0 white and 1 black, as suits MNIST; with ink=False they are light, as in photographs, 0 black and 1 white.
+Each public function makes one matplotlib Figure, and its docstring says what to look for in it; `save_pictures` makes
+the whole set.  matplotlib is imported inside functions only, and without pyplot: no window is opened, and neither
+backend nor settings are changed.  Images are rows of D pixels in [0, 1] (others are clipped) or bytes
+(`likelihoods/support.py`).  They are drawn as ink on paper, 0 white and 1 black, as suits MNIST; with ink=False as
+photographs, 0 black and 1 white.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Autoencoder(Protocol):
-    """The part of a VAE that the pictures need; npvae.model.VAE has it."""
+    """The part of `VAE` that the pictures need."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -51,10 +51,10 @@ class Autoencoder(Protocol):
 
 def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
                     image_shape: tuple[int, int], ink: bool = True) -> Figure:
-    """Images (N, D) in rows of ten, each with its reconstruction (N, D) directly under it.
+    """Images (N, D) in rows of ten, each with its reconstruction (N, D) under it.
 
-    Look for: the same digit in the same slant and thickness, but smoother. Blur is what the decoder is
-    unsure of; a wrong digit means that the code z lost it. If all look alike, the code is not used at all.
+    Look for: the same digit with the same slant and thickness, but smoother.  The decoder blurs what it is unsure of; a
+    wrong digit means that z does not encode it.  If all reconstructions look alike, z is not used at all.
     """
     if originals.shape != reconstructions.shape:
         raise ValueError(f"reconstructions has shape {reconstructions.shape}, originals {originals.shape}: "
@@ -66,8 +66,8 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
 def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) -> Figure:
     """A square grid of images (N, D) decoded from draws of the prior, z ~ p(z).
 
-    Look for: how many could pass as data. Crossbreeds of two digits come from regions of the prior that no
-    training image is encoded to; few different shapes mean that the decoder ignores z.
+    Look for: how many could pass as data.  Mixtures of two digits come from regions of the prior to which no training
+    image is encoded; little variety means that the decoder ignores z.
     """
     side = math.ceil(math.sqrt(len(images)))
     return tile_figure(rows_of(images, side, ink), image_shape, "Decoded draws from the prior", ink=ink)
@@ -75,11 +75,11 @@ def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) 
 
 def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int], ink: bool = True
                   ) -> Figure:
-    """Images (L, n, D) of a conditional VAE, a row for each of L classes by name; down a column the same z, as `same_z`
-    makes them.  Many columns are broken into lines of L rows.  Of many classes, 30.
+    """Images (L, n, D) of a conditional VAE from `same_z`: a row for each of L classes, named by `names`, and the same
+    z down each column.  Many columns are broken into blocks of L rows.  At most 30 classes are drawn.
 
-    Look for: one style down each column, such as slant or thickness, and one class along each row. If columns have
-    nothing in common, z says what the label should; if all rows look alike, the label is not used.
+    Look for: one style, such as slant or thickness, down each column, and one class along each row.  If the images in a
+    column have nothing in common, z encodes the class as well; if all rows look alike, the label is not used.
     """
     if len(images) != len(names):
         raise ValueError(f"images has shape {images.shape}, for {len(names)} names: one is needed for each row")
@@ -92,18 +92,18 @@ def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple
 
 
 def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True) -> np.ndarray:
-    """n images of each of the classes (L, n, D), decoded from the same n draws of the prior; `mean` as `VAE.sample`
-    takes it."""
+    """n images of each of the classes (L, n, D), decoded from the same n draws of the prior; `mean` as in `VAE.sample`.
+    """
     seed = int(rng.integers(2**63))
     return np.stack([vae.sample(n, np.random.default_rng(seed), mean=mean, labels=np.full(n, one)) for one in classes])
 
 
 def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int], ink: bool = True
                   ) -> Figure:
-    """Images u (C, D) that a VampPrior has learned, with the mean image decoded from each (C, D) under it; of many, 50.
+    """At most 50 of the pseudo-inputs (C, D) of a VampPrior, with the mean image decoded from each (C, D) under it.
 
-    Look for: a different kind of image under each, and all kinds there. A u need not look like an image itself: it is
-    what the encoder takes for one. Two that decode alike share what one could do. Source: Tomczak & Welling 2018.
+    Look for: decoded images that differ from each other and together show all kinds.  A pseudo-input need not look like
+    an image itself.  Two that decode alike are redundant.  Source: Tomczak & Welling 2018.
     """
     if inputs.shape != decoded.shape:
         raise ValueError(f"decoded has shape {decoded.shape}, inputs {inputs.shape}: the two must be equal")
@@ -113,9 +113,9 @@ def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[in
 
 
 def manifold_grid(size: int) -> np.ndarray:
-    """The codes z (size, size, 2) of the manifold picture: row 0 is its top row, where z[1] is largest.
+    """The z (size, size, 2) of the tiles of `manifold`; row 0 is the top row, where z[1] is largest.
 
-    z = Phi^-1((i + 0.5) / size), i = 0..size-1: the middles of `size` slices of equal prior probability.
+    z = Phi^-1((i + 0.5) / size), i = 0..size-1: the medians of `size` intervals of equal prior probability.
     """
     values = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
     return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
@@ -123,13 +123,12 @@ def manifold_grid(size: int) -> np.ndarray:
 
 def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None,
              ink: bool = True) -> Figure:
-    """The whole latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability (of a
-    prior other than N(0, I), as a Gaussian of its mean and sigma has it).
+    """The latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.  Another prior
+    than N(0, I) is approximated by a Gaussian with its mean and sigma.
 
-    Look for: smooth change from tile to tile, and which digits are neighbours. The area a digit takes is
-    the share of the prior's probability that decodes to it: about a tenth each, if the prior is well used.
-    Axes as in latent_scatter. Of a conditional VAE, the plane of one label. Raises ValueError unless vae.latent_dim is
-    2. Source: Kingma & Welling 2014, figure 4.
+    Look for: smooth change from tile to tile, and which digits are neighbours.  The area of a digit is the prior
+    probability that decodes to it: about a tenth each, if the prior is well used.  For a conditional VAE, the plane of
+    one label.  Raises ValueError unless vae.latent_dim is 2.  Source: Kingma & Welling 2014, figure 4.
     """
     if vae.latent_dim != 2:
         raise ValueError(f"manifold needs a VAE with latent_dim 2, not {vae.latent_dim}; use traversals")
@@ -149,13 +148,13 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, lab
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
                image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None,
                ink: bool = True) -> Figure:
-    """One latent coordinate at a time: z = mu of `image` (D,), but z[j] runs from -3 to 3 along the row, or, of a prior
-    other than N(0, I), from 3 of its sigmas below its mean to 3 above.
+    """One latent coordinate varied in each row: z = mu of `image` (D,), but z[j] runs from -3 to 3; with another prior
+    than N(0, I), over its mean +- 3 sigma.
 
-    The rows are the `rows` dimensions with the most KL (kl_per_dimension (Z,), nats), most first; the
-    framed tile is the one nearest to the image's own mu[j]. Look for: a row that changes one thing (slant,
-    width, a loop). A row of equal tiles is a dimension the decoder ignores; its KL should be near zero. Of a
-    conditional VAE, label is the image's.
+    The rows are the `rows` dimensions with the largest KL, from kl_per_dimension (Z,), in nats; the framed tile is the
+    nearest to the image's own mu[j].  Look for: rows that change one thing, such as slant, width or a loop.  A row of
+    equal tiles is a dimension that the decoder ignores; its KL should be near zero.  For a conditional VAE, `label` is
+    that of the image.
     """
     kl = np.asarray(kl_per_dimension)
     if kl.shape != (vae.latent_dim,):
@@ -181,12 +180,12 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
 
 def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
                   steps: int = 10, labels: np.ndarray | None = None, ink: bool = True) -> Figure:
-    """Rows from one image to another: an original, `steps` decodings on the way, the other original.
+    """A row for each pair of images: one original, `steps` images decoded in between, the other original.
 
     z = (1 - t) mu_a + t mu_b, t = 0..1, for pairs_of_images (P, 2, D); the framed ends are the originals.
-    Look for: a plausible digit at every step. A cross-fade (both digits at once, half transparent) is what
-    pixels would give; shapes of its own on the way show that the code holds more than pixels. Of a conditional
-    VAE, labels (P, 2) are the images', and each step is decoded with that of the nearer one.
+    Look for: a plausible digit at every step.  Interpolation of pixels would give both digits at once, half
+    transparent; intermediate shapes show that z encodes more than pixels.  For a conditional VAE, labels (P, 2) are
+    those of the images, and each step is decoded with the label of the nearer one.
     """
     pairs = _seen(vae, pairs_of_images)
     if pairs.ndim != 3 or pairs.shape[1] != 2 or not len(pairs) or steps < 2:
@@ -208,8 +207,8 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
 
 # ---- All of them
 
-#: the files that save_pictures may write; class_samples.png of a conditional VAE, manifold.png where Z = 2,
-#: traversals.png otherwise, kl_per_dimension.png where there is one, pseudo_inputs.png where the prior has them
+#: the files that save_pictures may write: class_samples.png for a conditional VAE, manifold.png for Z = 2, else
+#: traversals.png, kl_per_dimension.png if the KL term is a sum over dimensions, pseudo_inputs.png for a VampPrior
 PICTURES = tuple(f"{name}.png" for name in (
     "reconstructions", "samples", "class_samples", "learning_curves", "manifold", "traversals", "interpolation",
     "latent_scatter", "kl_per_dimension", "pseudo_inputs"))
@@ -218,12 +217,12 @@ PICTURES = tuple(f"{name}.png" for name in (
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
                   image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
                   rng: np.random.Generator, ink: bool = True, classes: Sequence[Class] = ()) -> list[Path]:
-    """Write every picture of a trained VAE as PNG into `folder` (made if missing); the paths, in order.
+    """Write all pictures of a trained VAE as PNG into `folder`, which is created if missing.  Returns the paths.
 
-    x_test (M, D) in [0, 1]; labels (M,) or None; history as fit() returns it (empty: no learning curves); classes: the
-    labels that a conditional VAE knows by number; ink: are pixels ink, or light?
-    Nothing is written before all pictures are drawn, and each file is replaced atomically. Raises ValueError for bad
-    shapes, and for labels that are none of the classes.
+    x_test (M, D) in [0, 1]; labels (M,) or None; history as `fit` returns it (if empty, no learning curves); classes:
+    the labels of a conditional VAE, by class number; ink: is a pixel of 1 black?
+    Nothing is written before all pictures are drawn, and each file is replaced atomically.  Raises ValueError for wrong
+    shapes, and for labels that are not among the classes.
     """
     if x_test.ndim != 2 or not len(x_test) or x_test.shape[1] != math.prod(image_shape):
         raise ValueError(f"x_test has shape {x_test.shape}: allowed is (M, {math.prod(image_shape)}) "
@@ -252,7 +251,7 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
 
 def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats: np.ndarray,
                image_shape: tuple[int, int], rng: np.random.Generator, ink: bool) -> dict[str, Figure]:
-    """The pictures made of tiles, by name; labels (M,) as a conditional VAE takes them, which draws class by class."""
+    """The pictures made of tiles, by name.  Labels (M,) are those of a conditional VAE; then samples go by class."""
     def of(rows: np.ndarray) -> np.ndarray | None:
         return None if labels is None else labels[rows]
 
@@ -279,7 +278,7 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
 
 def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int], title: str,
               row_labels: list[str], ink: bool) -> Figure:
-    """Images (N, D) in rows of ten, each with another (N, D) under it."""
+    """Images (N, D) in rows of ten, each with its counterpart (N, D) under it."""
     columns = min(10, len(above))
     pairs = [rows_of(above, columns, ink), rows_of(below, columns, ink)]
     rows = np.stack(pairs, axis=1).reshape(2 * len(pairs[0]), columns, -1)
@@ -288,22 +287,22 @@ def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int]
 
 
 def _seen(vae: Autoencoder, images: np.ndarray) -> np.ndarray:
-    """Images of any shape as the model sees them, whatever part of them is drawn."""
+    """Images of any shape as the model sees them."""
     return to_float(np.asarray(images), vae.likelihood.support if isinstance(vae, VAE) else Reals())
 
 
 def _given(labels: np.ndarray | None, n: int | None = None) -> dict[str, Any]:
-    """Labels as a keyword, or none: what is no conditional VAE need not know of them.  One label may stand for n."""
+    """Labels as a keyword argument, or none, for models without labels.  A single label is repeated n times."""
     return {} if labels is None else {"labels": labels if n is None else np.broadcast_to(labels, n)}
 
 
 def _centre(vae: Autoencoder, x: np.ndarray, mu: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """What stands for x (N, D) in the latent space (N, Z): the mu that it is encoded to, or where a flow takes that."""
+    """The point (N, Z) that represents x (N, D) in latent space: its mu, or where a flow moves that."""
     return vae.move(mu, x, labels) if isinstance(vae, VAE) else mu
 
 
 def _prior_scale(vae: Autoencoder) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (Z,) of p(z): 0 and 1 of N(0, I), of any other prior those of 10,000 draws."""
+    """Mean and standard deviation (Z,) of p(z): 0 and 1 for N(0, I), else from 10,000 draws."""
     if not isinstance(vae, VAE) or isinstance(vae.prior, StandardNormal):
         return np.zeros(vae.latent_dim), np.ones(vae.latent_dim)
     draws = vae.draw_prior(10_000, np.random.default_rng(0))
@@ -312,10 +311,10 @@ def _prior_scale(vae: Autoencoder) -> tuple[np.ndarray, np.ndarray]:
 
 def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarray | None = None
             ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The codes (N, Z) of x[rows]; the mean KL (Z,) of these N rows, KL = 0.5 (mu^2 + sigma^2 - 1 - logvar), and True;
-    or where that is not the model's KL term the information (Z,) of `evaluate`, and False."""
+    """The points (N, Z) of x[rows] in latent space; their mean KL (Z,), 0.5 (mu^2 + sigma^2 - 1 - logvar), and True;
+    or, if that is not the model's KL term, the information (Z,) of `evaluate`, and False."""
     mu, kl = np.empty((len(rows), vae.latent_dim)), np.zeros(vae.latent_dim)
-    for start in range(0, len(rows), 1000):  # the hidden layers of all images would take too much memory
+    for start in range(0, len(rows), 1000):  # for all images at once the hidden layers would need too much memory
         block = slice(start, start + 1000)
         of_block = None if labels is None else labels[rows[block]]
         mu[block], logvar = vae.encode(x[rows[block]], **_given(of_block))
@@ -327,7 +326,7 @@ def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarra
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file.  A letter that the font lacks is an empty box there, and no warning."""
+    """The figure as the bytes of a PNG file.  Letters that the font lacks are empty boxes, without a warning."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")
