@@ -1,10 +1,11 @@
 """The decoder's last step: from its hidden layer h to what the likelihood takes.  Read after `latents/`.
 
-Given z the pixels are independent, and the step is a dense layer; or each pixel depends on those before it (`MADE`).
-For that one E[x|z], a sum over all images, stands for something else: the probability of each pixel after those before
-it, along one path of pixels, a drawn one where there is a generator.
+In `DenseOutput` the pixels are independent given z; in `MADE` each pixel also depends on the pixels before it.  There
+E[x|z] would be a sum over all 2^D images.  In its place MADE generates one image, pixel by pixel, and gives the
+probability of each pixel given those before it.  Pixels are drawn if there is a random generator; otherwise each takes
+its more likely value.
 
-To add one, subclass `Decoder`; `VAE(decoder=...)` takes an object of the class.
+To add a decoder, subclass `Decoder` and pass an object of the class as `VAE(decoder=...)`.
 """
 import re
 from abc import ABC, abstractmethod
@@ -25,15 +26,15 @@ Own = TypeVar("Own")
 
 
 class Decoder(ABC, Generic[Own]):
-    """a.rows (B K, P) from the decoder's hidden layer a.decoder[-1] (B K, H).
+    """The step from the decoder's hidden layer a.decoder[-1] (B K, H) to its output a.rows (B K, P).
 
     Attributes
     ----------
     name : as the command line and saved files write it
-    support : what data it takes, beside what the likelihood says
-    shapes : of its parameters, by name
-    W, b : the names of the weights and the bias of the last layer
-    recordable : as of a likelihood (`likelihoods/base.py`)
+    support : the data it takes, beside what the likelihood says
+    shapes : name -> shape of its parameters
+    W, b : names of the weights and of the bias of its last layer
+    recordable : as in `Likelihood` (`likelihoods/base.py`)
     """
 
     name: str
@@ -48,36 +49,38 @@ class Decoder(ABC, Generic[Own]):
         """Set its parameters."""
 
     def check(self, x: Array, name: str, white: int = 1) -> None:
-        """Raises ValueError, which names x, for images that it cannot take; a white pixel is `white`."""
+        """Raises ValueError, which calls x `name`, for images that it cannot take; a white pixel has the value `white`.
+        """
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> Own:
-        """Arrays of its own, for as many images and draws as `a` has."""
-        return None      # type: ignore[return-value]      # of a decoder that needs none, Own is None
+        """Further arrays that it needs, for as many images and draws as `a` has; the other methods get them as `own`.
+        """
+        return None      # type: ignore[return-value]      # for a decoder that needs none, Own is None
 
     @abstractmethod
     def forward(self, kernels: ModuleType, a: Activations, own: Own, params: Block) -> None:
-        """a.rows (B K, P) from a.decoder[-1] (B K, H), and from the images a.x (B, D) if it looks at pixels."""
+        """a.rows (B K, P) from a.decoder[-1] (B K, H), and from the images a.x (B, D) if pixels depend on others."""
 
     @abstractmethod
     def backward(self, kernels: ModuleType, d: Gradients, a: Activations, own: Own, grads: Block, params: Block
                  ) -> None:
-        """d.decoder[-1] (B K, H) from d.rows (B K, P); and the gradients of its parameters."""
+        """d.decoder[-1] (B K, H) from d.rows (B K, P), and the gradients of its parameters into `grads`."""
 
     def generate(self, kernels: ModuleType, a: Activations, own: Own, params: Block, rng: np.random.Generator | None
                  ) -> None:
-        """a.rows for new images: the same, unless a pixel looks at others."""
+        """a.rows for new images: `forward`, unless pixels depend on others."""
         self.forward(kernels, a, own, params)
 
     def draw(self, kernels: ModuleType, a: Activations, likelihood: Likelihood, params: Block, rng: np.random.Generator
              ) -> Array:
-        """x ~ p(x|z) (rows, D) from what `generate` left in `a`."""
+        """x ~ p(x|z) (rows, D), after `generate`."""
         return likelihood.draw(kernels, a.rows, params, rng)
 
 
 class DenseOutput(Decoder[None]):
-    """output = h W + b."""
+    """output = h W + b: pixels that are independent given z."""
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
     name = "dense"
 
     def __init__(self, hidden: int, output_dim: int) -> None:
@@ -98,12 +101,13 @@ class DenseOutput(Decoder[None]):
 
 @dataclass
 class MADEBuffers:
-    """What MADE keeps: H units, H' numbers of h.  An image brings its part once for its draws, h for each."""
+    """The arrays of MADE, with H masked units, and h of H' numbers.  Products of x are computed once per image, those
+    of h once per draw."""
 
     by_x: Array           # (B, H)       x (W * M)
     dby_x: Array
     by_h: Array           # (B K, H)     h V
-    made_pre: Array       # (B K, H)     both
+    made_pre: Array       # (B K, H)     x (W * M) + h V
     dmade_pre: Array
     made: Array           # (B K, H)     m
     dmade: Array
@@ -111,61 +115,63 @@ class MADEBuffers:
     sum_last: Array       # (B K, D)     m (W' * M') + h V'
     by_x_last: Array      # (B, D)       x (W'' * M'')
     dby_x_last: Array
-    dh_made: Array        # (B K, H')    of h, by m
-    dh_output: Array      # (B K, H')    and by the logits
+    dh_made: Array        # (B K, H')    of h, through m
+    dh_output: Array      # (B K, H')    and directly
 
 
 class MADE(Decoder[MADEBuffers]):
-    """A pixel depends on z and on the pixels before it: logits of D binary pixels in their order, one masked hidden
-    layer of `units`.
+    """D binary pixels in order, each of which depends on z and on the pixels before it; one masked hidden layer of
+    `units`.
 
-        p(x|z) = prod_d p(x_d | x_1 ... x_{d-1}, z)          no assumption at all: the chain rule of probability
+        p(x|z) = prod_d p(x_d | x_1 ... x_{d-1}, z)          the chain rule of probability, which holds for any p(x|z)
 
-        m      = f( x (W * M) + h V + b )                    h (B K, H'), the decoder's last hidden layer, brings z
-        logits = m (W' * M') + h V' + x (W'' * M'') + c      the third term only if asked for: `direct`
+        m      = f( x (W * M) + h V + b )                    h (B K, H'), the decoder's last hidden layer, depends on z
+        logits = m (W' * M') + h V' + x (W'' * M'') + c      the third term only with `direct`
 
-    (Germain et al. 2015, MADE, equations 5 to 9, of one hidden layer, in the order of the pixels; given z.)  The masks
-    see to it that logit d looks at no pixel from d on, so one pass gives all D factors, and the probabilities of all
-    2^D images add up to one.  V, V' stand below W, W' in one matrix: h is an input of degree 0, which every unit may
-    see.
+    (Germain et al. 2015, MADE, equations 5 to 9, with one hidden layer, given z.)  By the masks, logit d does not
+    depend on pixel d or any after it.  So one pass gives all D factors, and the probabilities of all 2^D images sum to
+    one.
 
-    Given z, the pixels of a dense decoder are independent; whatever makes them go together has to be in z.  This one
-    sees in the pixels before how strokes go on.  Then z is worth less than its KL term costs, and training switches it
-    off, unless it is told not to: free bits, annealing or a smaller beta (Bowman et al. 2016; Chen et al. 2017).
+    The parameter made.W (D + H', H) holds W and below it V; output.W (H + H', D) holds W', V' and, with `direct`, W''
+    in D further rows.  Since h has degree 0, V and V' are not masked.  The others are made.b and output.b.
 
-    Parameters  made.W (D + H', H), made.b, output.W (H + H', D), output.b;  with `direct`, output.W has D rows more.
-    It takes binary images only: it looks at pixels, and those it draws are zeros and ones.
+    With a dense decoder, everything that makes pixels depend on each other must be in z.  Here the pixels before say
+    much of it.  If z is then worth less than its KL term costs, training stops using it (posterior collapse); free
+    bits, annealing or a smaller beta prevent that (Bowman et al. 2016; Chen et al. 2017).
+
+    MADE takes binary images only, as its own draws are.
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
     support = Levels(2)
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str | Activation, direct: bool) -> None:
         self.name = f"made:{units}" + "+direct" * direct
         order, degrees = input_degrees(input_dim), hidden_degrees(units, input_dim)
-        told = np.zeros(hidden, int)
-        seen = np.concatenate([degrees, told, order] if direct else [degrees, told])
-        self.first = MaskedDense("made", mask(np.concatenate([order, told]), degrees), activation)
+        of_h = np.zeros(hidden, int)      # degree 0: every unit sees h
+        seen = np.concatenate([degrees, of_h, order] if direct else [degrees, of_h])
+        self.first = MaskedDense("made", mask(np.concatenate([order, of_h]), degrees), activation)
         self.last = MaskedDense("output", mask(seen, order, strict=True), "identity")
         self.W, self.b, self.shapes = self.last.W, self.last.b, {**self.first.shapes, **self.last.shapes}
-        self.pixels, self.told = slice(input_dim), slice(input_dim, input_dim + hidden)      # rows of made.W
-        self.units, self.told_last = slice(units), slice(units, units + hidden)              # rows of output.W
-        self.direct = slice(units + hidden, None) if direct else None
+        self.pixels, self.h = slice(input_dim), slice(input_dim, input_dim + hidden)      # rows of made.W: W, V
+        self.units, self.h_last = slice(units), slice(units, units + hidden)              # rows of output.W: W', V',
+        self.direct = slice(units + hidden, None) if direct else None                     # and W''
         self.stairs, self.stairs_last = Staircase(self.first.mask[self.pixels]), Staircase(self.last.mask[self.units])
         self.stairs_direct = Staircase(self.last.mask[self.direct]) if direct else None
-        self.known = np.searchsorted(degrees, order)      # units of degree < d, all that output d sees
+        self.known = np.searchsorted(degrees, order)      # number of units of degree < d, those that output d sees
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """As masked layers are."""
+        """As `MaskedDense` does."""
         for layer, own in zip((self.first, self.last), rng.spawn(2)):
             layer.initialize(params, own)
 
     def check(self, x: Array, name: str, white: int = 1) -> None:
-        """Raises ValueError for greys: of them the factors p(x_d | x_1 ... x_{d-1}, z) make no distribution."""
+        """Raises ValueError for grey pixels, for which the factors p(x_d | x_1 ... x_{d-1}, z) would be no
+        distribution."""
         grey = x[(x != 0) & (x != white)]
         if grey.size:
-            raise ValueError(f"{name} must be black and white for a decoder made:H, which looks at pixels, found "
-                             f"{grey[0]:g} among zeros and ones: fit(binarize=...) or --binarize make them so")
+            raise ValueError(f"{name} must be black and white for a decoder made:H, found {grey[0]:g} among "
+                             "zeros and ones: use fit(binarize=...) or --binarize")
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> MADEBuffers:
         B, (BK, hidden), H, D = len(a.x), a.decoder[-1].shape, self.units.stop, self.pixels.stop
@@ -179,71 +185,73 @@ class MADE(Decoder[MADEBuffers]):
             dh_made=allocate("dh by made", BK, hidden), dh_output=allocate("dh by output", BK, hidden))
 
     def forward(self, kernels: ModuleType, a: Activations, own: MADEBuffers, params: Block) -> None:
-        """The logits of  p(x|z) = prod_d p(x_d | x_1 ... x_{d-1}, z)  (D14.9).  x does not know of the draws: its
-        products are made once for each image, and added to those of h.
+        """The logits of  p(x|z) = prod_d p(x_d | x_1 ... x_{d-1}, z)  (D14.9).
+
+        The products with x are computed once per image, and added to those with h of each draw.
         """
         h, draws = a.decoder[-1], a.output.shape[:2]
-        W, V = self.first.weights(kernels, params), self.last.weights(kernels, params)
-        self.stairs.forward(kernels, own.by_x, a.x, W[self.pixels])
-        kernels.matmul(own.by_h, h, W[self.told])
+        first, last = self.first.weights(kernels, params), self.last.weights(kernels, params)
+        self.stairs.forward(kernels, own.by_x, a.x, first[self.pixels])
+        kernels.matmul(own.by_h, h, first[self.h])
         kernels.add_to_draws_forward(own.made_pre.reshape(*draws, -1), own.by_h.reshape(*draws, -1), own.by_x)
         self.first.activation.forward(kernels, own.made, own.made_pre, params[self.first.b])
-        self.stairs_last.forward(kernels, a.rows_pre, own.made, V[self.units])
-        kernels.matmul(own.by_h_last, h, V[self.told_last])
+        self.stairs_last.forward(kernels, a.rows_pre, own.made, last[self.units])
+        kernels.matmul(own.by_h_last, h, last[self.h_last])
         kernels.add(own.sum_last, a.rows_pre, own.by_h_last)
         if self.stairs_direct:
-            self.stairs_direct.forward(kernels, own.by_x_last, a.x, V[self.direct])
+            self.stairs_direct.forward(kernels, own.by_x_last, a.x, last[self.direct])
             kernels.add_to_draws_forward(a.rows_pre.reshape(a.output.shape), own.sum_last.reshape(a.output.shape),
                                          own.by_x_last)
         kernels.identity_forward(a.rows, a.rows_pre if self.direct else own.sum_last, params[self.b])
 
     def backward(self, kernels: ModuleType, d: Gradients, a: Activations, own: MADEBuffers, grads: Block, params: Block
                  ) -> None:
-        """forward was  logits = m (W' * M') + h V' + x (W'' * M'') + c,  m = f(s),  s = x (W * M) + h V + b:
+        """Backward pass of  logits = m (W' * M') + h V' + x (W'' * M'') + c,  m = f(s),  s = x (W * M) + h V + b:
 
             dc  = sum of the rows of dlogits                     db  = sum of the rows of ds
             dW' = (m^T dlogits) * M'                             dm  = dlogits (W' * M')^T,   ds = dm f'(s)
-            dW'' = (x^T sum_k dlogits) * M''                     dW  = (x^T sum_k ds) * M      x is one for K draws
+            dW'' = (x^T sum_k dlogits) * M''                     dW  = (x^T sum_k ds) * M      K draws share one x
             dV' = h^T dlogits                                    dV  = h^T ds
             dh  = dlogits V'^T + ds V^T
 
-        x is data and has no gradient.
+        x is data and needs no gradient.
         """
         h, draws = a.decoder[-1], a.output.shape[:2]
-        W, V, dW, dV = self.first.masked, self.last.masked, grads[self.first.W], grads[self.last.W]
+        first, last, dfirst, dlast = self.first.masked, self.last.masked, grads[self.first.W], grads[self.last.W]
         kernels.identity_backward(d.rows_pre, grads[self.b], d.rows, a.rows)
-        self.stairs_last.backward(kernels, dV[self.units], own.made, d.rows_pre)
-        kernels.matmul(dV[self.told_last], h.T, d.rows_pre)
+        self.stairs_last.backward(kernels, dlast[self.units], own.made, d.rows_pre)
+        kernels.matmul(dlast[self.h_last], h.T, d.rows_pre)
         if self.stairs_direct:
             kernels.add_to_draws_backward(own.dby_x_last, d.rows_pre.reshape(a.output.shape))
-            self.stairs_direct.backward(kernels, dV[self.direct], a.x, own.dby_x_last)
-        self.stairs_last.backward_input(kernels, own.dmade, d.rows_pre, V[self.units])
+            self.stairs_direct.backward(kernels, dlast[self.direct], a.x, own.dby_x_last)
+        self.stairs_last.backward_input(kernels, own.dmade, d.rows_pre, last[self.units])
         self.first.activation.backward(kernels, own.dmade_pre, grads[self.first.b], own.dmade, own.made, own.made_pre,
                                        params[self.first.b])
         kernels.add_to_draws_backward(own.dby_x, own.dmade_pre.reshape(*draws, -1))
-        self.stairs.backward(kernels, dW[self.pixels], a.x, own.dby_x)
-        kernels.matmul(dW[self.told], h.T, own.dmade_pre)
-        kernels.matmul(own.dh_output, d.rows_pre, V[self.told_last].T)
-        kernels.matmul(own.dh_made, own.dmade_pre, W[self.told].T)
+        self.stairs.backward(kernels, dfirst[self.pixels], a.x, own.dby_x)
+        kernels.matmul(dfirst[self.h], h.T, own.dmade_pre)
+        kernels.matmul(own.dh_output, d.rows_pre, last[self.h_last].T)
+        kernels.matmul(own.dh_made, own.dmade_pre, first[self.h].T)
         kernels.add(d.decoder[-1], own.dh_output, own.dh_made)
 
     def generate(self, kernels: ModuleType, a: Activations, own: MADEBuffers, params: Block,
                  rng: np.random.Generator | None) -> None:
-        """Images pixel by pixel, each after those before it, from a.decoder[-1]: left in a.x, their logits in a.rows.
+        """Generates images pixel by pixel from a.decoder[-1]: the images into a.x (rows, D), their logits into a.rows.
 
-        Drawn with `rng`: x_d = 1 where logit_d + l > 0, l logistic noise, which is so with probability
-        sigmoid(logit_d)  (D14.10).  Without it l = 0, and each pixel takes the value that is likelier after the others:
-        the greedy path.  It is one image, not the mean of all: E[x|z] would be a sum over 2^D of them.
+        With `rng` they are draws from p(x|z): x_d = 1 where logit_d + l > 0, with l from the logistic distribution,
+        which has probability sigmoid(logit_d)  (D14.10).  Without it l = 0, and each pixel takes its more likely value
+        given those before it: the greedy path.  That is one image, and not the mean E[x|z], a sum over 2^D images.
 
-        A pixel changes what comes after it by one row of W, and a unit is final as soon as no later pixel can reach it,
-        so all D steps together are about the work of one forward pass.
+        A new pixel adds one row of W to the hidden units, and a unit is final once no later pixel can reach it.  So all
+        D steps together cost about as much as one forward pass.
         """
         h, x, logits = a.decoder[-1], a.x, a.rows
-        W, V, b = self.first.weights(kernels, params), self.last.weights(kernels, params), params[self.first.b]
-        kernels.matmul(own.by_h, h, W[self.told])
-        kernels.matmul(own.by_h_last, h, V[self.told_last])
+        first, last = self.first.weights(kernels, params), self.last.weights(kernels, params)
+        b, pre = params[self.first.b], own.by_h
+        kernels.matmul(own.by_h, h, first[self.h])
+        kernels.matmul(own.by_h_last, h, last[self.h_last])
         kernels.identity_forward(logits, own.by_h_last, params[self.b])
-        pre, noise = own.by_h, np.zeros(x.shape) if rng is None else rng.logistic(size=x.shape)
+        noise = np.zeros(x.shape) if rng is None else rng.logistic(size=x.shape)
         final = 0
         for d, known in enumerate(self.known):
             new, final = slice(final, known), known
@@ -251,30 +259,30 @@ class MADE(Decoder[MADEBuffers]):
                 made = np.empty_like(pre[:, new], order="C")
                 self.first.activation.forward(kernels, made, np.ascontiguousarray(pre[:, new]), b[new])
                 own.made[:, new] = made
-            logits[:, d] += own.made[:, :known] @ V[:known, d]
+            logits[:, d] += own.made[:, :known] @ last[:known, d]
             if self.direct:
-                logits[:, d] += x[:, :d] @ V[self.direct][:d, d]
+                logits[:, d] += x[:, :d] @ last[self.direct][:d, d]
             x[:, d] = logits[:, d].real + noise[:, d] > 0
-            pre[:, known:] += x[:, d, None] * W[d, known:]
+            pre[:, known:] += x[:, d, None] * first[d, known:]
 
     def draw(self, kernels: ModuleType, a: Activations, likelihood: Likelihood, params: Block, rng: np.random.Generator
              ) -> Array:
-        """x ~ p(x|z) (rows, D): what `generate` drew."""
+        """x ~ p(x|z) (rows, D), as `generate` has drawn it."""
         return a.x
 
 
-#: how the command line writes them, and what they are
+#: as the command line writes them, and what they mean
 DECODERS = {
-    "dense": "pixels are independent, given z",
-    "made:H": "a pixel sees those before it, through H masked units, as in made:500",
+    "dense": "pixels are independent given z",
+    "made:H": "a pixel depends on those before it, through H masked units, as in made:500",
     "made:H+direct": "and directly, as in made:500+direct"}
 
 _MADE = re.compile(r"made:([1-9][0-9]*)(\+direct)?")
 
 
 def masked_units(decoder: str) -> tuple[int, bool]:
-    """How many masked units the decoder of that name has, 0 for dense, and whether pixels see pixels directly, too.
-    Raises ValueError with the known names."""
+    """The number of masked units of the decoder of that name, 0 for dense, and whether pixels reach the output
+    directly.  Raises ValueError, with the known names."""
     made = _MADE.fullmatch(decoder) if isinstance(decoder, str) else None
     if not made and decoder != "dense":
         raise ValueError(f"decoder must be {one_of(DECODERS)}, or an object of class Decoder, got {shown(decoder)}")
@@ -283,13 +291,13 @@ def masked_units(decoder: str) -> tuple[int, bool]:
 
 def make_decoder(decoder: str | Decoder[Any], hidden: int, likelihood: Likelihood, input_dim: int,
                  activation: str | Activation) -> Decoder[Any]:
-    """The last step of that name, after a layer of `hidden` units, or the object itself.  Raises ValueError for other
-    names, and for a likelihood that does not fit."""
+    """The last step of that name, after a layer of `hidden` units, or the object itself.  Raises ValueError, with the
+    known names, and for a likelihood that the decoder does not admit."""
     if isinstance(decoder, Decoder):
         return decoder
     units, direct = masked_units(decoder)
     if not units:
         return DenseOutput(hidden, likelihood.output_dim(input_dim))
     if likelihood.name != "bernoulli":
-        raise ValueError(f"decoder {decoder} needs likelihood bernoulli, got {likelihood.name}: decoder dense fits it")
+        raise ValueError(f"decoder {decoder} needs likelihood bernoulli, got {likelihood.name}: use decoder dense")
     return MADE(hidden, input_dim, units, activation, direct)

@@ -1,7 +1,7 @@
-"""Adam over one flat block, and learning-rate schedules.  Read after `objectives.py`; the formulas are in
+"""Adam on one flat block, and learning-rate schedules.  Read after `model/`; the formulas are in
 `kernels/reference/optim.py`.
 
-A schedule is a function of the step, counted from 0.
+A schedule is a function of the step, which counts from 0.
 """
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ Schedule = Callable[[int], float]
 
 
 class ConstantLR(Described):
-    """lr."""
+    """The learning rate lr at every step."""
 
     made_of = ("lr",)
 
@@ -28,7 +28,7 @@ class ConstantLR(Described):
 
 
 class StepLR(Described):
-    """lr * factor^n, n the number of `milestones` (steps, ascending) that have been reached."""
+    """lr * factor^n, with n the number of `milestones` (steps, ascending) that have been reached."""
 
     made_of = ("lr", "milestones", "factor")
 
@@ -39,7 +39,7 @@ class StepLR(Described):
             raise ValueError(f"milestones must ascend, got {list(milestones)}")
 
     def __call__(self, step: int) -> float:
-        """lr * factor^n,  n = how many milestones are at or before the step          (D8.7)"""
+        """lr * factor^n,  n = number of milestones <= step          (D8.7)"""
         return self.lr * self.factor ** sum(step >= milestone for milestone in self.milestones)
 
 
@@ -52,20 +52,20 @@ class CosineLR(Described):
         self.lr, self.total_steps = real("lr", lr, 0, strict=True), integer("total_steps", total_steps, 1)
 
     def __call__(self, step: int) -> float:
-        """lr / 2 [ 1 + cos(pi t / T) ],  t the step, but at most T = total_steps      (D8.6)"""
+        """lr / 2 [ 1 + cos(pi t / T) ],  t = min(step, T),  T = total_steps      (D8.6)"""
         return self.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.total_steps)))
 
 
 class Adam(Described):
-    """Adam (Kingma and Ba 2015, Algorithm 1), and with weight decay AdamW (Loshchilov and Hutter 2019, Algorithm 2).
+    """Adam (Kingma and Ba 2015, Algorithm 1); with weight decay AdamW (Loshchilov and Hutter 2019, Algorithm 2).
 
     Parameters
     ----------
     lr : step size, or a function of the step
     beta1, beta2 : decay of the two running means, in [0, 1)
     eps : added to sqrt(v_hat), after the bias correction
-    max_norm : the gradient is scaled down to this global norm when it is longer; None leaves it as it is
-    weight_decay : in each step, layers' weights W shrink by lr * weight_decay of themselves; biases stay
+    max_norm : a gradient with a larger global norm is scaled down to it; None never scales
+    weight_decay : each step multiplies the weights W of layers by 1 - lr * weight_decay; biases are left alone
 
     Attributes
     ----------
@@ -92,28 +92,32 @@ class Adam(Described):
         self.v: Block | None = None
 
     def prepare(self, parameters: Block) -> tuple[Block, Block]:
-        """The moments, made on first use.  Raises ValueError where they belong to other parameters, or where eps is
-        less than any normal number of their type."""
+        """m and v, made at the first use.  Raises ValueError if they belong to other parameters, or if eps is below the
+        smallest normal number of their type."""
         if self.m is None or self.v is None:
-            if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # there 0, and a step then 0/0
+            if self.eps < (least := np.finfo(parameters.flat.dtype).tiny):      # it may round to 0, and give 0/0
                 raise ValueError(f"eps must be at least {least:.2g} for {parameters.flat.dtype}, got {self.eps}")
             self.m, self.v = parameters.zeros_like(), parameters.zeros_like()
         if self.m.shapes != parameters.shapes or self.m.flat.dtype != parameters.flat.dtype:
-            raise ValueError("this optimizer has taken steps on other parameters; make a new one for this model")
+            raise ValueError("this optimizer has taken steps on other parameters: make a new one for this model")
         return self.m, self.v
 
     def step(self, parameters: Block, gradients: Block, kernels: ModuleType | HasUpdate | None = None) -> None:
-        """One update of `parameters`, in place, by `adam_update` of `kernels` (None: of `parameters.kernels`), with the
-        gradient clipped to
+        """One update of `parameters`, in place, by `adam_update` of `kernels` (by default those of
+        `parameters.kernels`).
 
-            scale * gradient,  scale = min(1, max_norm / |gradient|)      (D8.5)   |.| over all tensors together
+        The gradient is clipped, by its norm over all tensors together:
 
-        after the weights have shrunk by themselves, outside of the moments:  W <- (1 - lr weight_decay) W     (D8.8)
+            scale * gradient,  scale = min(1, max_norm / |gradient|)      (D8.5)
+
+        and before the update the weights decay, without changing the moments:  W <- (1 - lr weight_decay) W     (D8.8)
+
+        Raises ValueError as `prepare` does.
         """
         m, v = self.prepare(parameters)
         lr, scale = self.lr(self.t), 1.0
         if self.max_norm is not None:
-            largest, ratio = gradients.norm_in_parts()      # whose product may be too large for any type
+            largest, ratio = gradients.norm_in_parts()      # their product may overflow
             scale = self.max_norm / largest / ratio if largest * ratio > self.max_norm else 1.0
         self.t += 1
         for name, value in parameters.items() if self.weight_decay else ():

@@ -1,8 +1,8 @@
 """The latent variable z: q(z|x), p(z), the draw, and the KL term between them.  Read after `likelihoods/`.
 
-    gaussian       q(z|x) = N(mu, sigma^2) against p(z) = N(0, I): reparameterization, and the KL term in closed form
-    base           what a prior and a flow are: the classes to subclass
-    composed       any flow and any prior together, with the KL term from the draws
+    gaussian       q(z|x) = N(mu, sigma^2) and p(z) = N(0, I): reparameterization, and the KL term in closed form
+    base           the classes of priors and flows, to be subclassed
+    composed       any flow with any prior; the KL term is computed at the draws
     flows          richer q(z|x): planar and inverse autoregressive flows
     priors         richer p(z): a mixture of Gaussians, the VampPrior
     second_layer   a prior that is a VAE itself: two stochastic layers

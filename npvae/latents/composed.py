@@ -1,4 +1,4 @@
-"""Any flow and any prior together: the latent variable of all models but the plain one.  Read after `base.py`."""
+"""Any flow with any prior: the latent variable of every model but the plain one.  Read after `base.py`."""
 from types import ModuleType
 from typing import Any
 
@@ -11,11 +11,11 @@ from .priors import StandardNormal
 
 
 class Composed(DiagonalGaussian):
-    """z0 = mu + sigma eps,  z = flow(z0),  and any prior.  The KL term is sampled:
+    """z0 = mu + sigma eps,  z = flow(z0),  and any prior.  The KL term is computed at the draws:
 
         log q(z|x) - log p(z) = log q0(z0|x) - log |det dz/dz0| - log p(z)
 
-    (Rezende and Mohamed 2015, equation 13).  Rows of the encoder below the images belong to the prior.
+    (Rezende and Mohamed 2015, equation 13).  Rows of mu and logvar below those of the images belong to the prior.
     """
 
     recordable = True
@@ -26,12 +26,12 @@ class Composed(DiagonalGaussian):
         self.gaussian = type(flow) is NoFlow
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> None:
-        """What the two parts need of their own."""
+        """The further arrays of the flow and of the prior."""
         a.flow = self.flow.allocate(a, d, allocate)
         a.prior = self.prior.allocate(a, d, allocate)
 
     def forward(self, kernels: ModuleType, a: Activations, params: Block, estimator: KLEstimator) -> None:
-        """At the draws:
+        """From a.mu, a.logvar and a.eps to a.z and a.log_ratio:
 
             log_ratio = log q(z|x) - log p(z)                                          (D13.3)
             log q(z|x) = log q0(z0|x) - log_det                                        (D14.1)
@@ -46,7 +46,7 @@ class Composed(DiagonalGaussian):
 
     def backward(self, kernels: ModuleType, d: Gradients, a: Activations, grads: Block, params: Block,
                  estimator: KLEstimator) -> None:
-        """From d.z_nll and d.log_ratio to d.mu and d.logvar, and the gradients of flow and prior."""
+        """From d.z_nll and d.log_ratio to d.mu, d.logvar, and the gradients of the flow and the prior."""
         images = slice(len(a.eps))
         kernels.negate(d.log_p, d.log_ratio)
         self.prior.backward(kernels, d, a, a.prior, grads, params)
@@ -55,7 +55,7 @@ class Composed(DiagonalGaussian):
             kernels.add(d.z_kl, d.z_p, d.z_q)
             self._path_backward(kernels, d, a, estimator)
             return
-        kernels.add(d.z, d.z_nll, d.z_p)      # the decoder and the prior both look at z
+        kernels.add(d.z, d.z_nll, d.z_p)      # z reaches both the decoder and the prior
         kernels.negate(d.log_det, d.log_ratio)
         self.flow.backward(kernels, d, a, a.flow, grads, params)
         kernels.log_q_backward(d.logvar_kl, d.log_ratio)
@@ -64,7 +64,8 @@ class Composed(DiagonalGaussian):
 
 
 def compose(flow: Flow[Any], prior: Prior[Any]) -> DiagonalGaussian:
-    """The plain latent variable where that is enough: its KL term is exact."""
+    """The latent variable with this flow and prior: the plain one, whose KL term is exact, if neither is a special one.
+    """
     if type(flow) is NoFlow and type(prior) is StandardNormal:
         return DiagonalGaussian()
     return Composed(flow, prior)

@@ -1,15 +1,15 @@
-"""The latent variable: q(z|x) = N(mu, diag(exp(logvar))) against p(z) = N(0, I).  Read after `likelihoods/`; the
-formulas are in `kernels/reference/latents.py`.
+"""The latent variable of the plain VAE: q(z|x) = N(mu, diag(exp(logvar))), p(z) = N(0, I).  Read after `likelihoods/`;
+the formulas are in `kernels/reference/latents.py`.
 
-Two forms of the KL term, for two kinds of objective:
+Two forms of the KL term, for two kinds of objectives:
 
-    exact       kl[b, j], summed over nothing: KL per image and latent dimension                  (B, Z)
-    sampled     log q(z|x) - log p(z) at the drawn z, per image and draw                         (B, K)
+    exact       kl[b, j], the Kullback-Leibler divergence of each image and latent dimension     (B, Z)
+    sampled     log q(z|x) - log p(z) at the drawn z, for each image and draw                    (B, K)
 
 The sampled form has three backward passes (`KLEstimator`): the derivative of the loss, and two estimates of its mean
-with less noise (`kernels/reference/estimators.py`).
+of lower variance (`kernels/reference/estimators.py`).
 
-A richer q(z|x) or p(z) is put together by `Composed`, of a flow (`flows.py`) and a prior (`priors.py`).
+`Composed` makes a richer q(z|x) or p(z) of a flow (`flows.py`) and a prior (`priors.py`).
 """
 from types import ModuleType
 
@@ -19,18 +19,18 @@ from .base import KLEstimator
 
 
 class DiagonalGaussian:
-    """Draws z and measures the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients.
+    """Draws z and computes the KL term, forward and backward.  `a` holds the values of a pass, `d` their gradients.
 
-    analytic : is the KL term known in closed form?
-    gaussian : is q(z|x) itself N(mu, sigma^2), whose derivative by z the estimators STL and DReG need?
+    analytic : the KL term has a closed form
+    gaussian : q(z|x) is N(mu, sigma^2), whose derivative with respect to z the estimators STL and DReG need
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True      # it only calls kernels; see `likelihoods/base.py`
     analytic = True
     gaussian = True
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> None:
-        """The arrays of `buffers.py` are enough."""
+        """It needs no arrays beside those of `buffers.py`."""
 
     def forward(self, kernels: ModuleType, a: Activations, params: Block, estimator: KLEstimator) -> None:
         """From a.mu, a.logvar and a.eps to a.z, and to a.kl or a.log_ratio."""
@@ -42,14 +42,14 @@ class DiagonalGaussian:
 
     def backward(self, kernels: ModuleType, d: Gradients, a: Activations, grads: Block, params: Block,
                  estimator: KLEstimator) -> None:
-        """From d.z_nll, which comes from the decoder, and d.kl or d.log_ratio, from the objective: d.mu and d.logvar.
+        """From d.z_nll (of the decoder) and d.kl or d.log_ratio (of the objective) to d.mu and d.logvar.
 
         Two paths meet: through z, marked _z, and through the KL term, marked _kl.
 
-            dz      = dz_nll, and where the KL term is sampled dz_nll + dz_kl          (D7.5)
+            dz      = dz_nll, or dz_nll + dz_kl where the KL term is sampled           (D7.5)
             dmu     = dmu_z + dmu_kl,   dlogvar = dlogvar_z + dlogvar_kl               (D7.6)
 
-        (If sampled, dz brings the KL term's part along, and there is no direct path to mu.)
+        (A sampled KL term depends on mu only through z, so there is no dmu_kl.)
         """
         if estimator.follows_path:
             kernels.path_ratio_backward(d.z_kl, d.log_ratio, a.z, a.logvar, a.eps)
@@ -66,7 +66,7 @@ class DiagonalGaussian:
         kernels.add(d.logvar, d.logvar_z, d.logvar_kl)
 
     def _path_backward(self, kernels: ModuleType, d: Gradients, a: Activations, estimator: KLEstimator) -> None:
-        """From d.z_nll and d.z_kl to d.mu and d.logvar: the path through z is the only one."""
+        """From d.z_nll and d.z_kl to d.mu and d.logvar, through z alone."""
         images = slice(len(a.eps))
         kernels.add(d.z, d.z_nll, d.z_kl)
         dz = d.z

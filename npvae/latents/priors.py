@@ -14,13 +14,13 @@ from ..validate import one_of, shown
 from .base import Encode, Prior
 from .second_layer import SecondLayer, widths_in
 
-_SPREAD = 0.3      # of the initial means of a mixture
+_SPREAD = 0.3      # standard deviation of the initial means of a mixture
 
 
 class StandardNormal(Prior[None]):
     """p(z) = N(0, I)."""
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
     name = "normal"
 
     def forward(self, kernels: ModuleType, a: Activations, own: None, params: Block) -> None:
@@ -37,7 +37,7 @@ class StandardNormal(Prior[None]):
 
 @dataclass
 class MixtureBuffers:
-    """What the kernels keep of each draw and of each component, C of them."""
+    """What the kernels keep for the backward pass, of each draw and of each of the C components."""
 
     weights: Array     # (B, K, C)
     inverse: Array     # (C, Z)
@@ -45,12 +45,12 @@ class MixtureBuffers:
 
 
 class Mixture(Prior[MixtureBuffers]):
-    """p(z) = sum_c pi_c N(z; mean_c, diag(exp(logvar_c))), all of it learned: "mixture:C", of C components.
+    """p(z) = sum_c pi_c N(z; mean_c, diag(exp(logvar_c))), "mixture:C" with C components, all of it learned.
 
-    Parameters: prior.mean, prior.logvar (C, Z), and prior.logits (C,), of which pi is the softmax.
+    Parameters: prior.mean, prior.logvar (C, Z), and prior.logits (C,), with pi = softmax(logits).
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
     mean, logvar, logits = "prior.mean", "prior.logvar", "prior.logits"
 
     def __init__(self, components: int, latent_dim: int) -> None:
@@ -59,7 +59,7 @@ class Mixture(Prior[MixtureBuffers]):
                                self.logits: (components,)}
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Equal weights, unit variances, and means that differ: equal components would get equal gradients for ever."""
+        """Equal weights, unit variances, and different means: equal components would have equal gradients forever."""
         params[self.mean][...] = rng.normal(0, _SPREAD, params[self.mean].shape)
         params[self.logvar][...] = params[self.logits][...] = 0
 
@@ -78,7 +78,7 @@ class Mixture(Prior[MixtureBuffers]):
                                  own.weights, own.inverse, a.z, params[self.mean], params[self.logits])
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator, params: Block, encode: Encode) -> Array:
-        """z (n, Z): a component by its weight, then a draw from it."""
+        """z (n, Z): choose a component by its weight, then draw from it."""
         logits = params[self.logits].real
         pi = np.exp(logits - logits.max())
         chosen = rng.choice(self.components, shape[0], p=pi / pi.sum())
@@ -87,7 +87,8 @@ class Mixture(Prior[MixtureBuffers]):
 
 @dataclass
 class VampBuffers(MixtureBuffers):
-    """Those of the mixture; equal weights pi and no bias, which stay 0, and gradients that nobody reads."""
+    """Those of the mixture; constant zeros for the logits (equal weights pi) and for a bias; their gradients, which are
+    unused."""
 
     logits: Array      # (C,)
     dlogits: Array     # (C,)
@@ -96,15 +97,17 @@ class VampBuffers(MixtureBuffers):
 
 
 class Vamp(Prior[VampBuffers]):
-    """p(z) = 1/C sum_c q(z|u_c): "vamp:C", of C pseudo-inputs u, images that are learned (Tomczak and Welling 2018, VAE
-    with a VampPrior, equation 9).  The prior nearest to what the encoder makes of all data, with few images for all.
+    """The VampPrior, p(z) = 1/C sum_c q(z|u_c), "vamp:C": the u_c are C learned images, called pseudo-inputs.
 
-    u = sigmoid(v) stays within [0, 1]; v (C, D) is the parameter prior.pseudo_inputs.  The u are rows of the encoder
-    below the images of the batch, so its backward pass, one for all rows, adds up two paths to the encoder's weights:
-    from q(z|x) of the images, and from q(z|u) in log p(z).  u then gets its gradient as any layer's input does.
+    It approximates the aggregate posterior, the mean of q(z|x) over all data, by C images (Tomczak and Welling 2018,
+    equation 9).  u = sigmoid(v) lies within [0, 1]; v (C, D) is the parameter prior.pseudo_inputs.
+
+    The u are rows of the encoder's input, below the images of the batch.  So one backward pass of the encoder, over all
+    rows, adds up both paths to its weights: from q(z|x) of the images, and from q(z|u) in log p(z).  The gradient on u
+    is that on the input of any layer.
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
     in_unit_interval = True
     v = "prior.pseudo_inputs"
 
@@ -113,8 +116,8 @@ class Vamp(Prior[VampBuffers]):
         self.shapes: Shapes = {self.v: (components, input_dim)}
 
     def initialize(self, params: Block, rng: np.random.Generator) -> None:
-        """Dark noise: sigmoid(-3) = 0.05, where the paper's program starts too, with differences from the first step
-        on.  Images of the training set do no better (784-200-20, C = 100, 20 epochs of 20,000 images: 103.5 nats from
+        """Dark noise: sigmoid(-3) = 0.05, as in the paper's program, with random differences between the pseudo-inputs.
+        Starting from training images is no better (784-200-20, C = 100, 20 epochs of 20,000 images: 103.5 nats from
         either)."""
         params[self.v][...] = rng.normal(-3, 1, params[self.v].shape)
 
@@ -133,7 +136,8 @@ class Vamp(Prior[VampBuffers]):
                       params: Block) -> None:
         """    du = J_mu^T dmu + J_logvar^T dlogvar,   dv = du u (1 - u)                  (D13.9)
 
-        with the Jacobians of the encoder's heads at u, which nobody has to make: du is `drows`.
+        with J the Jacobians of mu and logvar at u.  They are never built: the encoder's backward pass gives du,
+        `drows`.
         """
         kernels.sigmoid_backward(grads[self.v], own.dbias, drows, rows)
 
@@ -153,17 +157,17 @@ class Vamp(Prior[VampBuffers]):
         return sigmoid(params[self.v])
 
     def sample(self, shape: tuple[int, int], rng: np.random.Generator, params: Block, encode: Encode) -> Array:
-        """z (n, Z): a pseudo-input, each as likely as any other, then a draw from its q(z|u)."""
+        """z (n, Z): choose a pseudo-input u, each equally likely, then draw from its q(z|u)."""
         mu, logvar = encode(self.pseudo_inputs(params))
         return _draw(mu, logvar, rng.integers(self.components, size=shape[0]), rng)
 
 
 def _draw(mean: Array, logvar: Array, chosen: Array, rng: np.random.Generator) -> Array:
-    """z (n, Z), one from each of the chosen components (n,)."""
+    """z (n, Z), one draw from each of the chosen components (n,)."""
     return mean[chosen] + np.exp(0.5 * logvar[chosen]) * rng.standard_normal((len(chosen), mean.shape[1]))
 
 
-#: how the command line writes them, and what they are
+#: as the command line writes them, and what they mean
 PRIORS = {
     "normal": "N(0, I)",
     "mixture:C": "C Gaussians, as in mixture:50",
@@ -173,7 +177,7 @@ PRIORS = {
 
 
 def make_prior(prior: str | Prior[Any], input_dim: int, latent_dim: int, activation: str | Activation) -> Prior[Any]:
-    """The prior of that name, or the object itself.  Raises ValueError with the known names."""
+    """The prior of that name, or the object itself.  Raises ValueError, with the known names."""
     if isinstance(prior, Prior):
         return prior
     name = prior if isinstance(prior, str) else ""
@@ -189,11 +193,11 @@ def make_prior(prior: str | Prior[Any], input_dim: int, latent_dim: int, activat
 
 
 def check_beside(prior: Prior[Any], posterior: str, classes: int) -> None:
-    """Raises ValueError where rows of the encoder that the prior asks for do not fit the rest of a model: they have no
-    labels, and their encodings are Gaussians."""
+    """Raises ValueError if the prior adds rows to the encoder's input and the rest of the model does not admit them:
+    such rows have no labels, and their q(z|u) must be Gaussian."""
     if prior.rows and classes:
         raise ValueError(f"prior {prior.name} encodes pseudo-inputs, which have no labels, and this model has "
-                         f"{classes} classes: prior mixture:{prior.rows} fits")
+                         f"{classes} classes: use prior mixture:{prior.rows}")
     if prior.rows and posterior != "gaussian":
-        raise ValueError(f"prior {prior.name} is made of Gaussians q(z|u), and posterior {posterior} is none: "
-                         f"posterior gaussian fits, or prior mixture:{prior.rows}")
+        raise ValueError(f"prior {prior.name} is a mixture of Gaussians q(z|u), and posterior {posterior} is not "
+                         f"Gaussian: use posterior gaussian, or prior mixture:{prior.rows}")

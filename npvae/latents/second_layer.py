@@ -1,18 +1,20 @@
-"""A second stochastic layer above z: the prior of a VAE that is a VAE itself.  Read after `priors.py`.
+"""A second stochastic layer above z: a prior that is itself a VAE.  Read after `priors.py`.
 
     up      z = h1 -> encoder2 -> mu2, logvar2 -> z2 = h2 = mu2 + exp(logvar2 / 2) eps2            q(h2|h1)
     down    z2 -> decoder2 -> prior_mu, prior_logvar -> log N(z; prior_mu, exp(prior_logvar))      p(h1|h2)
-    on top  p(h2) = N(0, I)
+    top     p(h2) = N(0, I)
 
-h1 and h2 are the names of the IWAE paper (Burda, Grosse and Salakhutdinov 2016, equations 1 and 2); here they are z,
-which the model's own encoder draws and its decoder sees, and z2, one for each z.  As log p(z) the layer hands on
+h1 and h2 are the names in the IWAE paper (Burda, Grosse and Salakhutdinov 2016, equations 1 and 2).  Here h1 is z,
+which the model's encoder draws and its decoder takes; h2 is z2, drawn once for each z.  In place of log p(z) the layer
+gives
 
     log_p = log p(z|z2) + log p(z2) - log q(z2|z)
 
-one draw, of which exp(log_p) averages to the true p(z) = integral of p(z|z2) p(z2).  So w = p(x|z) exp(log_p) / q(z|x)
-averages to p(x), and ELBO and IWAE, handed  log_ratio = log q(z|x) - log_p,  are those of the whole model.
+at that draw.  exp(log_p) is an unbiased estimate of p(z), the integral of p(z|z2) p(z2) over z2.  So
+w = p(x|z) exp(log_p) / q(z|x)  is an unbiased estimate of p(x), and with  log_ratio = log q(z|x) - log_p  ELBO and IWAE
+are the bounds of the whole model.
 
-Shapes:  R = B K rows, a row for each draw of z;  Y the width of z2.
+Shapes:  R = B K rows, one for each draw of z;  Y the width of z2.
 """
 import re
 from collections.abc import Sequence
@@ -29,10 +31,10 @@ from .base import Encode, Prior
 
 
 def widths_in(name: str) -> tuple[int, ...]:
-    """The widths in "hierarchical:100,100,50".  Raises ValueError."""
+    """The widths in a name such as "hierarchical:100,100,50".  Raises ValueError."""
     if not re.fullmatch("hierarchical:[1-9][0-9]*(,[1-9][0-9]*)*", name):
-        raise ValueError("prior hierarchical needs the widths of its hidden layers, if any, and of what they draw, as "
-                         f"hierarchical:100,100,50, got {name!r}")
+        raise ValueError("prior hierarchical needs the widths of its hidden layers, if any, and of its latent "
+                         f"variable, as in hierarchical:100,100,50, got {name!r}")
     return tuple(map(int, name.partition(":")[2].split(",")))
 
 
@@ -62,47 +64,49 @@ class LayerActivations:
 
 @dataclass
 class LayerGradients:
-    """Their gradients; z counts twice, and so does z2."""
+    """The gradients of the values, in the order of the backward pass."""
 
     log_p: Array                # (R,)
     log_ratio: Array            # (R, 1)
-    z_down: Array               # (R, Z)      by p(z|z2)
-    z_up: Array                 # (R, Z)      by q(z2|z)
-    z: Array                    # (R, Z)      by both
+    z_down: Array               # (R, Z)      through p(z|z2)
+    z_up: Array                 # (R, Z)      through q(z2|z)
+    z: Array                    # (R, Z)      through both
     prior_mu: Array             # (R, Z)
     prior_logvar: Array         # (R, Z)
     prior_mu_pre: Array         # (R, Z)
     prior_logvar_pre: Array     # (R, Z)
-    g_mu: Array                 # of the decoder's output, by the head prior_mu
-    g_logvar: Array             # and by prior_logvar
-    decoder: list[Array]        # dz2 (R, Y) by p(z|z2), then (R, H) of each hidden layer
+    g_mu: Array                 # of the decoder's output, through prior_mu
+    g_logvar: Array             # and through prior_logvar
+    decoder: list[Array]        # dz2 (R, Y) through p(z|z2), then (R, H) of each hidden layer
     decoder_pre: list[Array]    # (R, H)
-    z2_p: Array                 # (R, 1, Y)   by p(z|z2), the memory of decoder[0]
-    z2_kl: Array                # (R, 1, Y)   by the KL term
-    z2: Array                   # (R, 1, Y)   by both
+    z2_p: Array                 # (R, 1, Y)   through p(z|z2), the memory of decoder[0]
+    z2_kl: Array                # (R, 1, Y)   through the KL term
+    z2: Array                   # (R, 1, Y)   through both
     mu: Array                   # (R, Y)
     mu_pre: Array               # (R, Y)
-    logvar_z: Array             # (R, Y)      by z2
-    logvar_kl: Array            # (R, Y)      by the KL term
+    logvar_z: Array             # (R, Y)      through z2
+    logvar_kl: Array            # (R, Y)      through the KL term
     logvar: Array               # (R, Y)
     logvar_pre: Array           # (R, Y)
-    h_mu: Array                 # of the encoder's output, by the head mu
-    h_logvar: Array             # and by logvar
+    h_mu: Array                 # of the encoder's output, through mu
+    h_logvar: Array             # and through logvar
     encoder: list[Array]        # z_up (R, Z), then (R, H) of each hidden layer
     encoder_pre: list[Array]    # (R, H)
 
 
 class SecondLayer(Prior[tuple[LayerActivations, LayerGradients]]):
-    """q(z2|z) and p(z|z2) = Gaussians of diagonal covariance, each from hidden layers and two linear heads.
+    """The prior with q(z2|z) and p(z|z2), diagonal Gaussians, each computed by hidden layers and two linear layers.
 
+    Parameters
+    ----------
     latent_dim : Z, of the layer below
-    widths : of the hidden layers on the way up, then Y; the way down mirrors them
+    widths : those of the hidden layers on the way up, then Y; the way down has them in reverse
     activation : of the hidden layers
 
-    The noise of z2 is `a.eps_prior` (B, K, Y).  Images' labels, if there are any, stay below.
+    The noise of z2 is `a.eps_prior` (B, K, Y).  Labels of images, if there are any, are not given to this layer.
     """
 
-    recordable = True      # does nothing but call kernels; see `likelihoods/base.py`
+    recordable = True
 
     def __init__(self, latent_dim: int, widths: Sequence[int], activation: str | Activation) -> None:
         *self.hidden, self.noise = widths
@@ -122,7 +126,7 @@ class SecondLayer(Prior[tuple[LayerActivations, LayerGradients]]):
             layer.initialize(params, stream)
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> tuple[LayerActivations, LayerGradients]:
-        """Rows of numbers, R = B K of them."""
+        """Its values and their gradients."""
         B, K, Z = a.z.shape
         R, Y = B * K, self.noise
         up, down = list(enumerate(self.hidden)), list(enumerate(self.hidden[::-1]))
@@ -181,10 +185,10 @@ class SecondLayer(Prior[tuple[LayerActivations, LayerGradients]]):
 
     def backward(self, kernels: ModuleType, d: Gradients, a: Activations, own: tuple[LayerActivations, LayerGradients],
                  grads: Block, params: Block) -> None:
-        """The forward pass read upwards: from d.log_p (B, K) to d.z_p (B, K, Z) and the gradients of all its layers.
+        """The forward pass in reverse: from d.log_p (B, K) to d.z_p (B, K, Z) and the gradients of all its layers.
 
-        z counts twice, as what p(z|z2) is asked about and as what q(z2|z) sees:   dz  = dz_down + dz_up
-        and z2 twice, through p(z|z2) and in its own KL term:                      dz2 = dz2_p + dz2_kl
+        z is used twice, in log p(z|z2) and as the input of q(z2|z):      dz  = dz_down + dz_up
+        z2 is used twice, by p(z|z2) and in its own KL term:              dz2 = dz2_p + dz2_kl
         """
         v, g = own
         kernels.negate(g.log_ratio[:, 0], g.log_p)
@@ -222,7 +226,7 @@ class SecondLayer(Prior[tuple[LayerActivations, LayerGradients]]):
 
 
 def _heads(network: MLP, mu: Dense, logvar: Dense, x: Array, params: Block) -> tuple[Array, Array]:
-    """Both heads of a network at x (R, .), outside of a training step."""
+    """Both outputs of a network at x (R, .), outside of a training step."""
     def outputs(layers: Sequence[Dense]) -> list[Array]:
         return [np.empty((len(x), *layer.shapes[layer.b]), params.flat.dtype) for layer in layers]
 

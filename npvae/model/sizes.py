@@ -1,6 +1,5 @@
-"""How many numbers a model has, before any of it is made: a small file may name a model that no memory holds.  Beside
-the lesson.
-"""
+"""The number of parameters of a model, before it is built: a small file may name a model that fits into no memory.
+Beside the lesson."""
 import math
 import os
 from collections.abc import Sequence
@@ -17,19 +16,18 @@ from ..params import Shapes
 def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, decoder_hidden: Sequence[int],
                      likelihood: Likelihood, prior: str | Prior[Any], posterior: str | Flow[Any],
                      decoder: str | Decoder[Any], classes: int) -> int:
-    """The number of parameters of a VAE, of arguments that `VAE` has checked.  A layer with so many inputs and outputs
-    has (in + 1) out of them.
+    """The number of parameters of a VAE with these arguments, which `VAE` has checked.  A layer has (in + 1) out of
+    them.
 
-    Raises ValueError for a name of a prior, posterior or decoder that is none, and for a prior that does not fit beside
-    the others.
+    Raises ValueError for an unknown name of a prior, posterior or decoder, and for a prior that does not fit the rest.
     """
     D, Z, encoder, decoded = input_dim, latent_dim, [input_dim + classes, *hidden], [latent_dim + classes,
                                                                                      *decoder_hidden]
     h, g = encoder[-1], decoded[-1]
     layers = [*zip(encoder, encoder[1:]), *zip(decoded, decoded[1:]), (h, Z), (h, Z)]
-    made = make_prior(prior, D, Z, "relu")
-    check_beside(made, posterior.name if isinstance(posterior, Flow) else posterior, classes)
-    others: list[Shapes] = [made.shapes, likelihood.shapes]
+    prior = make_prior(prior, D, Z, "relu")
+    check_beside(prior, posterior.name if isinstance(posterior, Flow) else posterior, classes)
+    others: list[Shapes] = [prior.shapes, likelihood.shapes]
     if not isinstance(posterior, Flow):
         planar, autoregressive, units = steps_in(posterior, Z)
         if planar:
@@ -48,16 +46,16 @@ def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, dec
 
 
 def check_memory(parameters: int, bytes_each: int) -> None:
-    """Raises MemoryError if this machine cannot hold so many parameters and their gradients."""
+    """Raises MemoryError if this machine cannot hold this number of parameters, `bytes_each`, and their gradients."""
     needed, there = 2 * bytes_each * parameters, memory()
     if needed > there:
         many = f"{parameters:,}" if parameters < 10 ** 18 else "over 10^18"
         raise MemoryError(f"a model of {many} parameters does not fit into the {there / 1e9:,.1f} GB of this machine, "
-                          "with their gradients: smaller widths, or fewer of what its names ask for, do")
+                          "with its gradients: use smaller widths, or smaller numbers in the names of its parts")
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; where that cannot be found out, more than any."""
+    """The memory of this machine in bytes; 2^63 if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -1,5 +1,5 @@
-"""The variational autoencoder: forward, and backward as its mirror image directly below it.  The heart; read after
-`objectives.py`.
+"""The variational autoencoder: forward, and backward as its mirror image directly below it.  The heart of the lesson;
+read after `objectives.py`.
 
     x -> encoder -> mu, logvar -> z = mu + exp(logvar / 2) eps -> decoder -> output -> nll = -log p(x|z)
                         \\-> KL( q(z|x) || p(z) )
@@ -36,9 +36,9 @@ from .sizes import check_memory, count_parameters
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
 
-_BASE = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
-_PLAIN: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
-_BLOCK = 500      # rows at a time where a whole data set is passed through
+_REQUIRED = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
+_DEFAULTS: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
+_BLOCK = 500      # rows at a time, for a whole data set
 
 
 class VAE:
@@ -49,15 +49,15 @@ class VAE:
     input_dim : D, numbers per image
     hidden : widths of the encoder's hidden layers, input side first; may be empty
     latent_dim : Z
-    activation : of every hidden layer; a name of `npvae.layers.ACTIVATIONS`, or an object of class `Activation`
-    likelihood : a name of `npvae.likelihoods.LIKELIHOODS`, or an object of class `Likelihood`
+    activation : of every hidden layer; a name in `npvae.layers.ACTIVATIONS`, or an object of class `Activation`
+    likelihood : a name in `npvae.likelihoods.LIKELIHOODS`, or an object of class `Likelihood`
     dtype : "float32" or "float64"; "complex128" (with the NumPy kernels) for checks by the complex step
     kernels : "numba" (fused, fast) or "numpy" (the reference, readable)
-    seed : of the initial weights, an integer or a `numpy.random.Generator`; each layer gets a stream of its own
+    seed : of the initial weights, an integer or a `numpy.random.Generator`; each layer draws from its own stream
     decoder_hidden : widths of the decoder's hidden layers, latent side first; None mirrors the encoder's
     prior, posterior, decoder : names such as "vamp:500", "iaf:2", "made:500" (`npvae train --help` lists all forms), or
         objects of class `Prior`, `Flow`, `Decoder`
-    classes : L, if images have labels 0 to L - 1, which encoder and decoder are then given
+    classes : L > 0 for a conditional model: images have labels 0 to L - 1, which the encoder and the decoder are given
 
     Attributes
     ----------
@@ -117,11 +117,11 @@ class VAE:
         self.flow.initialize(self.parameters, of_latent)
         self.prior.initialize(self.parameters, of_latent)
         self.likelihood.initialize(self.parameters)
-        self._forget()
+        self._discard_passes()
         self.threads = min(2, available_cores())
 
-    def _forget(self) -> None:
-        """No memory yet for the arrays of a pass, none recorded."""
+    def _discard_passes(self) -> None:
+        """Discards the arrays of all passes and their recorded calls."""
         self._memory: dict[str, Array] = {}
         self._passes: dict[tuple[int, int], tuple[Activations, Gradients]] = {}
         self._engine: DirectExecutor | ThreadedExecutor | None = None
@@ -129,19 +129,19 @@ class VAE:
         self.parameters.belongs_to(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of a copy or a pickle: all but the memory of passes and what runs them; the kernels by name."""
+        """For a copy or a pickle: everything but the arrays of passes and the executor; the kernels by name."""
         return {name: value for name, value in vars(self).items()
                 if name not in ("kernels", "_memory", "_passes", "_engine", "owner")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.kernels = load(self._kernels)
-        self._forget()
+        self._discard_passes()
 
     @property
     def threads(self) -> int:
-        """How many run the passes; 1 and 2 give the same bits in a `ThreadedExecutor`, else BLAS shares each product
-        and rounds."""
+        """The number of threads that run the passes.  With a `ThreadedExecutor` 1 and 2 give the same bits; otherwise
+        BLAS divides each product among them, which may change the rounding."""
         return self._threads
 
     @threads.setter
@@ -149,12 +149,12 @@ class VAE:
     def threads(self, threads: int) -> None:
         """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
         self._threads = integer("threads", threads, 1)
-        self._passes.clear()      # what was recorded in them
+        self._passes.clear()      # and with them the recorded calls
         self._engine = None
 
     @property
     def engine(self) -> DirectExecutor | ThreadedExecutor:
-        """What runs the passes; chosen at the first, since trying it out compiles a kernel."""
+        """The executor of the passes, made at its first use, since the choice compiles a kernel."""
         if self._engine is None:
             with self.owner:
                 self._engine = make_executor(self, self._threads)
@@ -162,12 +162,12 @@ class VAE:
 
     @property
     def parts(self) -> Sequence[object]:
-        """Those that call kernels."""
+        """The parts that call kernels."""
         return self._activation, self.likelihood, self.output, self.latent, self.flow, self.prior
 
     @property
     def estimators(self) -> Sequence[KLEstimator]:
-        """How this model's KL term can be estimated, the usual one first."""
+        """The ways in which this model's KL term can be estimated, the usual one first."""
         return [estimator for estimator in KLEstimator
                 if (estimator.is_sampled or self.latent.analytic)
                 and (not estimator.follows_path or self.latent.gaussian)]
@@ -175,7 +175,7 @@ class VAE:
     # -- the two passes ------------------------------------------------------------------------------------------
 
     def forward(self, a: Activations, estimator: KLEstimator, kernels: ModuleType | None = None) -> None:
-        """From a.x and a.eps to a.nll and a.kl (or, if the KL term is sampled, a.log_ratio)."""
+        """From a.x and a.eps to a.nll and a.kl (or a.log_ratio, if the KL term is sampled)."""
         params, kernels = self.parameters, kernels or self.kernels
         self._fill_rows(a, kernels)
         self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
@@ -189,17 +189,17 @@ class VAE:
         self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
 
     def _fill_rows(self, a: Activations, kernels: ModuleType) -> None:
-        """What the encoder is given beside the images: their labels, and below them the prior's own rows."""
+        """What the encoder gets besides the images: their labels, and below them the rows of the prior."""
         if self.classes:
             kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
         if self.prior.rows:
             self.prior.fill_rows(kernels, a.encoder[0][len(a.x):], a.prior, self.parameters)
 
     def backward(self, d: Gradients, a: Activations, estimator: KLEstimator, kernels: ModuleType | None = None) -> None:
-        """The forward pass read upwards: from d.nll and d.kl (or d.log_ratio) to `gradients`, of all parameters.
+        """The forward pass in reverse: from d.nll and d.kl (or d.log_ratio) to `gradients`, of all parameters.
 
-        Two heads read one hidden layer h, so  dh = dmu Wmu^T + dlogvar Wlogvar^T  (D1.6).
-        Along any direction v of the parameters,  d/dt loss(parameters + t v) = sum of grads * v  at t = 0  (D7.7).
+        Two layers, mu and logvar, read one hidden layer h, so  dh = dmu Wmu^T + dlogvar Wlogvar^T  (D1.6).
+        For any direction v of the parameters,  d/dt loss(parameters + t v) = sum of grads * v  at t = 0  (D7.7).
         """
         params, grads, kernels = self.parameters, self.gradients, kernels or self.kernels
         self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
@@ -212,33 +212,36 @@ class VAE:
         self.logvar.backward(kernels, d.h_logvar, d.logvar_pre, grads, d.logvar, a.logvar, a.logvar_pre, h, params)
         self.mu.backward(kernels, d.h_mu, d.mu_pre, grads, d.mu, a.mu, a.mu_pre, h, params)
         if self.hidden:
-            kernels.add(d.h, d.h_mu, d.h_logvar)      # the encoder's output feeds both heads
+            kernels.add(d.h, d.h_mu, d.h_logvar)      # h is read by mu and by logvar,
         if d.h_flow is not None:
-            kernels.add(d.encoder[-1], d.h, d.h_flow)      # and the flow's
+            kernels.add(d.encoder[-1], d.h, d.h_flow)      # and by the flow
         self.encoder.backward(kernels, d.encoder, d.encoder_pre, grads, a.encoder, a.encoder_pre, params)
         if self.prior.rows:
             self._rows_backward(d, a, kernels)
 
     def _rows_backward(self, d: Gradients, a: Activations, kernels: ModuleType) -> None:
-        """drows = dpre W^T of the layer that reads the prior's rows, for these alone: the images need no gradient."""
+        """drows = dpre W^T of the layer that reads the rows of the prior, for these rows only: images need no gradient.
+        """
         below, params = slice(len(a.x), None), self.parameters
         if self.hidden:
             kernels.matmul(d.rows_x, d.encoder_pre[0][below], params[self.encoder.layers[0].W].T)
-        else:      # both heads read the rows themselves
+        else:      # mu and logvar read the rows themselves
             kernels.matmul(d.rows_x_mu, d.mu_pre[below], params[self.mu.W].T)
             kernels.matmul(d.rows_x_logvar, d.logvar_pre[below], params[self.logvar.W].T)
             kernels.add(d.rows_x, d.rows_x_mu, d.rows_x_logvar)
         self.prior.rows_backward(kernels, d.rows_x, a.encoder[0][below], a.prior, self.gradients, params)
 
     def forward_backward(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
-        """The loss of the batch in a.x under the noise in a.eps; its gradient is left in `self.gradients`."""
+        """The loss of the batch a.x with the noise a.eps, in nats per image; its gradient is left in `self.gradients`.
+
+        For a complex model the loss is complex.
+        """
         loss = self.forward_loss(a, d, objective, step)
         self.engine.backward(d, a, objective.kl_estimator)
         return loss
 
     def forward_loss(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
-        """The loss alone; what it has for d.nll and d.kl or d.log_ratio is left there.  Of a model of complex numbers
-        the loss is complex."""
+        """The loss alone; its derivatives by nll and kl or log_ratio are left in `d`."""
         estimator = objective.kl_estimator
         self.engine.forward(a, estimator)
         if self.likelihood.fits_batch:
@@ -251,9 +254,9 @@ class VAE:
     def passes(self, batch: int, draws: int) -> tuple[Activations, Gradients]:
         """Every array of a training step, as `buffers.py` lists them: `a` the values, `d` their gradients.
 
-        The memory is made once, for the largest batch seen; a smaller batch gets views of it.
+        The memory is allocated once, for the largest batch so far; smaller batches are views of it.
         """
-        with self.owner:      # a second thread would write into what the first reads
+        with self.owner:      # a second thread would overwrite what the first reads
             if (batch, draws) not in self._passes:
                 sizes = Sizes(D=self.input_dim, L=self.classes, Z=self.latent_dim, N=self.prior.noise,
                               P=self.output.shapes[self.output.b][0], rows=self.prior.rows, hidden=self.hidden,
@@ -266,7 +269,7 @@ class VAE:
             return self._passes[batch, draws]
 
     def _allocate(self, name: str, *shape: int) -> Array:
-        """The first entries of the memory of that name, as `shape`; new memory where there is too little."""
+        """An array of this shape in the memory kept under `name`, which is enlarged if it is too small."""
         size = math.prod(shape)
         if name not in self._memory or self._memory[name].size < size:
             self._memory[name] = np.zeros(size, self.dtype)
@@ -280,10 +283,18 @@ class VAE:
                            labels: Array | None = None) -> tuple[float, Block]:
         """The loss of a batch, in nats per image, and its gradient with respect to every parameter.
 
-        x (B, D), which means what `likelihoods/support.py` says, here and in all methods; eps (B, K, Z) standard normal
-        noise, wider (`noise_dim`) where the prior draws as well; step is what schedules of the objective see; labels
-        (B,) where the model has classes. A deterministic function of its arguments and of `parameters`. Returns the
-        loss and `self.gradients`, which the next call overwrites: copy what is to be kept.
+        A deterministic function of its arguments and of `parameters`.
+
+        Parameters
+        ----------
+        x : (B, D); what its numbers mean is in `likelihoods/support.py`, here and in all methods
+        eps : (B, K, Z), standard normal noise; `noise_dim` columns, more than Z, if the prior draws as well
+        step : passed to the schedules of the objective
+        labels : (B,), for a model with classes
+
+        Returns
+        -------
+        the loss, and `self.gradients`, which the next call overwrites: copy what you keep
 
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
@@ -321,13 +332,14 @@ class VAE:
     @by_one_thread
     @all_blas_threads
     def encode(self, x: Array, labels: Array | None = None) -> tuple[Array, Array]:
-        """mu, logvar (B, Z) of q(z|x), or of what a flow starts from, x (B, D)."""
+        """mu, logvar (B, Z) of q(z|x), or with a flow of q0(z0|x), for x (B, D)."""
         x = self.images(x, "x")
         mu, logvar, _ = self._pass_encoder(x, self.check_labels(labels, len(x)))
         return mu, logvar
 
     def _pass_encoder(self, x: Array, labels: Array, z0: Array | None = None) -> tuple[Array, Array, Array | None]:
-        """mu, logvar (B, Z) of images as the model sees them; and z (B, Z) of z0, which a flow may move."""
+        """mu, logvar (B, Z) of images as the model sees them; and z (B, Z), where the flow moves z0 (B, Z), if given.
+        """
         be_callable(self)
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         z = None if z0 is None else np.empty(z0.shape, self.dtype)
@@ -344,7 +356,7 @@ class VAE:
         return mu, logvar, z
 
     def _encode(self, a: Activations) -> None:
-        """`forward`, as far as a.mu and a.logvar."""
+        """The first part of `forward`, up to a.mu and a.logvar."""
         kernels, params = self.kernels, self.parameters
         self._fill_rows(a, kernels)
         self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
@@ -354,7 +366,7 @@ class VAE:
     @by_one_thread
     @all_blas_threads
     def move(self, z0: Array, x: Array, labels: Array | None = None) -> Array:
-        """z (B, Z), to where the flow moves z0 (B, Z) of the images x (B, D); without a flow z0 itself."""
+        """z (B, Z), where the flow moves z0 (B, Z) of the images x (B, D); z0 itself without a flow."""
         return self._moved(matrix("z0", z0, self.latent_dim), x, labels)
 
     def _moved(self, z0: Array, x: Array, labels: Array | None) -> Array:
@@ -368,7 +380,7 @@ class VAE:
     @by_one_thread
     @all_blas_threads
     def draw_posterior(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
-        """z ~ q(z|x), one for each image (B, Z), x (B, D)."""
+        """z ~ q(z|x) (B, Z), one draw for each image of x (B, D)."""
         generator("rng", rng)
         mu, logvar = self.encode(x, labels)
         return self._moved(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
@@ -376,21 +388,21 @@ class VAE:
     @by_one_thread
     @all_blas_threads
     def decode(self, z: Array, labels: Array | None = None) -> Array:
-        """E[x|z] (B, D), the mean image, z (B, Z); of a MADE decoder, probabilities along the greedy path."""
+        """E[x|z] (B, D), the mean image, for z (B, Z); with a MADE decoder, the probabilities along the greedy path."""
         z = matrix("z", z, self.latent_dim)
         return self._decoder_output(z, self.check_labels(labels, len(z)))
 
     @by_one_thread
     @all_blas_threads
     def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
-        """E[x|z] (B, D) at one z drawn from q(z|x), x (B, D)."""
+        """E[x|z] (B, D) for x (B, D), at one draw of z from q(z|x)."""
         z = self.draw_posterior(x, rng, labels)
         return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
 
     @by_one_thread
     @all_blas_threads
     def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
-        """n new images (n, D): z from the prior, and E[x|z], or with mean=False a draw from p(x|z).  labels (n,)."""
+        """n new images (n, D): z from the prior, then E[x|z], or a draw from p(x|z) if not `mean`.  labels (n,)."""
         labels = self.check_labels(labels, integer("n", n, 1))
         z = self.draw_prior(n, rng)
         return self._decoder_output(z, labels, rng, drawn=not mean)
@@ -403,33 +415,35 @@ class VAE:
         return self.prior.sample(shape, generator("rng", rng), self.parameters, self._encode_rows)
 
     def _encode_rows(self, rows: Array) -> tuple[Array, Array]:
-        """mu, logvar (R, Z) of rows like images (R, D), which are the prior's own."""
+        """mu, logvar (R, Z) of the prior's own rows (R, D)."""
         mu, logvar, _ = self._pass_encoder(rows, np.zeros(len(rows), np.int64))
         return mu, logvar
 
     @by_one_thread
     def fit_likelihood(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
-        """Set the parameter that likelihood gaussian-optimal chooses for images together, sigma, to what is best for
-        x (B, D) and one z ~ q(z|x) each; other likelihoods have none.  Raises NonFiniteError."""
+        """Sets the sigma of likelihood gaussian-optimal to the best value for x (B, D), with one z ~ q(z|x) for each
+        image.  Does nothing for other likelihoods.  Raises NonFiniteError."""
         if self.likelihood.fits_batch:
             self.likelihood.fit_images(self.parameters, self.images(x, "x"), self.reconstruct(x, rng, labels))
 
     @by_one_thread
     def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
-        """The evidence lower bound of each image (B,), nats, with one z drawn from q(z|x)."""
+        """The evidence lower bound of each image (B,), in nats, estimated with one z drawn from q(z|x)."""
         return bounds.elbo(self, x, generator("rng", rng), labels)
 
     @by_one_thread
     def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
                        labels: Array | None = None) -> Array:
-        """log p(x) of each image (B,), nats, by importance sampling (Burda et al. 2016): a lower bound in expectation,
-        tight for many samples.  Raises ValueError for a model of complex numbers, which gradient checks alone need."""
+        """log p(x) of each image (B,), in nats, by importance sampling (Burda et al. 2016): a lower bound in
+        expectation, tight for many samples.  Raises ValueError for a complex model, which is for gradient checks only.
+        """
         generator("rng", rng)
         return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
 
     @by_one_thread
     def start_at(self, mean: Array) -> None:
-        """Set the output bias so that the decoder starts at the image `mean` (D,), such as the mean of the data."""
+        """Sets the output bias such that the decoder starts at the image `mean` (D,), for example the mean of the data.
+        """
         mean = numbers_of("mean", mean)
         if mean.shape != (self.input_dim,):
             raise ValueError(f"mean must have shape ({self.input_dim},), got {mean.shape}")
@@ -437,45 +451,47 @@ class VAE:
         self.parameters[self.output.b][...] = self.likelihood.bias_at(support.floats(mean[0], scale))
 
     def config(self) -> dict[str, Any]:
-        """What `VAE(...)` needs to build this architecture again; plain numbers and strings."""
+        """The arguments of `VAE(...)` that build this architecture again, as plain numbers and strings."""
         return {"input_dim": self.input_dim, "hidden": list(self.hidden), "latent_dim": self.latent_dim,
                 "activation": self.activation, "likelihood": self.likelihood.name, "dtype": self.dtype,
                 "decoder_hidden": list(self.decoder_hidden),
-                **{name: value for name, value in self._variant.items() if value != _PLAIN[name]}}
+                **{name: value for name, value in self._variant.items() if value != _DEFAULTS[name]}}
 
     @by_one_thread
     def save(self, path: str | Path) -> None:
-        """Write the model to one file, atomically."""
+        """Writes the model to one file, atomically."""
         checkpoint.write(path, {"parameters": self.parameters.flat}, {"vae": self.config(), **self.parameters.layout()})
 
     @staticmethod
     def load(path: str | Path, kernels: str = "numba", likelihood: Likelihood | None = None,
              activation: Activation | None = None, prior: Prior[Any] | None = None, posterior: Flow[Any] | None = None,
              decoder: Decoder[Any] | None = None) -> "VAE":
-        """The model in a file written by `save` or by a training run.  Parts of classes of the reader's own must be
-        given again.  Raises checkpoint.CheckpointError."""
+        """The model in a file that `save` or a training run has written.  Parts of your own classes must be given
+        again.  Raises checkpoint.CheckpointError."""
         return load_with_manifest(path, kernels, likelihood, activation, prior, posterior, decoder)[0]
 
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def check_objective(self, objective: Objective) -> None:
-        """Raises TypeError for what is no objective, ValueError for one that this latent variable does not admit."""
+        """Raises TypeError for anything but an objective, ValueError for one that needs an estimator this model does
+        not have."""
         if not isinstance(objective, Objective):
             raise TypeError(f"objective must be an object like those of npvae.objectives, such as ELBO(), got "
                             f"{shown(objective)}")
         estimator, posterior = objective.kl_estimator, self._variant["posterior"]
         if not (estimator.is_sampled or self.latent.analytic):
-            raise ValueError(f"objective {type(objective).__name__} takes the KL term in closed form, which prior "
-                             f"{self._variant['prior']} with posterior {posterior} has not: ELBO(sampled=True) and "
-                             "IWAE() fit")
+            raise ValueError(f"objective {type(objective).__name__} needs the KL term in closed form, which prior "
+                             f"{self._variant['prior']} with posterior {posterior} does not have: use "
+                             "ELBO(sampled=True) or IWAE()")
         if estimator.follows_path and not self.latent.gaussian:
             raise ValueError(f"gradient {objective.gradient} needs a Gaussian q(z|x), which posterior {posterior} is "
-                             "not: gradient total fits")
+                             "not: use gradient total")
         if estimator is KLEstimator.DOUBLY_REPARAMETERIZED and self.likelihood.fits_batch:
-            raise ValueError(f"gradient dreg: in {self.likelihood.name} all draws share one sigma, so total fits")
+            raise ValueError(f"gradient dreg: in {self.likelihood.name} all draws share one sigma; use gradient total")
 
     def check_labels(self, labels: Array | None, n: int, name: str = "labels") -> Array:
-        """labels (n,) as integers, or zeros for a model without classes.  Raises ValueError or TypeError."""
+        """labels (n,) as integers; zeros for a model without classes.  Raises ValueError or TypeError that names
+        `name`."""
         if not self.classes:
             if labels is not None:
                 raise ValueError(f"{name} were given, but this model has no classes: VAE(classes=10) would take them")
@@ -490,15 +506,14 @@ class VAE:
         return labels.astype(np.int64)
 
     def images(self, x: Array, name: str) -> Array:
-        """x (B, D) in floats, as the model sees it.  Raises ValueError or TypeError for what it cannot take, naming
-        `name`."""
+        """x (B, D) as floats, as the model sees it.  Raises ValueError or TypeError that names `name`."""
         x, scale = support.read(x, name, self.input_dim, self.likelihood, self.dtype)
         self.output.check(x, name, white=round(1 / scale))
         return support.floats(x, scale, support.real(self.dtype))
 
     def _decoder_output(self, z: Array, labels: Array, rng: np.random.Generator | None = None, drawn: bool = False
                         ) -> Array:
-        """E[x|z] for z (B, Z), or if `drawn` x ~ p(x|z) (B, D); `rng` draws pixels."""
+        """E[x|z] (B, D) for z (B, Z), or x ~ p(x|z) if `drawn`; a MADE decoder draws its pixels with `rng`."""
         be_callable(self)
         images, rows = np.empty((len(z), self.input_dim), self.dtype), bounds.rows_at_once(self, _BLOCK)
         for start in range(0, len(z), rows):
@@ -521,8 +536,8 @@ def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Lik
                        activation: Activation | None = None, prior: Prior[Any] | None = None,
                        posterior: Flow[Any] | None = None, decoder: Decoder[Any] | None = None
                        ) -> tuple[VAE, dict[str, Any]]:
-    """The model in a file, as `VAE.load` gives it, and the file's manifest.  Nothing is allocated for a model that the
-    file does not hold.  Raises checkpoint.CheckpointError."""
+    """The model in a file, as `VAE.load` returns it, and the file's manifest.  Nothing is allocated before the file is
+    found to hold such a model.  Raises checkpoint.CheckpointError."""
     given = {name: part for name, part in (("likelihood", likelihood), ("activation", activation), ("prior", prior),
                                            ("posterior", posterior), ("decoder", decoder)) if part is not None}
 
@@ -556,15 +571,15 @@ def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Lik
     return vae, manifest
 
 
-def _checked_config(config: Any) -> dict[str, Any]:
-    """What `VAE.config` has written, completed, its numbers and widths looked at.  Raises TypeError or ValueError."""
+def _checked_config(config: object) -> dict[str, Any]:
+    """What `VAE.config` wrote, checked, and completed with defaults.  Raises TypeError or ValueError."""
     if not isinstance(config, dict):
         raise ValueError(f"its manifest must say what VAE(...) was given, got {shown(config)}")
-    missing, unknown = _BASE - config.keys(), config.keys() - _BASE - _PLAIN.keys()
+    missing, unknown = _REQUIRED - config.keys(), config.keys() - _REQUIRED - _DEFAULTS.keys()
     if missing or unknown:
-        raise ValueError(f"its manifest must say {', '.join(sorted(_BASE))} of the model; " + (
+        raise ValueError(f"its manifest must say {', '.join(sorted(_REQUIRED))} of the model; " + (
             f"{', '.join(sorted(missing))} is missing" if missing else f"it says {shown(sorted(unknown)[0])}"))
     integer("input_dim", config["input_dim"], 1), integer("latent_dim", config["latent_dim"], 1)
     integer("classes", config.get("classes", 0), 0), choice("dtype", config["dtype"], DTYPES)
     widths("hidden", config["hidden"]), widths("decoder_hidden", config["decoder_hidden"])
-    return {**_PLAIN, **config}
+    return {**_DEFAULTS, **config}

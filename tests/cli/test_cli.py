@@ -209,7 +209,7 @@ BAD = {
     "--posterior planar": "--posterior: posterior must be gaussian, planar:T, iaf:T or iaf:T:H, .*, got 'planar'",
     "--posterior iaf:2 --free-bits 0.1": "--free-bits needs the analytic KL of --posterior gaussian, got .* iaf:2",
     "--decoder made": "--decoder: decoder must be dense, made:H or made:H.direct, .*, got 'made'",
-    "--decoder made:4 --likelihood gaussian": "decoder made:4 needs likelihood bernoulli, got .*: decoder dense fits",
+    "--decoder made:4 --likelihood gaussian": "decoder made:4 needs likelihood bernoulli, got .*: use decoder dense",
     "--objective vi": "--objective: .*'vi'.*elbo.*iwae",
     "--binarize grey": "--binarize: .*'grey'.*none.*threshold.*static.*dynamic",
     "--lr-schedule warm": "--lr-schedule: .*'warm'.*constant.*steps.*cosine",

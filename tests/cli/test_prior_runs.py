@@ -95,7 +95,7 @@ def test_another_prior_is_not_resumed(npvae, folder):
 @pytest.mark.parametrize("flags, says", [
     ("--prior mixture:0", "--prior: prior must be normal, mixture:C, vamp:C or hierarchical"),
     ("--prior mixture:4 --free-bits 0.1", "--free-bits needs the analytic KL of --prior normal, got --prior mixture:4"),
-    ("--prior vamp:4 --posterior iaf:2", "prior vamp:4 is made of Gaussians q(z|u), and posterior iaf:2 is none: ")])
+    ("--prior vamp:4 --posterior iaf:2", "prior vamp:4 is a mixture of Gaussians q(z|u), and posterior iaf:2 ")])
 def test_what_does_not_fit_is_refused_before_anything_is_written(flags, says, npvae, folder):
     before = contents(folder)
     code, out, error = npvae("train", *TINY, "--out", "none", *flags.split())

@@ -23,7 +23,7 @@ NET = RNG.standard_normal((2, 5, 6))
 #: for each equation: the function, a piece of its line, and what a slip makes of it (see `test_derivations.py`)
 SLIPS = {
     "D14.1": (Composed.forward, "kernels.subtract(a.log_q_z", "kernels.add(a.log_q_z"),
-    "D14.2": (flows._Steps.forward, "own.log_det_at)", "own.log_det_at[1:])"),
+    "D14.2": (flows._StepwiseFlow.forward, "own.log_det_at)", "own.log_det_at[1:])"),
     "D14.3": (reference.planar_forward, "t * t + slope", "t + slope"),
     "D14.4": (reference.planar_direction_forward, "softplus(-a) - 1", "softplus(-a) + 1"),
     "D14.5": (reference.planar_backward, "+ 2 * t * (1 - s)", "- 2 * t * (1 - s)"),

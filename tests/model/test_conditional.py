@@ -337,7 +337,7 @@ def test_a_model_without_classes_refuses_labels(call):
 @pytest.mark.parametrize("make, says", [
     (lambda: VAE(classes=-1), "classes must be at least 0, got -1"),
     (lambda: VAE(classes=2.5), "classes must be an integer"),
-    (lambda: VAE(classes=3, prior="vamp:4"), "prior vamp:4 .* 3 classes: prior mixture:4 fits"),
+    (lambda: VAE(classes=3, prior="vamp:4"), "prior vamp:4 .* 3 classes: use prior mixture:4"),
     (lambda: fit(model(kernels="numpy"), X / 255, X_TEST / 255, labels_test=Y_TEST), "labels_train must be given"),
     (lambda: fit(model(kernels="numpy"), X / 255, X_TEST / 255, labels_train=Y), "labels_test must be given"),
     (lambda: fit(model(kernels="numpy"), X / 255, X_TEST / 255, labels_train=Y[1:]), r"labels_train .* \(149,\)"),

@@ -121,7 +121,7 @@ _GROUPS = {
     "A slice may end behind the last column.": [
         "layers.Staircase.__init__: index: ...=0).sum(), n_out)) -> ...=0).sum(), n_out + 1))"],
     "Minus 0 is 0, for whole numbers.": [
-        "decoders.MADE.__init__: sign: told = np.zeros(hidden, int) -> told = -np.zeros(hidden, int)"],
+        "decoders.MADE.__init__: sign: of_h = np.zeros(hidden, int) -> of_h = -np.zeros(hidden, int)"],
     "Which of two independent streams of random numbers a layer is drawn from does not matter, nor that there is a "
     "third.": [
         "decoders.MADE.initialize: order: zip((self.first, self.last), rng.spawn(2)) -> zip((self.last, self.first), "
