@@ -32,7 +32,10 @@ RENAMED = {
     "outputs": {"find": "make_decoder", "Output": "Decoder"}, "flows": {"find": "make_flow"},
     "priors": {"find": "make_prior"},
     "lanes": {"Direct": "DirectExecutor", "Lanes": "ThreadedExecutor", "Whole": "WholeArrayKernels",
-              "engine": "make_executor"}}
+              "engine": "make_executor", "be_callable": "ensure_callable"},
+    "cuts": {"LINE": "ALIGNMENT", "shares": "parameter_slices"},
+    "turns": {"many_turns_with_one": "keep_one_blas_thread"},
+    "kernels.fused.team": {"Bell": "Wake", "Order": "ParallelProgram"}}
 #: old module -> its functions that have become something else
 FORMER: dict[str, dict[str, Callable[..., object]]] = {"support": {"support_of": attrgetter("support")}}
 

@@ -1,2 +1,2 @@
-"""How passes run on all cores.  Beside the lesson; README.md in this folder is the place to begin.
+"""How passes run on several cores.  Not needed to understand a VAE; README.md in this folder is the place to begin.
 """

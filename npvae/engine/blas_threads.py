@@ -1,13 +1,13 @@
-"""Several threads that use models at the same time: who may go on.  Beside the lesson.
+"""Two locks, for programs in which several threads use models.
 
-    Owner               a model works for one thread at a time; a second thread is refused
-    one_blas_thread     around passes in which BLAS must keep to the thread that calls it
+    Owner               a model belongs to one thread at a time; a second thread is refused
+    one_blas_thread     around passes in which BLAS must not start threads of its own
     all_blas_threads    around products that BLAS may share among its own threads
 
-How many threads BLAS uses is one number for the whole process, and the last digits of a product depend on it.  So work
-of the two kinds takes turns: any number of threads may be inside one of them, none inside the other, and whoever waited
-first is next.  A turn is one step of training or one call such as `encode`.  Callbacks run between turns: they may wait
-for another thread.
+The last two are the two modes of one lock.  How many threads BLAS uses is one number for the whole process, and the
+last digits of a product depend on it.  So any number of threads may hold the lock in one mode, but then none in the
+other; who has waited longest is next.  It is held for one step of training, or for one call such as `encode`, and not
+while callbacks run: they may wait for another thread.
 """
 import contextlib
 import functools
@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 
-class _Here(threading.local):
-    """This thread: an object that stands for it (its number would not do: after a fork another thread may get it), and
-    the turns that it is inside of, the innermost last."""
+class _ThisThread(threading.local):
+    """An object that stands for this thread (its number would not do: after a fork another thread may get it), and the
+    modes that it has entered, the innermost last: True is `one_blas_thread`."""
 
     def __init__(self) -> None:
         self.thread = object()
-        self.inside: list[bool] = []
+        self.modes: list[bool] = []
 
 
-_here = _Here()
+_this_thread = _ThisThread()
 
 
 class Owner:
@@ -41,8 +41,8 @@ class Owner:
         self._depth = 0
 
     def __enter__(self) -> None:
-        holder = self._holder.setdefault("thread", (_here.thread, os.getpid()))
-        if holder[0] is not _here.thread:
+        holder = self._holder.setdefault("thread", (_this_thread.thread, os.getpid()))
+        if holder[0] is not _this_thread.thread:
             when = "" if holder[1] == os.getpid() else " when this process was forked from another"
             raise RuntimeError(f"this model {'is' if not when else 'was'} in use by another thread{when}: "
                                "each thread needs a model of its own")
@@ -68,7 +68,7 @@ _T = TypeVar("_T")
 
 
 def by_one_thread(function: Callable[Concatenate[_M, _P], _T]) -> Callable[Concatenate[_M, _P], _T]:
-    """A function of a model that must not meet another thread's.  Raises RuntimeError where it does."""
+    """A method of a model that runs in the thread that owns the model.  Raises RuntimeError in any other."""
     @functools.wraps(function)
     def alone(vae: _M, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         with vae.owner:
@@ -76,78 +76,78 @@ def by_one_thread(function: Callable[Concatenate[_M, _P], _T]) -> Callable[Conca
     return alone
 
 
-class _Blas:
-    """BLAS's number of threads: 1 while `single` work is under way, or will be soon, else as it was found."""
+class _BlasLock:
+    """A lock with two modes.  It sets BLAS's number of threads: 1 where `single`, else as it was found."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._single: bool | None = None      # the work that is under way, where there is any
-        self._under_way: set[object] = set()      # threads
-        self._queue: list[object] = []      # threads too, whoever waited first in front
-        self._keepers: list[object] = []      # and these, each as often as it is inside
-        self._before: list[tuple[Any, int]] = []      # threads of each library, while there is a limit
+        self._single: bool | None = None      # the mode of those that hold it
+        self._holders: set[object] = set()      # threads
+        self._queue: list[object] = []      # threads that wait, who came first in front
+        self._keepers: list[object] = []      # threads inside of `keep`, each as often as it has entered
+        self._before: list[tuple[Any, int]] = []      # of each library, its threads before it was limited to 1
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Around many turns of single work: the limit may stay between them."""
+    def keep(self) -> Iterator[None]:
+        """Around many steps: BLAS may stay limited to one thread between them, which saves the time to change it."""
         with self._lock:
-            self._keepers.append(_here.thread)
+            self._keepers.append(_this_thread.thread)
         try:
             yield
         finally:
             with self._lock:
-                self._keepers.remove(_here.thread)
-                self._lift_if_unused()
+                self._keepers.remove(_this_thread.thread)
+                self._restore_if_unused()
 
     def change(self, single: bool | None) -> None:
-        """This thread ends its turn, if it has one, and waits for another, if it wants one."""
-        me = _here.thread
+        """Release it, where this thread holds it; then wait for it in that mode, unless it is None."""
+        me = _this_thread.thread
         with self._lock:
-            self._under_way.discard(me)
-            self._lift_if_unused()
+            self._holders.discard(me)
+            self._restore_if_unused()
             self._changed.notify_all()
             if single is not None:
                 self._wait(me, single)
 
     def _wait(self, me: object, single: bool) -> None:
-        """Until all before have had their turn, and nobody is at work of the other kind."""
+        """Until all who came before have got it, and nobody holds it in the other mode."""
         self._queue.append(me)
         try:
-            self._changed.wait_for(lambda: self._queue[0] is me and (not self._under_way or self._single == single))
+            self._changed.wait_for(lambda: self._queue[0] is me and (not self._holders or self._single == single))
         finally:
             self._queue.remove(me)
             self._changed.notify_all()
-        self._under_way.add(me)
+        self._holders.add(me)
         self._single = single
         if not single:
-            self._lift()
+            self._restore()
         elif not self._before:
             self._before = [(library, library.num_threads) for library in _libraries()]
             for library, _ in self._before:
                 _set_threads(library, 1)
 
-    def _lift_if_unused(self) -> None:
-        if not self._under_way and not self._keepers:
-            self._lift()
+    def _restore_if_unused(self) -> None:
+        if not self._holders and not self._keepers:
+            self._restore()
 
-    def _lift(self) -> None:
+    def _restore(self) -> None:
         for library, number in self._before:
             _set_threads(library, number)
         self._before = []
 
     def _after_fork(self) -> None:
         """Of all threads only this one is left."""
-        me = _here.thread
+        me = _this_thread.thread
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queue.clear()
-        self._under_way &= {me}
+        self._holders &= {me}
         self._keepers = [keeper for keeper in self._keepers if keeper is me]
         with contextlib.suppress(Exception):
-            self._lift_if_unused()
+            self._restore_if_unused()
 
 
 @functools.cache
@@ -159,41 +159,41 @@ def _libraries() -> list[Any]:
 
 
 def _set_threads(library: Any, number: int) -> None:
-    """threadpoolctl from 3.8 on lets one thread alone change them, and ignores what others ask for, unless that thread
-    is made to let go."""
-    let_go = getattr(library, "clear_controlling_thread", lambda *force: None)
-    let_go(True)
+    """From version 3.8 on, threadpoolctl lets only the thread that first set the number change it, and ignores others,
+    until that thread gives up control, or is forced to."""
+    give_up_control = getattr(library, "clear_controlling_thread", lambda *force: None)
+    give_up_control(True)
     library.set_num_threads(number)
-    let_go()
+    give_up_control()
 
 
-_blas = _Blas()
+_blas_lock = _BlasLock()
 
 
-class _Turn(contextlib.ContextDecorator):
-    """`with one_blas_thread:` or `@one_blas_thread`, within each other or not."""
+class _Mode(contextlib.ContextDecorator):
+    """`with one_blas_thread:` or `@one_blas_thread`, nested or not."""
 
     def __init__(self, single: bool) -> None:
         self._single = single
 
     def __enter__(self) -> None:
-        inside = _here.inside
-        if not inside or inside[-1] != self._single:
-            _blas.change(self._single)
-        inside.append(self._single)
+        modes = _this_thread.modes
+        if not modes or modes[-1] != self._single:
+            _blas_lock.change(self._single)
+        modes.append(self._single)
 
     def __exit__(self, *error: object) -> None:
-        inside = _here.inside
-        single, outer = inside.pop(), inside[-1] if inside else None
+        modes = _this_thread.modes
+        single, outer = modes.pop(), modes[-1] if modes else None
         if outer != single:
-            _blas.change(outer)
+            _blas_lock.change(outer)
 
 
 def has_one_blas_thread() -> bool:
-    """Is this a turn of `one_blas_thread` already?  Quicker to ask than to enter one more."""
-    return _here.inside[-1:] == [True]
+    """Is this thread inside of `one_blas_thread`?  Quicker to ask than to enter it once more."""
+    return _this_thread.modes[-1:] == [True]
 
 
-one_blas_thread = _Turn(True)
-all_blas_threads = _Turn(False)
-many_turns_with_one = _blas.kept
+one_blas_thread = _Mode(True)
+all_blas_threads = _Mode(False)
+keep_one_blas_thread = _blas_lock.keep

@@ -1,9 +1,9 @@
-"""Another Python process, which runs code of this package while the reader's own goes on.
+"""Another Python process, which runs code of this package in the background.
 
-Python looks for modules in the current folder first, for `python -c` as for `python -m`; and PYTHONPATH may name it.
-A file numpy.py there, downloaded with some data, would be run.  So the process is isolated (-I: no PYTHONPATH, no
-current folder, no user's site), finds modules where this one does but for that folder, and loads npvae from where this
-one has it.
+Python looks for modules in the current folder first, with `python -c` as with `python -m`, and PYTHONPATH may name that
+folder too.  A file numpy.py there, downloaded with some data, would be run.  So the process is isolated (-I: no
+PYTHONPATH, no current folder, no packages of the user's own), looks for modules where this process does, but for the
+current folder, and loads npvae from where this process has it.
 """
 import os
 import subprocess
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def start(code: str) -> "subprocess.Popen[bytes]":
-    """A process that runs this code, in which npvae is imported; silent, and without input.  Raises OSError."""
+    """A process that imports npvae and runs this code, without input or output.  Raises OSError."""
     options = ["-I", *(["-B"] if sys.dont_write_bytecode else [])]
     before = (f"import sys; sys.path[:], sys.pycache_prefix = {_path()!r}, {sys.pycache_prefix!r}\n"
               "from importlib.util import module_from_spec, spec_from_file_location\n"

@@ -1,10 +1,14 @@
-"""Does replaying work here?  It rests on what Numba and llvmlite do not document: how they lay out arrays, and how the
-machine code of a kernel is called.
+"""Does replaying work here?  It relies on what Numba does not document: how arrays are laid out for compiled code, and
+how the machine code of a kernel is called.
 
-Where that has changed, a call could end the process.  So it is found out in three steps: layout and calling convention
-are compared with those known, without calling anything; versions that the tests have not run with are tried in another
-process, once, and the answer is kept beside the machine code of the kernels; at last a product and a kernel are
-replayed here, and compared with NumPy.  Without replaying, kernels are called one by one, by Python.
+Where that has changed, a call could end the process.  So it is found out in three steps:
+
+1. Layout and calling convention are compared with those known.  Nothing is called.
+2. A version of Numba that the tests have not run with is tried in another process, once.  The answer is kept beside the
+   machine code of the kernels.
+3. A product and a kernel are replayed in this process, and compared with NumPy.
+
+Without replaying, kernels are called one by one, by Python.
 """
 import contextlib
 import functools
@@ -22,13 +26,13 @@ from . import child
 TESTED = ("0.60", "0.68")      # of Numba, with the llvmlite that each demands: those of .github/workflows
 _WORKS, _FAILS = b"works", b"fails"
 _PATIENCE = 300      # seconds for the other process, which compiles what it tries
-_KILLED = (-signal.SIGINT, -signal.SIGTERM, -9)      # which says nothing of replaying
+_KILLED = (-signal.SIGINT, -signal.SIGTERM, -9)      # exit codes that say nothing about replaying
 
 
 @functools.cache
 def can_replay(dtype: str, shared: bool = False) -> bool:
-    """Can passes of numbers of this type be replayed, and, if `shared`, by several threads?  Warns where that could be
-    expected."""
+    """Can passes in this type be replayed, and, if `shared`, by several threads?  Warns where that was to be
+    expected and fails."""
     if platform.system() == "Windows" or platform.machine().lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
         return False
     if dtype not in ("float32", "float64"):
@@ -50,7 +54,7 @@ def can_replay(dtype: str, shared: bool = False) -> bool:
 
 @functools.cache
 def can_call(dtype: str) -> bool:
-    """Do kernels work at all, called by Python?  Warns where they do not.  What it compiles, every model calls."""
+    """Do kernels work at all, called by Python?  Warns where they do not.  Compiles one that every model needs."""
     from ..kernels.fused.dense import identity_forward
     try:
         identity_forward(np.empty((1, 1), dtype), np.empty((1, 1), dtype), np.empty(1, dtype))
@@ -61,23 +65,23 @@ def can_call(dtype: str) -> bool:
 
 
 def _is_trusted() -> bool:
-    """Has this version been tested, or tried here?"""
+    """Has this version been tested, or tried on this machine?"""
     if numba.__version__.rpartition(".")[0] in TESTED:
         return True
     for folder in compile._folders():
         with contextlib.suppress(OSError, ValueError):
-            return compile._read(folder / _name()) == _WORKS
+            return compile._read(folder / _answer_file()) == _WORKS
     code = _try_elsewhere()
     if code not in (1, *_KILLED):      # 1: it could not begin
         for folder in compile._folders():
             with contextlib.suppress(OSError):
-                compile._write(folder / _name(), _FAILS if code else _WORKS)
+                compile._write(folder / _answer_file(), _FAILS if code else _WORKS)
                 break
     return code == 0
 
 
-def _name() -> str:
-    """Of the file that keeps the answer, in a folder whose name tells the sources of all kernels."""
+def _answer_file() -> str:
+    """The name of the file that keeps the answer.  Its folder's name holds a hash of the sources of all kernels."""
     import llvmlite
     key = numba.__version__, llvmlite.__version__, np.__version__, sys.version, platform.machine()
     return f"replay-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}"
@@ -96,17 +100,17 @@ def _try_elsewhere() -> int:
 
 
 def replays(dtype: str, shared: bool) -> bool:
-    """A product and a kernel, replayed, agree with NumPy."""
+    """Do a product and a kernel, replayed, agree with NumPy?"""
     from ..kernels.fused.dense import identity_forward
-    from ..kernels.fused.native import MAILBOX, lead, meet, serve
+    from ..kernels.fused.native import MAILBOX, barrier, lead, serve
     from ..kernels.reference.arrays import matmul
     from .recording import Program
     a, b = np.arange(12, dtype=dtype).reshape(4, 3), np.arange(20, dtype=dtype).reshape(5, 4)
     product, out, bias = np.zeros((3, 5), dtype), np.zeros((3, 5), dtype), np.arange(5, dtype=dtype)
     program = Program([(matmul, (product, a.T, b.T)), (identity_forward, (out, product, bias))])
-    if shared:      # by a leader without workers, and a worker without orders
-        box = np.zeros(MAILBOX, np.int64)
-        meet(box.ctypes.data, 0, 1, 0), serve(box.ctypes.data, 0)
+    if shared:      # in this thread: a worker with nothing to do, and a leader without workers
+        mailbox = np.zeros(MAILBOX, np.int64)
+        barrier(mailbox.ctypes.data, 0, 1, 0), serve(mailbox.ctypes.data, 0)
         lead(0, np.array([(program.table.ctypes.data, len(program.table))]), 0, 1)
     else:
         program.run()

@@ -18,7 +18,7 @@ from .. import checkpoint
 from ..buffers import Activations, Gradients, Sizes, allocate_pass
 from ..decoders import Decoder, make_decoder
 from ..engine.blas_threads import Owner, all_blas_threads, by_one_thread
-from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, be_callable, make_executor
+from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, ensure_callable, make_executor
 from ..evaluate import bounds
 from ..kernels import load
 from ..latents.base import Flow, KLEstimator, Prior
@@ -299,7 +299,7 @@ class VAE:
         Raises ValueError or TypeError for wrong shapes, types or pixels.
         """
         a, d = self._filled(x, eps, objective, step, labels)
-        with self.engine.turn:      # one for both passes
+        with self.engine.blas_mode:      # one for both passes
             return self.forward_backward(a, d, objective, step), self.gradients
 
     @by_one_thread
@@ -314,7 +314,7 @@ class VAE:
         for name, value in (parameters or {}).items():
             self.parameters[name][...] = value
         a, d = self._filled(x, eps, objective, step, labels)
-        with self.engine.turn:
+        with self.engine.blas_mode:
             return self.forward_loss(a, d, objective, step)
 
     def _filled(self, x: Array, eps: Array, objective: Objective, step: int, labels: Array | None
@@ -340,7 +340,7 @@ class VAE:
     def _pass_encoder(self, x: Array, labels: Array, z0: Array | None = None) -> tuple[Array, Array, Array | None]:
         """mu, logvar (B, Z) of images as the model sees them; and z (B, Z), where the flow moves z0 (B, Z), if given.
         """
-        be_callable(self)
+        ensure_callable(self)
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         z = None if z0 is None else np.empty(z0.shape, self.dtype)
         for start in range(0, len(x), _BLOCK):
@@ -514,7 +514,7 @@ class VAE:
     def _decoder_output(self, z: Array, labels: Array, rng: np.random.Generator | None = None, drawn: bool = False
                         ) -> Array:
         """E[x|z] (B, D) for z (B, Z), or x ~ p(x|z) if `drawn`; a MADE decoder draws its pixels with `rng`."""
-        be_callable(self)
+        ensure_callable(self)
         images, rows = np.empty((len(z), self.input_dim), self.dtype), bounds.rows_at_once(self, _BLOCK)
         for start in range(0, len(z), rows):
             block = slice(start, start + rows)

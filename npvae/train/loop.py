@@ -174,7 +174,7 @@ def _train_epoch(run: Run, callbacks: Sequence[Callback]) -> None:
         order.sort()
     size, before, began = run.settings["batch_size"], run.sums["seconds"], time.perf_counter()
     while run.batch < run.batches:
-        with run.vae.engine.turn:
+        with run.vae.engine.blas_mode:
             train_step(run, order[run.batch * size:(run.batch + 1) * size])
         run.sums["seconds"] = before + time.perf_counter() - began
         for callback in callbacks:

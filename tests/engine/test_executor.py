@@ -50,7 +50,7 @@ def test_replayed_is_direct(dtype, size, depth, draws, threads, seed, activation
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.parametrize("objective, draws", [(ELBO(), 1), (IWAE(), 3)])
 def test_every_size_of_batch(threads, objective, draws):
-    """Whatever the number of lanes, and of rows in the last."""
+    """Whatever the number of tasks, and of rows in the last."""
     exact, ours = model(kernels="numpy", likelihood="gaussian-learned:1"), model(threads,
                                                                                  likelihood="gaussian-learned:1")
     for size in (*range(1, 20), 31, 32, 33, 40, 1):
@@ -62,8 +62,8 @@ def test_every_size_of_batch(threads, objective, draws):
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-4)])
 @pytest.mark.parametrize("decoder", ["dense", "made:66+direct"])
 def test_wide_layers(decoder, rows, dtype, tolerance):
-    """Where products are cut by the weights: up to some 32 rows; and where BLAS is given their transpose: up to 64 rows
-    in a lane, 64 columns and more."""
+    """Where products are split by the weights: up to some 32 rows; and where BLAS is given their transpose: up to 64
+    rows in a task, 64 columns and more."""
     config = dict(input_dim=70, hidden=(64, 66), latent_dim=65, decoder=decoder)
     exact, ours = model(**config, kernels="numpy"), model(2, **config, dtype=dtype)
     exact.parameters.flat[...] = ours.parameters.flat
@@ -189,7 +189,7 @@ def test_made_decoder(dtype, size, depth, draws, seed, direct, classes, objectiv
        dtype=st.sampled_from(["float32", "float64"]), likelihood=st.sampled_from(LIKELIHOODS),
        objective=st.sampled_from(list(OBJECTIVES)))
 def test_threads_do_not_change_the_bits(size, depth, draws, seed, dtype, likelihood, objective):
-    """One, two and three threads share two lanes, four and five share four; and nothing depends on who is faster."""
+    """One, two and three threads share two tasks, four and five share four; and nothing depends on who is faster."""
     vae = model(1, input_dim=size["D"], hidden=[size[letter] for letter in "HG"[:depth]], latent_dim=size["Z"],
                 likelihood=likelihood, dtype=dtype, seed=seed)
     call = *batch(vae, size["B"], draws, seed), OBJECTIVES[objective][0]

@@ -24,7 +24,7 @@ OBJECTIVES = {"elbo": ELBO(0.7, sampled=True), "iwae": IWAE(), "elbo stl": ELBO(
        objective=st.sampled_from(list(OBJECTIVES)))
 def test_replayed_is_direct(size, depth, draws, seed, dtype, prior, posterior, decoder, classes, objective):
     """In double precision against the reference, and against the same kernels called one by one; in both the same bits
-    with any threads that make as many lanes."""
+    with any threads that make as many tasks."""
     if prior.startswith("vamp"):
         posterior, classes = "gaussian", 0
     if posterior != "gaussian" and objective not in ("elbo", "iwae"):      # the others need a Gaussian

@@ -1,4 +1,4 @@
-"""What is left behind by the lanes: no thread without a leader, no data, no model."""
+"""What is left behind by the threads: no thread without a leader, no data, no model."""
 import gc
 import threading
 import weakref
@@ -83,7 +83,7 @@ class Momentum(Adam):
 
 
 def test_an_optimizer_may_call_any_kernel():
-    """Not only those that are cut into parts."""
+    """Not only those that are split into parts."""
     trained = [model(kernels=kernels) for kernels in ("numpy", "numba")]
     for vae in trained:
         fit(vae, X, X_TEST, 1, 25, Momentum())

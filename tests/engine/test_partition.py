@@ -1,4 +1,4 @@
-"""Where a step is cut: everything is in one part and no more, and what a thread reads is there when it reads it."""
+"""How a step is split into tasks: everything is in one part and no more, and what a task reads is there by then."""
 import math
 
 import numpy as np
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from npvae import VAE
-from npvae.engine.partition import LINE, phases, pieces, shares
-from npvae.kernels.roles import UNCUT, roles_of
+from npvae.engine.partition import ALIGNMENT, parameter_slices, phases, pieces
+from npvae.kernels.roles import NOT_SPLIT, roles_of
 from npvae.kernels import fused, reference
 from npvae.engine.executor import ThreadedExecutor
 from recorded_calls import arguments_of
@@ -23,20 +23,20 @@ def test_pieces(size, number, multiple):
 
 @given(shapes=st.lists(st.lists(st.integers(1, 40), max_size=2).map(tuple), min_size=1, max_size=6),
        number=st.sampled_from([2, 4]))
-def test_shares_hold_every_parameter_once(shapes, number):
-    """And of each tensor a lane has the part that it multiplies, but for what a cache line adds at both ends."""
-    found, owner, start = shares(dict(enumerate(shapes)), number), np.full(sum(map(math.prod, shapes)), -1), 0
-    for lane, parts in enumerate(found):
+def test_parameter_slices_hold_every_parameter_once(shapes, number):
+    """And of each tensor a task has the part that it multiplies, but for what a cache line adds at both ends."""
+    found, owner, start = parameter_slices(dict(enumerate(shapes)), number), np.full(sum(map(math.prod, shapes)), -1), 0
+    for task, parts in enumerate(found):
         assert len(parts) <= len(shapes)
         for part in parts:
             assert part.start < part.stop and (owner[part] == -1).all() and part.start * 4 % 64 == 0      # bytes
-            owner[part] = lane
+            owner[part] = task
     assert (owner >= 0).all() and len(found) == number
     for shape in shapes:
         size = math.prod(shape)
-        for lane, part in enumerate(pieces(size, number)):
-            inner = owner[start + part.start:start + part.stop][:-LINE or None]
-            assert (inner == lane).all() or size < number * LINE
+        for task, part in enumerate(pieces(size, number)):
+            inner = owner[start + part.start:start + part.stop][:-ALIGNMENT or None]
+            assert (inner == task).all() or size < number * ALIGNMENT
         start += size
 
 
@@ -71,7 +71,7 @@ def test_a_kernel_in_parts_is_the_kernel(name, number):
     batch = len(arguments[0])
     found = phases([(kernel, tuple(arguments))], number, batch, 1, reference, RECORD)
     tasks = [own for tasks in found for task in tasks for kernel, own in task if kernel.__name__ == name]
-    assert name in UNCUT or len(tasks) > 1
+    assert name in NOT_SPLIT or len(tasks) > 1
     assert all(sum(np.shares_memory(own[i], arguments[i]) for own in tasks) == 1
                for i, role in enumerate(roles) if role == "E")
     run([[[(getattr(reference, kernel.__name__), own) for kernel, own in task] for task in tasks] for tasks in found])
@@ -114,10 +114,10 @@ class Spy(ThreadedExecutor):
         super().__init__(vae, 2)
         self.seen = []
 
-    def order(self, *phases):
+    def make_program(self, *phases):
         self.seen.append([tasks for tasks in phases if any(tasks)])
 
-    def run(self, order):
+    def run(self, program):
         pass
 
 
@@ -144,8 +144,8 @@ def products_with(weights, seen):
                     yield phase, number, range(first, first + len(W))
 
 
-@pytest.mark.parametrize("batch, cut", [(1, True), (2, True), (20, True), (100, False)])
-def test_few_rows_are_cut_by_the_weights(batch, cut):
+@pytest.mark.parametrize("batch, split", [(1, True), (2, True), (20, True), (100, False)])
+def test_few_rows_are_split_by_the_weights(batch, split):
     """Each task has rows of its own, the same in the forward pass, in the backward pass and in the update; with many
     images it has all of them."""
     seen, vae, engine = passes(batch)
@@ -154,12 +154,12 @@ def test_few_rows_are_cut_by_the_weights(batch, cut):
     for one_pass in seen:
         found = list(products_with(W, one_pass))
         assert len({phase for phase, _, _ in found}) == 1 and [task for _, task, _ in found] == [0, 1]
-        assert [rows for _, _, rows in found] == ([range(32), range(32, 64)] if cut else [range(64)] * 2)
+        assert [rows for _, _, rows in found] == ([range(32), range(32, 64)] if split else [range(64)] * 2)
     for task, rows in enumerate([range(32), range(32, 64)]):
         own = np.zeros(vae.parameters.flat.size, bool)
-        for part in engine.shares[task]:
+        for part in engine.parameter_slices[task]:
             own[part] = True
-        assert own[at + 66 * rows.start + LINE:at + 66 * rows.stop - LINE].all()
+        assert own[at + 66 * rows.start + ALIGNMENT:at + 66 * rows.stop - ALIGNMENT].all()
 
 
 def test_threads_meet_where_they_must():
@@ -170,7 +170,7 @@ def test_threads_meet_where_they_must():
 
 
 def test_draws_of_an_image_stay_together():
-    """Rows for every draw and rows for every image are cut between the same images, also where half of the draws ends
+    """Rows for every draw and rows for every image are split between the same images, also where half of the draws ends
     within one: threads meet as often as where it does not."""
     (forward, backward), _, _ = passes(1001, 3)
     assert len(forward) == 1 and len(backward) == len(passes(1000, 3)[0][1])
@@ -217,10 +217,10 @@ def test_sums_over_rows_are_put_off_until_one_is_read(number, added):
     assert np.array_equal(sums, dout.sum(axis=1)) and np.array_equal(read, -sums[1:2])
 
 
-@pytest.mark.parametrize("rows, inner, columns, cut", [
+@pytest.mark.parametrize("rows, inner, columns, split", [
     (2, 3, 6, True), (2, 6, 3, True), (3, 3, 6, False), (3, 6, 3, False), (2, 4, 4, True), (1, 9, 1, False)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_product_is_cut_by_weights_that_are_as_many_numbers_as_its_rows(rows, inner, columns, cut, turned):
+def test_a_product_is_split_by_weights_that_are_as_many_numbers_as_its_rows(rows, inner, columns, split, turned):
     """Into sums, or where the weights are transposed into columns.  Sums are not for columns of a matrix; what they are
     of may be."""
     for wide_out, wide_x in ((0, 0), (0, 1), (1, 0)):
@@ -228,7 +228,7 @@ def test_a_product_is_cut_by_weights_that_are_as_many_numbers_as_its_rows(rows, 
         out, x = np.zeros((rows, columns + wide_out))[:, :columns], np.ones((rows, inner + wide_x))[:, :inner]
         found = phases([(reference.matmul, (out, x, W))], 2, rows, 1, reference, RECORD)
         parts = [task[0][1][2].shape for task in found[0] if task]
-        if cut and (turned or not wide_out):
+        if split and (turned or not wide_out):
             shapes = [(inner, columns // 2), (inner, columns - columns // 2)] if turned else [
                 (inner // 2, columns), (inner - inner // 2, columns)]
             assert parts == shapes and len(found) == 2 - turned
@@ -242,7 +242,7 @@ def test_a_product_is_cut_by_weights_that_are_as_many_numbers_as_its_rows(rows, 
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 @pytest.mark.parametrize("batch, draws", [(1, 1), (2, 1), (3, 2), (20, 1), (100, 3)])
 def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, config):
-    """Nor do two write to one place.  Byte by byte, since rows of a matrix cut by columns lie between each other."""
+    """Nor do two write to one place.  Byte by byte, since rows of a matrix split by columns lie between each other."""
     def bytes_of(array):
         places = np.zeros((), np.int64)
         for size, stride in zip(array.shape, array.strides):

@@ -111,7 +111,7 @@ def test_subnormal_numbers_are_zero_while_a_program_runs(threads, dtype, small_w
             (fused.add, (sums[0], small, small)), (fused.add, (sums[1], least, -1.5 * least)),
             (fused.matmul, (products[0], 1e3 * one[:1], small)),
             (fused.matmul, (products[1], one[:1] / 16, least))]))
-    order = team.Order([[calls for _, _, calls in tasks]], threads)
+    order = team.ParallelProgram([[calls for _, _, calls in tasks]], threads)
     assert len(order.programs) == threads
     for _ in range(3):
         team.Team(threads).run(order)

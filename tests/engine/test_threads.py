@@ -46,15 +46,15 @@ def test_small_work_needs_no_thread(monkeypatch):
 
     def threads_for(kernel, *shapes):
         arrays = tuple(np.ones(shape) for shape in shapes)
-        crew.run(team.Order([[[(kernel, arrays)]]], 2))
+        crew.run(team.ParallelProgram([[[(kernel, arrays)]]], 2))
         assert (arrays[0] == (2 if kernel is fused.add else len(arrays[2]))).all()
         return len(other_threads(before))
 
-    monkeypatch.setattr(team, "_WORTH", WORTH)
+    monkeypatch.setattr(team, "_MIN_WORK", WORTH)
     for numbers in (WORTH - 1, WORTH):
-        assert len(team.Order([[[product(numbers)]]], 2).programs) == 1 + (numbers == WORTH)
-        assert len(team.Order([[[product()], [(fused.add, tuple(np.ones((3, numbers))))]]], 2).programs) == 1 + (
-            numbers == WORTH)
+        assert len(team.ParallelProgram([[[product(numbers)]]], 2).programs) == 1 + (numbers == WORTH)
+        tasks = [product()], [(fused.add, tuple(np.ones((3, numbers))))]
+        assert len(team.ParallelProgram([tasks], 2).programs) == 1 + (numbers == WORTH)
     assert threads_for(fused.add, *[WORTH - 1] * 3) == 0
     assert threads_for(fused.matmul, (1, WORTH - 1), (1, 1), (1, WORTH - 1)) == 0
     assert threads_for(fused.matmul, (2, 1), (2, WORTH // 2 + 1), (WORTH // 2 + 1, 1)) == 1
@@ -74,37 +74,37 @@ def test_an_order_is_a_program_for_each_thread():
         return "".join(letters.get(id(arguments), "|") for _, arguments in program.calls)
 
     for threads, texts in ((1, ["abcdef"]), (2, ["bc||", "ad|e|f"]), (3, ["d|e|", "bc||", "a||f"])):
-        order = team.Order([[[a], [b, c], [d]], [[], []], [[], [], [e]], [[f], []]], threads)
-        assert [text(program) for program in order.programs] == texts and text(order.alone) == "abcdef"
+        order = team.ParallelProgram([[[a], [b, c], [d]], [[], []], [[], [], [e]], [[f], []]], threads)
+        assert [text(program) for program in order.programs] == texts and text(order.sequential) == "abcdef"
         meetings = {(arguments[0], threads - 1 - number, *arguments[1:3]) for number, one in enumerate(order.programs)
-                    for kernel, arguments in one.calls if kernel is native.meet}
+                    for kernel, arguments in one.calls if kernel is native.barrier}
         assert meetings == {(min(meetings)[0], i, i, threads) for i in range(threads) if threads > 1}
         assert order.rows.tolist() == [[one.table.ctypes.data, len(one.calls)] for one in order.programs]
         order.set_scalars([0.5, 3.0])
-        assert all((one.scalars[:, :2] == (0.5, 3.0)).all() for one in (*order.programs, order.alone))
+        assert all((one.scalars[:, :2] == (0.5, 3.0)).all() for one in (*order.programs, order.sequential))
 
 
 @pytest.mark.parametrize("seconds, mean", [([8.0], 8.0), ([8.0, 4.0], 7.0), ([8.0, 4.0, 7.0, 11.0], 8.0),
                                            ([8.0, 1000.0], 10.0), ([8.0, 0.0], 8.0), ([8.0, -1.0], 8.0)])
 def test_the_mean_time_of_a_way(seconds, mean, monkeypatch):
     """Of the newest run a quarter; a long run counts as twice the mean, and one that took no time not at all."""
-    monkeypatch.setattr(team, "_TRIAL", 5)
+    monkeypatch.setattr(team, "_RETRY_EVERY", 5)
     mean, seconds = mean / 512, [one / 512 for one in seconds]
     for slow in (False, True):
         for other, sooner in ((mean - 1e-9, True), (mean, False), (mean + 1e-9, False)):
-            order = team.Order([[[product()], [product()]]], 2)
+            order = team.ParallelProgram([[[product()], [product()]]], 2)
             assert [order.is_for_one() for _ in range(5)] == [False, False, False, False, True]
             for one in seconds:
-                order.took(one, slow)
-            order.took(other, not slow)
+                order.note_time(one, slow)
+            order.note_time(other, not slow)
             faster = sooner if not slow else other > mean
             assert [order.is_for_one() for _ in range(6)] == [*[faster] * 4, not faster, faster]
-    assert team.Order([[[product()]]], 1).is_for_one()
+    assert team.ParallelProgram([[[product()]]], 1).is_for_one()
 
 
 def test_a_run_is_timed_from_its_beginning_to_its_end(monkeypatch):
-    took, order = [], team.Order([[[product()]]], 1)
-    monkeypatch.setattr(order, "took", lambda *arguments: took.append(arguments))
+    took, order = [], team.ParallelProgram([[[product()]]], 1)
+    monkeypatch.setattr(order, "note_time", lambda *arguments: took.append(arguments))
     monkeypatch.setattr(time, "perf_counter", iter([5.0, 7.5]).__next__)
     team.Team(2).run(order)
     assert took == [(2.5, True)] and order.programs[0].calls[0][1][0] == 1
@@ -113,16 +113,16 @@ def test_a_run_is_timed_from_its_beginning_to_its_end(monkeypatch):
 @TEAMS
 def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
     """By all threads or by one, as the times of late say; the results are right in either."""
-    monkeypatch.setattr(team, "_TRIAL", 10)
+    monkeypatch.setattr(team, "_RETRY_EVERY", 10)
     crew, sums, takes, ways = team.Team(threads), Sums(threads), {True: 2.0}, []
-    took = sums.order.took
+    took = sums.order.note_time
 
     def instead(seconds, one):
         ways.append(one)
         assert seconds > 0
         took(takes[one], one)
 
-    monkeypatch.setattr(sums.order, "took", instead)
+    monkeypatch.setattr(sums.order, "note_time", instead)
     for takes[False], most in ((1.0, False), (9.0, True), (1.0, False)):      # a quiet machine, a busy one, and again
         for _ in range(200):
             sums.check(crew)
@@ -139,10 +139,10 @@ def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
                          ids=["stands still", "goes back", "goes in steps of 10 s"])
 def test_a_clock_that_says_little(threads, clock, monkeypatch):
     """All threads go on; and once the clock goes on, it is believed."""
-    monkeypatch.setattr(team, "_TRIAL", 10)
+    monkeypatch.setattr(team, "_RETRY_EVERY", 10)
     crew, sums, ways = team.Team(threads), Sums(threads), []
-    took = sums.order.took
-    monkeypatch.setattr(sums.order, "took", lambda seconds, one: (ways.append(one), took(seconds, one)))
+    took = sums.order.note_time
+    monkeypatch.setattr(sums.order, "note_time", lambda seconds, one: (ways.append(one), took(seconds, one)))
     with monkeypatch.context() as patch:
         patch.setattr(time, "perf_counter", clock)
         for _ in range(30):
@@ -158,7 +158,7 @@ def test_sleeping_threads_are_woken(threads):
     crew, sums = team.Team(threads), Sums(threads)
     for _ in range(5):
         sums.check(crew)
-        wait_until(lambda: crew.boxes[:, ASLEEP].all())
+        wait_until(lambda: crew.mailboxes[:, ASLEEP].all())
     sums.check(crew)
 
 
@@ -170,7 +170,7 @@ def test_what_an_interrupt_leaves_is_cleared_up(threads, asleep):
     sums.check(crew)
     for line in range(1, 100):
         if asleep:
-            wait_until(lambda: crew.boxes[:, ASLEEP].all())
+            wait_until(lambda: crew.mailboxes[:, ASLEEP].all())
         interrupted = run_interrupted(crew, sums.order, line)
         run_interrupted(crew, other.order, line)
         other.check(crew)
@@ -188,7 +188,7 @@ def test_threads_end_with_their_team(threads):
         crew = team.Team(threads)
         sums.check(crew)
         if asleep:
-            wait_until(lambda: crew.boxes[:, ASLEEP].all())
+            wait_until(lambda: crew.mailboxes[:, ASLEEP].all())
         assert len(other_threads(before)) == threads - 1
         crew = None
         wait_until(lambda: not other_threads(before))
@@ -229,7 +229,7 @@ def test_threads_end_with_their_model(monkeypatch):
     before = set(threading.enumerate())
     vae.threads = 3
     with monkeypatch.context() as patch:
-        patch.setattr(team, "_WORTH", WORTH)
+        patch.setattr(team, "_MIN_WORK", WORTH)
         result(vae, *call)
     assert not other_threads(before)
     vae.threads = 3

@@ -131,7 +131,7 @@ def test_memory_does_not_depend_on_the_number_of_samples():
                                              (8, 5000), (20, 125), (40, 60)])
 def test_passes_of_a_thousand_rows(images, samples, monkeypatch):
     """A pass decodes a thousand rows at most, not many less where there are more, and draws what is asked for.  It has
-    eight images where there are so many: the lanes share images, not draws."""
+    eight images where there are so many: the tasks share images, not draws."""
     vae, x = linear_vae(8, 3, 1)
     passes, made = vae.passes, []
     monkeypatch.setattr(vae, "passes", lambda *sizes: made.append(sizes) or passes(*sizes))

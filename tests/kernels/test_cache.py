@@ -66,12 +66,12 @@ def files(folder):
 
 DAMAGE = {
     "empty": lambda file, content: b"",
-    "shorter than its seal": lambda file, content: content[:31],
+    "shorter than its checksum": lambda file, content: content[:31],
     "half": lambda file, content: content[:len(content) // 2],
     "zeros after a power cut": lambda file, content: bytes(len(content)),
     "one bit": lambda file, content: content[:-999] + bytes([content[-999] ^ 1]) + content[-998:],
-    "sealed, no pickle": lambda file, content: compiling._seal(file, b"text") + b"text",
-    "sealed, no kernel": lambda file, content: compiling._seal(file, b"N.") + b"N."}
+    "right checksum, no pickle": lambda file, content: compiling._checksum(file, b"text") + b"text",
+    "right checksum, no kernel": lambda file, content: compiling._checksum(file, b"N.") + b"N."}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -219,7 +219,7 @@ def test_a_file_s_name_tells_all_that_its_code_depends_on(tiny, monkeypatch):
 
     def name(kernel=tiny.double, types=array(single, 1, "C"), cpu="znver5"):
         code = SimpleNamespace(magic_tuple=lambda: ("x86_64-linux", cpu, "+avx2"))
-        return compiling._Disk(kernel)._name((types,), SimpleNamespace(codegen=lambda: code))
+        return compiling._DiskCache(kernel)._name((types,), SimpleNamespace(codegen=lambda: code))
 
     def changed(module, attribute):
         with monkeypatch.context() as context:

@@ -93,7 +93,7 @@ def test_only_where_there_is_a_core_for_it_and_nothing_on_disk(cold, threads, pr
 
 def test_its_program_builds_the_same_model(started):
     vae = VAE(6, (5, 4), 2, "tanh", "gaussian:0.3", "float64", decoder_hidden=(3,))
-    executor._compile_the_rest(vae)
+    executor._compile_in_background(vae)
     assert started.daemons.get(timeout=300)      # the program may end before it
     *_, last = started.commands[0][-1].splitlines()      # those before load npvae
     names = {"npvae": npvae}
@@ -118,7 +118,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
     root = Path(__file__).parents[2]
     code = f"""
 import os, sys
-from npvae.kernels.fused import child
+from npvae.engine import child
 sys.path[:0] = ["", ".", {str(folder)!r}, {str(folder / '..' / 'downloads')!r}]
 os.environ["PYTHONPATH"] = os.pathsep.join(["", ".", {str(folder)!r}])
 os.chdir({str(folder)!r})

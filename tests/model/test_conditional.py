@@ -198,8 +198,8 @@ def test_labels_stay_with_their_images_in_every_block(posterior):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("draws", [1, 3])
-def test_lanes(dtype, draws):
-    """What the kernels write is the same to the bit as without lanes; gradients as far as products allow; and one
+def test_recorded(dtype, draws):
+    """What the kernels write is the same to the bit as by Python; gradients as far as products allow; and one
     thread and two give the same bits, with other labels in between."""
     vae = model(dtype=dtype, kernels="numba")
     assert isinstance(vae.engine, ThreadedExecutor)

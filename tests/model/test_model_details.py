@@ -264,7 +264,7 @@ def test_matrix_products_and_then_their_gradients_stand_where_the_names_say():
 
 
 def test_passes_by_other_kernels():
-    """As the lanes ask for them (`lanes.py`): all that is done is done by these."""
+    """As an executor asks for them (`engine/executor.py`): all that is done is done by these."""
     vae, calls = example(), []
     kernels = SimpleNamespace(**{name: lambda *arguments, name=name: calls.append(name) or getattr(reference, name)(
         *arguments) for name in reference.__all__})
@@ -363,7 +363,7 @@ def test_the_mean_image_is_asked_of_the_kernel_as_its_contract_says():
     DiagonalGaussian(), *(make_likelihood(name) for name in sorted(LIKELIHOODS) if name != "gaussian-optimal")],
     ids=lambda part: type(part).__name__)
 def test_what_the_package_brings_can_be_recorded(part):
-    """Each class says so itself: `lanes.engine` takes no base class's word for it."""
+    """Each class says so itself: `make_executor` takes no base class's word for it."""
     assert vars(type(part))["recordable"] is True
 
 

@@ -236,61 +236,62 @@ PATTERNS: dict[str, dict[str, str]] = {
         "latents.gaussian.DiagonalGaussian._path_backward":
         "name: images = slice\\(len\\(a\\.eps\\)\\) -> images = slice\\(len\\(a\\.z\\)\\)"},
     "A place that is not written holds any finite number, and whether all are finite is all that is asked.": {
-        "engine.executor.ThreadedExecutor.order_backward":
-        "(function|sign): .*np\\.zeros\\(\\(self\\.number, .* -> .*(np\\.ones|-np\\.zeros).*"},
-    "How many orders are kept, and for how long, changes speed and memory alone.": {
+        "engine.executor.ThreadedExecutor.make_backward":
+        "(function|sign): .*np\\.zeros\\(\\(self\\.n.* -> .*(np\\.ones|-np\\.zeros).*"},
+    "How many programs are kept, and for how long, changes speed and memory alone.": {
         "engine.executor.WholeArrayKernels._run":
-        "condition: if key not in self\\._orders: -> if True:|(condition|comparison|constant): if "
-        "len\\(self\\._orders\\) >= 16: -> .*"},
+        "condition: if key not in self\\._programs: -> if True:|(condition|comparison|constant): if "
+        "len\\(self\\._programs\\) >= 16: -> .*"},
     "The number of no process that could run the tests, whichever.": {
         "engine.team.Team.__init__":
-        "constant: self\\._(process|alone) = 0 -> self\\._(process|alone) = -?1"},
-    "Where no order is under way there is nothing to clear up.": {
+        "constant: self\\._(started|failed)_in = 0 -> self\\._(started|failed)_in = -?1"},
+    "Where no program is unfinished there is nothing to finish.": {
         "engine.team.Team.run":
-        "condition: self\\._under_way is not None and (self\\._process == os\\.getpid\\(\\)) -> \\1"},
+        "condition: self\\._unfinished is not None and (self\\._started_in == os\\.\\.\\.) -> \\1"},
     "The two halves of a key, in either order.": {
         "engine.executor.ThreadedExecutor.forward":
         "order: key = .*",
         "engine.executor.ThreadedExecutor.backward":
         "order: key = .*"},
     "Any negative length means: all that is left.": {
-        "engine.executor.ThreadedExecutor.order_backward":
+        "engine.executor.ThreadedExecutor.make_backward":
         "constant: .*reshape\\(-1\\)\\) -> .*reshape\\(-2\\)\\)"},
     "All counters start alike, at any number; a place for each, however they are arranged.": {
-        "engine.team.Order.__init__":
-        ".*np\\.zeros\\(\\(threads, LINE\\), np\\.int64\\) -> self\\._counters = (-np\\.zeros\\(\\(threads, LINE\\), "
-        "np\\.int64\\)|np\\.ones.*|np\\.zeros\\(\\(threads, LINE\\)\\)|np\\.zeros\\(\\(LINE, threads\\), .*)"},
+        "engine.team.ParallelProgram.__init__":
+        ".*np\\.zeros\\(\\(threads, CACHE_LINE\\), np\\.int64\\) -> self\\._counters = (-np\\.zeros\\(\\(threads, "
+        "CACHE_LINE\\), np\\.int64\\)|np\\.ones.*|np\\.zeros\\(\\(threads, CACHE_LINE\\)\\)|np\\.zeros\\(\\("
+        "CACHE_LINE, threads\\), .*)"},
     "The one program of one thread may be there twice; it is the first and the last.": {
-        "engine.team.Order.__init__":
-        "(condition|name|constant): (threads == 1 -> (False|barrier == 1|phases == 1|threads == 0|threads == "
+        "engine.team.ParallelProgram.__init__":
+        "(condition|name|constant): (threads == 1 -> (False|wait == 1|phases == 1|threads == 0|threads == "
         "-1)|self\\.programs\\[0\\] -> self\\.programs\\[-1\\]|self\\.programs\\[0\\] if threads == 1 else .* -> "
         "Program.*)"},
     "Each program is given the scalars, in either order.": {
-        "engine.team.Order.set_scalars":
+        "engine.team.ParallelProgram.set_scalars":
         "order: .*"},
     "A number and its negative are multiples of the same numbers.": {
-        "engine.team.Order.is_for_one":
+        "engine.team.ParallelProgram.is_for_one":
         ".*self\\._runs \\+= 1 -> self\\._runs (-= 1|\\+= -1)"},
     "How often a thread looks before it naps changes speed alone; any post but 0 is one.": {
-        "engine.team.Team._run_together":
-        "(argument|constant): .*LOOKS, 1\\): -> .*(1, LOOKS|LOOKS, 2|LOOKS, -1)\\):"},
+        "engine.team.Team._run_in_parallel":
+        "(argument|constant): .*SPINS, 1\\): -> .*(1, SPINS|SPINS, 2|SPINS, -1)\\):"},
     "Minus 0 is 0, for whole numbers.": {
-        "engine.team.Team._hire":
-        "sign: self\\.boxes = .* -> self\\.boxes = -.*",
+        "engine.team.Team._start_workers":
+        "sign: np\\.zeros.* -> -np\\.zeros.*",
         "engine.recording.Program.__init__":
         "sign: self\\.table = .* -> self\\.table = -.*"},
     "Of one name the first is the last; two kinds that are equal are one.": {
         "data.readers._load_npz":
         "constant: with _member\\(archive, names\\[0\\], .* -> .*names\\[-1\\], .*|name: kind\\[0\\] -> "
         "test_kind\\[0\\]|constant: return _load_one\\(path, names\\[0\\], .* -> .*names\\[-1\\], .*"},
-    "Two sets of spans meet or do not, whichever is named first.": {
+    "Two sets of spans overlap or do not, whichever is named first.": {
         "engine.partition.phases":
-        "argument: _meet\\(.*",
-        "engine.partition._Phase.take":
-        "argument: _meet\\(.*"},
+        "argument: _overlap\\(.*",
+        "engine.partition._Phase.try_add":
+        "argument: _overlap\\(.*"},
     "A task more than there are touches nothing.": {
         "engine.partition._Phase.__init__":
-        "index: range\\(number\\) -> range\\(number \\+ 1\\) #2"},
+        "index: range\\(n_tasks\\) -> range\\(n_tasks \\+ 1\\) #2"},
     "The product has as many rows as its first factor.": {
         "engine.partition.phases":
         "name: \\(out, W\\) -> \\(x, W\\)"},
@@ -298,18 +299,18 @@ PATTERNS: dict[str, dict[str, str]] = {
         "engine.partition.phases":
         "constant: .*len\\(one\\[0\\]\\).* -> .*len\\(one\\[1\\]\\).*"},
     "A multiple of -1 is one of 1.": {
-        "engine.partition._rows":
+        "engine.partition._row_slices":
         "constant: .* else 1\\) -> .* else -1\\)",
         "engine.partition.pieces":
         "constant: multiple=1 -> multiple=-1"},
     "Which of all tasks that compute the same is the one to write it.": {
-        "engine.partition._by_rows":
+        "engine.partition._split_by_rows":
         "constant: .*i == 0\\) -> .*i == 1\\)"},
     "Of one row or one column the strides may be equal: then the weights are fewer numbers than the rows.": {
         "engine.partition._is_transposed":
         "comparison: .* < .* -> .* <= .*"},
     "There is a part of the weights for each part of the rows.": {
-        "engine.partition._by_weights":
+        "engine.partition._split_by_weights":
         "name: parts -> rows"},
     "The first two terms are added first, and either may be overwritten then.": {
         "engine.partition.add_up":

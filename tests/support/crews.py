@@ -14,7 +14,7 @@ class Sums:
 
     def __init__(self, threads):
         self.state, slow = np.full((8, 5, 3), np.nan), np.zeros((3, 20000))
-        self.order = team.Order([[[(fused.add, tuple(slow))] * (4 * (task == phase % 5)) + [
+        self.order = team.ParallelProgram([[[(fused.add, tuple(slow))] * (4 * (task == phase % 5)) + [
             (fused.add, (after[task], before[task], before[task - 1]))] for task in range(5)]
             for phase, (before, after) in enumerate(zip(self.state, self.state[1:]))], threads)
 

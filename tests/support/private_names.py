@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 PLACES = (
-    "numba.types ExternalFunction", "numba.core.datamodel default_manager", "numba.extending overload",
+    "numba.extending intrinsic", "numba.core.datamodel default_manager", "numba.extending overload",
     "numba.core.cpu CPUTargetOptions", "numba.core.cpu CPUTargetOptions.no_cfunc_wrapper",
     "numba.core.cpu CPUTargetOptions.no_cpython_wrapper", "numba.core.cpu CPUTargetOptions.forceinline",
     "numba.core.runtime rtsys", "numba.core.serialize dumps", "numba.core.compiler CompileResult._reduce",
     "numba.core.compiler CompileResult._rebuild", "numba.core.dispatcher Dispatcher.enable_caching",
-    "numba.core.cgutils alloca_once_value", "numba.core.base BaseContext.get_dummy_value",
     "numba.core.codegen JITCodeLibrary.get_pointer_to_function", "llvmlite.ir IRBuilder.load_atomic",
-    "llvmlite.ir IRBuilder.store_atomic", "numba.extending intrinsic")
+    "llvmlite.ir IRBuilder.store_atomic")
 WAYS = "missing", "raises", "called otherwise"
 
 

@@ -1,13 +1,14 @@
-"""The fused kernels: the reference's twins, compiled by Numba, each one pass over memory.
+"""The fused kernels: twins of the reference, compiled by Numba, each one pass over memory.
 
-Same names, same signatures, same order as `npvae/kernels/reference`; read the formulas there.  What is added here is
-only speed, and it comes from four things: no temporaries; loops that LLVM vectorises; exp and log1p as polynomials
-(`elementary.py`), since a call to libm stops vectorisation; and constants bound to the arrays' own type, since
+Same names, same signatures, same order as `npvae/kernels/reference`; read the formulas there.  Here only speed is
+added, by four means: no temporary arrays; loops that LLVM (Numba's compiler) vectorises; exp and log1p as polynomials
+(`elementary.py`), since a call of the C library prevents vectorisation; and constants in the type of the arrays, since
 `0.5 * x` would compute a float32 x in float64.
 
-Nothing compiles at import: a kernel compiles at its first call, and the machine code is kept on disk (`compile.py`).
+Nothing is compiled at import: a kernel is compiled at its first call, and the machine code is kept on disk
+(`compile.py`).  `native.py` calls compiled kernels without Python between them, for `npvae/engine`.
 
-A kernel that only the reference has is that of the reference here too, with one warning: slower, and right.
+A kernel that only the reference has is taken from there, with one warning that it is slower.
 """
 import functools
 import warnings
@@ -46,7 +47,7 @@ from .batches import gather_rows, gather_binarized, box_muller
 
 @functools.cache
 def __getattr__(name: str) -> Callable[..., Any]:
-    """The kernel of the reference that has no twin here.  Raises AttributeError for any other name."""
+    """A kernel of the reference that has no twin here.  Raises AttributeError for any other name."""
     from .. import reference
     kernel: Callable[..., Any] | None = None if name.startswith("_") else getattr(reference, name, None)
     if kernel is None:

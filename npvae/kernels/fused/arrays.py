@@ -1,4 +1,4 @@
-"""Products and sums of whole arrays.  A matrix product is BLAS's, here as in the reference."""
+"""Products and sums of whole arrays.  BLAS makes the matrix products, here as in the reference."""
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ def negate(out, a):
 
 
 def as_rows(*arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """Views, so that one compiled kernel does for all shapes: whole arrays as one row, parts of larger ones, which are
-    matrices, as they are."""
+    """Views as matrices, so that one compiled kernel serves all shapes: contiguous arrays become one row; parts of
+    larger arrays are matrices already."""
     whole = all(array.flags.c_contiguous for array in arrays)
     return tuple(array.reshape(1, -1) for array in arrays) if whole else arrays
 

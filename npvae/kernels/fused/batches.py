@@ -1,10 +1,10 @@
-"""Rows of the data set by index, fused: converted and binarized on the way, with no copy between; and noise."""
+"""Rows of the data set by index, fused: converted and binarized without a copy in between; and noise."""
 import math
 
 import numpy as np
 
 from .compile import jit
-from .elementary import log_unit, turn
+from .elementary import cos_sin, log_unit
 
 
 @jit
@@ -29,6 +29,6 @@ def gather_binarized(x, rows, index, noise, scale):
 def box_muller(eps, uniform):
     for i in range(eps.size // 2):
         r = math.sqrt(np.float32(-2) * log_unit(np.float32(1) - uniform[2 * i]))
-        cosine, sine = turn(uniform[2 * i + 1])
+        cosine, sine = cos_sin(uniform[2 * i + 1])
         eps[2 * i] = r * cosine
         eps[2 * i + 1] = r * sine

@@ -1,20 +1,20 @@
-"""How the fused kernels are compiled, and where the machine code is kept.
+"""How the fused kernels are compiled, and where the machine code is kept on disk.
 
-Two decorators, and no other compilation options anywhere:
+Two decorators; no other file sets options of the compiler:
 
-    jit         a kernel: kept on disk, may reorder sums (a row of 784 is summed in vector lanes)
-    inlined     a scalar function used inside kernels: never reordered, since its digits depend on the order
+    jit         a kernel: kept on disk; the compiler may reorder its sums, so that a row of 784 is summed with SIMD
+    inlined     a scalar function used inside kernels: never reordered, since its last digits depend on the order
 
-`error_model="numpy"` matters: Python's model tests every division for zero, and the test stops vectorisation.
+`error_model="numpy"` matters: in Python's model every division is tested for zero, and the test prevents vectorisation.
 `fastmath=True` is not used: beyond the four flags below it gains nothing and deletes the handling of NaN and infinity.
 
-On disk, a kernel has one file for each types of arguments.  The file's name holds a hash of all that the machine code
-depends on, its first 32 bytes are a hash of its name and of the rest: it is the right file and whole, or not used, and
-processes that start together replace it by its equal.  Whatever fails in reading or writing, the caller does not
-notice: the kernel is compiled in memory.
+On disk, a kernel has one file for each combination of argument types.  The file's name contains a hash of all that the
+machine code depends on; the file begins with a hash of its name and content.  So it is the right file and complete, or
+it is not used; and processes that start together write the same file.  If reading or writing fails, the kernel is
+compiled in memory, and the caller does not notice.
 
-Numba's own cache numbers its files and lists them in an index.  A damaged file raises from the caller's line
-(numba #10434), and two processes that fill it at once can leave an index that leads to code for other types.
+Numba's own cache is not used.  It numbers its files and lists them in an index: a damaged file raises an error in the
+caller (numba #10434), and two processes that fill it at once can leave an index that leads to code for other types.
 """
 import contextlib
 import hashlib
@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from .numba_private import attach, compiler_locks, context_of, kept, known_options, loaded, traits      # before Numba
+# first, as its ImportError says what is wrong with Numba
+from .numba_private import attach_cache, compiler_locks, context_of, dump, known_options, load, traits
 import numba
 
 if getattr(numba.config, "DISABLE_JIT", 0):      # exp and log1p (`elementary.py`) exist as compiled code only
@@ -40,21 +41,22 @@ STRICT = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def jit(kernel: Callable[..., None]) -> Any:
-    """Compile a kernel at its first call for given types; release the GIL while it runs.
+    """Compile a kernel at its first call with arguments of given types.  It runs without the interpreter lock.
 
-    `kernel.native` is the same without the part that Python calls, which takes a quarter of the time to compile.
+    `kernel.native` is the same for replaying.  It has no part that Python calls, which would take a quarter of the time
+    to compile.
     """
     options = {"nogil": True, "error_model": "numpy", "fastmath": _REORDER, **known_options("no_cfunc_wrapper")}
     compiled = numba.njit(kernel, **options)
     native = numba.njit(kernel, **known_options("no_cpython_wrapper"), **options)
-    attach(compiled, _Disk(kernel))
-    attach(native, _Disk(kernel, "native"))
+    attach_cache(compiled, _DiskCache(kernel))
+    attach_cache(native, _DiskCache(kernel, "native"))
     compiled.native = native
     return compiled
 
 
 def is_cold() -> bool:
-    """Is there no machine code of these sources on disk yet, but a place for it?"""
+    """Is there no machine code of these sources on disk yet, though it could be kept?"""
     def can_be_made(folder: Path) -> bool:
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
@@ -64,9 +66,9 @@ def is_cold() -> bool:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a scalar function for use inside kernels only; products and sums may fuse, their order stays.
+    """Compile a scalar function for use inside kernels.  A product and a sum may be fused; their order stays.
 
-    LLVM leaves a long one as a call, which stops vectorisation, unless it is told.
+    Inlining is forced: LLVM would leave a long function as a call, which prevents vectorisation.
     """
     return numba.njit(function, **known_options("no_cfunc_wrapper", "no_cpython_wrapper", "forceinline"), **STRICT)
 
@@ -75,15 +77,15 @@ _warned: list[str] = []
 
 
 def warn_once(text: str) -> None:
-    """Of all that is missing in this Numba, the first is told."""
+    """Warn about the first thing that is missing in this Numba, and not about others."""
     if not _warned:
         _warned.append(text)
         warnings.warn(f"numba {numba.__version__} is not as npvae knows it; {text}", RuntimeWarning, stacklevel=2)
 
 
-class _Disk:
-    """What Numba asks before it compiles a kernel, and tells afterwards.  Whatever it has changed in that, a
-    kernel that cannot be loaded is compiled, and one that cannot be kept is compiled again in the next process."""
+class _DiskCache:
+    """Numba asks it for a kernel before it compiles one, and gives it the compiled kernel afterwards.  A kernel that
+    cannot be loaded is compiled; one that cannot be kept is compiled again in the next process."""
 
     cache_path = None
 
@@ -94,13 +96,13 @@ class _Disk:
         """The compiled kernel for arguments of these types; None makes Numba compile it."""
         for folder in _folders():
             with contextlib.suppress(Exception):      # whatever a missing, damaged or foreign file may raise
-                return loaded(context, _read(folder / self._name(types, context)))
+                return load(context, _read(folder / self._name(types, context)))
         return None
 
     def save_overload(self, types: Any, compiled: Any = None, *more: Any) -> None:
-        """Write it into the first folder that takes it."""
+        """Write it into the first folder where that is possible."""
         try:
-            content = kept(compiled)
+            content = dump(compiled)
             if content is None:
                 return
             name = self._name(types, context_of(compiled))
@@ -112,7 +114,7 @@ class _Disk:
                 return _write(folder / name, content)
 
     def enable(self) -> None:
-        """Of Numba's protocol; there is nothing to do."""
+        """Numba calls these too; there is nothing to do."""
 
     disable = flush = enable
 
@@ -143,27 +145,27 @@ def _folders() -> list[Path]:
 def _sources() -> str:
     """A hash of the sources of all kernels, "" where none can be read.
 
-    A kernel is compiled anew when a helper in `elementary.py` changes, or a constant that it takes from the reference.
+    Of all: a kernel depends on functions in `elementary.py`, and on constants of the reference.
     """
     try:
         kernels = importlib.resources.files(__package__.rpartition(".")[0])      # a folder, or a place in a zip file
-        files = [file for chapter in (kernels, kernels / "reference", kernels / "fused")
-                 for file in sorted(chapter.iterdir(), key=str) if file.name.endswith((".py", ".pyc"))]
+        files = [file for folder in (kernels, kernels / "reference", kernels / "fused")
+                 for file in sorted(folder.iterdir(), key=str) if file.name.endswith((".py", ".pyc"))]
         text = b"".join(file.name.encode() + file.read_bytes() for file in files)
         return hashlib.sha256(text).hexdigest()[:16] if text else ""
     except Exception:
         return ""
 
 
-_SOURCES = _sources()      # as they are at the import, since that is what will be compiled
+_SOURCES = _sources()      # as they are now: that is what will be compiled, whatever is edited later
 
 
-def _seal(file: Path, content: bytes) -> bytes:
+def _checksum(file: Path, content: bytes) -> bytes:
     return hashlib.sha256(file.name.encode() + content).digest()
 
 
 def _demand_ours(status: os.stat_result) -> None:
-    """Refuse a file that somebody else could have written: to load a pickle is to run it."""
+    """Refuse a file that somebody else could have written: loading a pickle can run any code."""
     if os.name == "posix" and (status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022):
         raise PermissionError("others can write this file")
 
@@ -171,19 +173,19 @@ def _demand_ours(status: os.stat_result) -> None:
 def _read(file: Path) -> bytes:
     with open(file, "rb") as opened:
         _demand_ours(os.fstat(opened.fileno()))
-        seal, content = opened.read(32), opened.read()
-    if seal != _seal(file, content):
+        checksum, content = opened.read(32), opened.read()
+    if checksum != _checksum(file, content):
         raise ValueError("damaged, or of another name")
     return content
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Put the file there whole, or leave no trace."""
+    """Write the complete file, or none."""
     file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent)
     try:
         with open(handle, "wb") as opened:
-            opened.write(_seal(file, content) + content)
+            opened.write(_checksum(file, content) + content)
         os.chmod(temporary, 0o644)      # others may read what root has compiled for all
         _demand_ours(os.stat(temporary))      # some file systems let everybody write
         os.replace(temporary, file)
@@ -193,8 +195,8 @@ def _write(file: Path, content: bytes) -> None:
 
 
 class _Fork:
-    """A fork waits until no other thread compiles: the child would find the locks taken, for good, by a thread that it
-    has not."""
+    """A fork waits until no other thread compiles.  Else the child would find the compiler's locks held by a thread
+    that does not exist there, for ever."""
 
     def __init__(self) -> None:
         self._locks = compiler_locks()

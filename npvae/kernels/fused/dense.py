@@ -139,7 +139,7 @@ def softplus_backward(dpre, db, dout, out):
 
 @jit
 def silu_forward(out, pre, b):
-    # exp(-|a|) is zero where a is bounded, as inf * 0 is not.
+    # From a = -1000 down the result is 0; unbounded, -inf * exp(-inf) would be NaN.
     zero, one, least = b.dtype.type(0), b.dtype.type(1), b.dtype.type(-1000)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
@@ -167,7 +167,7 @@ def silu_backward(dpre, db, dout, pre, b):
 
 @jit
 def gelu_forward(out, pre, b):
-    # phi(40) is zero: so far |a| counts.
+    # phi(40) is 0: larger |a| would change nothing.
     zero, most = b.dtype.type(0), b.dtype.type(40)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):

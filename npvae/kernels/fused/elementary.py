@@ -3,24 +3,25 @@
     exp(x), expm1(x)     any x
     excess(x)            exp(x) - 1 - x, any x
     exp_unit(x)          exp(x), x <= 0
-    log1p_unit(e)        0 <= e <= 1
-    log(x)               x > 0, normal
+    log1p_unit(e)        log(1 + e), 0 <= e <= 1
+    log(x)               x > 0, not subnormal
     normal(t)            phi(t) and Phi(-t) / phi(t), t >= 0, of the standard normal distribution
-    difference(a, b)     a - b, taken first
-    scaled(x, factor)    x * factor, taken first
-    log_unit(x)          0 < x <= 1, normal, single precision only
-    turn(v)              cos(2 pi v), sin(2 pi v), 0 <= v <= 1, single precision only
+    difference(a, b)     a - b, which the compiler may not reorder
+    scaled(x, factor)    x * factor, likewise
+    log_unit(x)          log(x), 0 < x <= 1, not subnormal; single precision only
+    cos_sin(v)           cos(2 pi v), sin(2 pi v), 0 <= v <= 1; single precision only
 
-NaN passes through, but for log and log_unit, where it is some number.  What is too large for its type is infinite.
-What is smaller than the least normal number (1e-38, 2e-308) is 0: subnormal numbers are slow, and a trained decoder is
-that sure of its black pixels.
+NaN gives NaN, but for log and log_unit, where it gives some number.  A result too large for its type is infinite.  One
+below the least normal number (1e-38, 2e-308) is 0, since subnormal numbers are slow, and a trained decoder, which is
+sure of its black pixels, makes them.
 
-Range reduction: x = n log 2 + r with n an integer and |r| <= log(2) / 2, so exp(x) = 2^n exp(r); log 2 stands in two
-parts, the first with few enough bits that n times it is exact.  exp(r) is its Taylor series, cut where the next term
-is below half a unit in the last place; 2^n is made by writing n into the exponent bits.  (At the upper end 2^n itself
-is too large for its type, exp(x) is not: half of it is taken there, and doubled at last.)
+exp.  x = n log 2 + r with an integer n and |r| <= log(2) / 2, so exp(x) = 2^n exp(r).  log 2 is stored as a sum of two
+parts; the first has so few bits that n times it is exact.  exp(r) is its Taylor series, up to where the next term is
+below half a unit in the last place.  2^n is made by writing n into the exponent bits.  (For the largest x, 2^n is too
+large for its type, though exp(x) is not: half of it is used there, and the result is doubled.)
 
-log1p(e) in double precision is 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, cut likewise.
+log1p in double precision.  log(1 + e) = 2 artanh(s) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e) <= 1/3, up to
+where the next term is below half a unit in the last place.
 """
 import numba
 import numpy as np
@@ -40,14 +41,15 @@ _PEAK_F, _PEAK_D = _f(0.3989422804014327), 0.3989422804014327      # 1 / sqrt(2 
 
 @inlined
 def difference(a, b):
-    """a - b.  A kernel may reorder its own sums, and of (a - b) - c with large a and b nothing be left: the outer
-    difference has to be one of these, too, or LLVM makes a - (b + c) of it."""
+    """a - b.  In a kernel the compiler may turn (a - b) - c into a - (b + c), which loses c where a and b are large.
+    Both differences have to be calls of this function to prevent it."""
     return a - b
 
 
 @inlined
 def scaled(x, factor):
-    """x * factor.  A kernel may reorder its own products: x * (factor * factor) overflows where factor is large."""
+    """x * factor.  In a kernel the compiler may turn (x * factor) * factor into x * (factor * factor), which overflows
+    where factor is large."""
     return x * factor
 
 
@@ -81,7 +83,8 @@ def _series_d(r, n):
     return s, r, r * r * p
 
 
-# NaN fails the comparisons with n and is left with the least, as a cast needs a number; x is still NaN.
+# `_below_f` and `_below_d` for x <= 0, `_any_f` and `_any_d` for any x.  Where x is NaN, n becomes the least exponent,
+# since only a number can be cast to an integer; the result is NaN because x still is.
 
 @inlined
 def _below_f(x):
@@ -99,7 +102,7 @@ def _below_d(x):
 
 @inlined
 def _any_f(x):
-    """Half of s, and 2, where n = 128; else s and 1."""
+    """s, r and t of `_series_f`, and a factor of the result: 1; but where n = 128, half of s, and 2."""
     n = np.rint(x * _LOG2E_F)
     n = n if n > _f(-126) else _f(-126)
     n = n if n < _f(128) else _f(128)
@@ -120,8 +123,8 @@ def _any_d(x):
 def _log1p_f(e):
     """log(1 + e) = e q(e), q the polynomial that equals log(1 + e) / e at the ten Chebyshev points of [0, 1].
 
-    Beside the series below it saves a division, and s^2, which underflows from e = 1e-19 on: subnormal numbers are
-    slow, and a trained decoder is that sure of its black pixels.  Worst error 1.4 units in the last place.
+    Unlike the series below it needs no division, and no s^2, which is subnormal, and slow, where e < 1e-19.  The worst
+    error is 1.4 units in the last place.
     """
     q = _f(-0.00317606) * e + _f(0.01954253)
     q = q * e + _f(-0.05637361)
@@ -137,6 +140,7 @@ def _log1p_f(e):
 
 @inlined
 def _log1p_d(e):
+    """2 artanh(s), as above."""
     s = e / (2.0 + e)
     t = s * s
     p = 2 / 33 * t + 2 / 31
@@ -157,8 +161,8 @@ def _log1p_d(e):
     return s * t * p + s * 2.0
 
 
-# phi(t) = exp(-t^2 / 2) / sqrt(2 pi).  With h, t to four bits behind the point, t^2 = h^2 + (t - h)(t + h), h^2 without
-# rounding, and n log 2 is taken from that part first.
+# phi(t) = exp(-t^2 / 2) / sqrt(2 pi).  With h = t rounded to sixteenths, t^2 = h^2 + (t - h)(t + h).  h^2 is exact, and
+# n log 2 is subtracted from it first; so t^2, which may be large, is not rounded.
 
 @inlined
 def _density_f(t):
@@ -366,8 +370,9 @@ def _normal_by_type(t):
 
 
 @inlined
-def turn(v):
-    """q is the nearest quarter: cos and sin of the rest, |rest| <= pi / 4, by their Taylor series; then turned back."""
+def cos_sin(v):
+    """cos(2 pi v) and sin(2 pi v).  2 pi v = q pi / 2 + a, with an integer q and |a| <= pi / 4.  cos(a) and sin(a) are
+    Taylor series; q exchanges them, or changes their signs."""
     q = np.rint(_f(4) * v)
     a = (v - _f(0.25) * q) * _f(2 * np.pi)
     t = a * a
@@ -381,3 +386,6 @@ def turn(v):
     odd = (quarter & np.int32(1)) == 1
     cosine, sine = (s if odd else c), (c if odd else s)
     return (-cosine if quarter == 1 or quarter == 2 else cosine), (-sine if quarter >= 2 else sine)
+
+
+turn = cos_sin      # by its former name

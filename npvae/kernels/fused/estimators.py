@@ -1,4 +1,4 @@
-"""Gradient estimators, fused: no temporaries the size of all draws."""
+"""Gradient estimators, fused: no temporary arrays with a row for every draw."""
 from .compile import jit
 from .elementary import exp
 

@@ -1,4 +1,4 @@
-"""Flows, fused: a step is a few sums over the latent dimensions, for which NumPy makes an array each."""
+"""Flows, fused: a step is a few sums over the latent dimensions; NumPy makes a temporary array for each."""
 import math
 
 from .compile import jit

@@ -1,4 +1,4 @@
-"""Reparameterization and KL, fused: small arrays, where the price of NumPy is the number of its calls."""
+"""Reparameterization and KL, fused: on arrays so small, NumPy's time is that of its many calls."""
 from ..reference.latents import LOG_2PI
 from .compile import jit
 from .elementary import excess, exp, expm1

@@ -7,10 +7,10 @@ from ..reference.levels import HALF, LARGEST, LEVELS, LOG_CHOOSE, LOG_SCALE_FLOO
 from .compile import inlined, jit
 from .elementary import difference, exp, exp_unit, expm1, log, log1p_unit
 
-_SLOPE = STIRLING[::-1]      # of Stirling's two series, the last coefficient first
-#: in place of a w that is less: (1 - exp(-w)) / w is 1 there, and not 0/0
-_LEAST = 1e-30
+# the two series of Stirling's formula, the last coefficient first, for Horner's rule
+_SLOPE = STIRLING[::-1]
 _REST = tuple(c / (2 * k - 1) for k, c in enumerate(STIRLING, 1))[::-1]
+_LEAST = 1e-30      # takes the place of a smaller w, where (1 - exp(-w)) / w is 1, and 0/0 for w = 0
 
 
 @jit
@@ -32,7 +32,7 @@ def discretized_logistic_nll_forward(nll, output, x):
                 below = (-upper if upper < zero else zero) + log1p_unit(exp_unit(upper if upper < zero else -upper))
                 above = (zero if lower < zero else lower) + log1p_unit(exp_unit(lower if lower < zero else -lower))
                 width = (half + half) * rate
-                width = least if width < least else width      # where its mean exponential is 1
+                width = least if width < least else width
                 inside = log_width - softplus + log(-expm1(-width) / width)
                 black, white = x[b, d] < half, x[b, d] > one - half
                 total += (zero if white else below) + (zero if black else above) - (zero if black or white else inside)
@@ -61,7 +61,7 @@ def discretized_logistic_nll_backward(doutput, dnll, output, x):
                 e = exp_unit(lower if lower < zero else -lower)
                 share = one / (one + e)
                 dlower, not_lower = (e * share if lower < zero else share), (share if lower < zero else e * share)
-                # dupper is sigmoid(-upper), without its sign;  both = dlower - dupper, as a product
+                # here dupper = sigmoid(-upper), without the sign;  both = dlower - dupper, as a product
                 v = upper + lower
                 both = ((-dupper * not_lower if v < zero else dlower * not_upper)
                         * -expm1(v if v < zero else -v))
@@ -77,7 +77,7 @@ def discretized_logistic_nll_backward(doutput, dnll, output, x):
 
 @inlined
 def _level(value, levels):
-    """The nearest level, an index that exists also where value is NaN."""
+    """The nearest level; 0 where value is NaN, so that it is always an index."""
     level = np.rint(value)
     return np.int64(level) if level >= 0 and level < levels else np.int64(0)
 
@@ -123,6 +123,7 @@ def categorical_nll_backward(dlogits, dnll, top, total, logits, x):
 
 @inlined
 def _rest(z):
+    """R(z), the remainder of Stirling's formula, as in the reference."""
     total, inverse = 0.0, 1.0 / z
     for i in range(len(_REST)):
         total = total * inverse * inverse + _REST[i]
@@ -131,6 +132,7 @@ def _rest(z):
 
 @inlined
 def _rest_slope(z):
+    """R'(z) - 1/(2 z), as in the reference."""
     total, inverse = 0.0, 1.0 / z
     for i in range(len(_SLOPE)):
         total = (total + _SLOPE[i]) * inverse * inverse
@@ -139,7 +141,7 @@ def _rest_slope(z):
 
 @inlined
 def _log1p(q):
-    """log(1 + q), q >= 0: what is lost in rounding u = 1 + q is made good by its ratio to u - 1."""
+    """log(1 + q), q >= 0.  u = 1 + q is rounded; the factor q / (u - 1) corrects for that."""
     u = 1.0 + q
     return log(u) * (q / (u - 1.0)) if u != 1.0 else q
 
@@ -151,7 +153,7 @@ def _softplus(t):
 
 @inlined
 def _rising(a, k):
-    """As in the reference, the seven factors as one fraction."""
+    """c and r, as in the reference; the product of fractions as one fraction."""
     small, above, below = a < SHIFT, 1.0, a + k if a < SHIFT and k != 0.0 else 1.0
     z = a + SHIFT if small else a
     for j in range(1, SHIFT):
@@ -164,7 +166,7 @@ def _rising(a, k):
 
 @inlined
 def _rising_slope(a, k):
-    """As in the reference, the sum of seven differences as one fraction:  sum_j 1 / (a + j) = p'/p,  p the product."""
+    """a S(a, k), as in the reference; sum_j 1 / (a + j) is one fraction, p'(a) / p(a) with p(a) = prod_j (a + j)."""
     small, above, dabove, below, dbelow = a < SHIFT, 1.0, 0.0, 1.0, 0.0
     z = a + SHIFT if small else a
     for j in range(1, SHIFT):
@@ -182,7 +184,7 @@ def _bounded_exp(log_a):
 
 @jit
 def beta_binomial_nll_forward(nll, output, x):
-    """In double precision throughout, as in the reference."""
+    """In double precision, as in the reference."""
     n = float(LEVELS - 1)
     for b in range(output.shape[0]):
         for k in range(output.shape[1]):

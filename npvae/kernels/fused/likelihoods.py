@@ -1,11 +1,12 @@
-"""Reconstruction, fused: value and gradient of a row of pixels without a temporary."""
+"""Reconstruction terms, fused: no temporary arrays."""
 import math
 
 from ..reference.likelihoods import COTH, LOGVAR_FLOOR, LOG_2PI
 from .compile import jit
 from .elementary import difference, exp_unit, log, log1p_unit, scaled
 
-_SLOPE = COTH[::-1]      # of the two series of the continuous Bernoulli, the last coefficient first
+# the two series of the continuous Bernoulli, the last coefficient first, for Horner's rule
+_SLOPE = COTH[::-1]
 _CUMULANT = tuple(c / (2 * k) for k, c in enumerate(COTH, 1))[::-1]
 
 
@@ -128,7 +129,7 @@ def gaussian_optimal_nll_forward(nll, logvar, mean, x):
 
 @jit
 def gaussian_optimal_nll_backward(dmean, dnll, logvar, mean, x):
-    """Each dmean holds its r until c, a sum over the whole batch, is known."""
+    """dmean holds r until the sum over the whole batch is known."""
     zero, inverse = dnll.dtype.type(0), dnll.dtype.type(math.exp(-0.5 * logvar[0]))
     total = 0.0
     for b in range(mean.shape[0]):
@@ -160,7 +161,7 @@ def continuous_bernoulli_nll_forward(nll, tail, logits, x):
                 for i in range(len(_SLOPE)):
                     cumulant = cumulant * square + nll.dtype.type(_CUMULANT[i])
                     slope = slope * square + nll.dtype.type(_SLOPE[i])
-                rest = one - e      # t / (1 - e) is a normal number where (1 - e) / t is none
+                rest = one - e      # t / (1 - e) below: (1 - e) / t may be subnormal
                 cumulant = square * cumulant - half * near if t < one else -log(far / rest)
                 total += cumulant + t * (x[b, d] if logit < zero else one - x[b, d])
                 tail[b, k, d] = half - near * slope if t < one else one / far - e / rest

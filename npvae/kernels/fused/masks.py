@@ -1,4 +1,4 @@
-"""Masked weights, fused: compiled so that `engine/recording.py` can record them: NumPy would not be slower."""
+"""Masked weights, fused.  NumPy would be as fast; compiled kernels can be recorded (`engine/recording.py`)."""
 from .arrays import matmul
 from .compile import jit
 

@@ -5,8 +5,8 @@ from ..reference.priors import LOG_2PI
 from .compile import jit
 from .elementary import difference, exp, exp_unit, scaled
 
-#: A component whose share of p(z) is below e^-60 of the largest weighs 0: neither type sees it in a sum, the product of
-#: such numbers may be subnormal, which is slow, and the backward pass leaves out what weighs 0.
+#: A component gets weight 0 where its share of p(z) is below e^-60 of the largest.  No sum changes by it in either
+#: type; products of such numbers may be subnormal, and then slow; and the backward pass skips weights that are 0.
 _LEAST = -60.0
 
 
@@ -56,7 +56,7 @@ def gaussian_log_density_backward(dz, dmu, dlogvar, dlog_p, z, mu, logvar):
 def mixture_forward(log_p, weights, inverse, peak, z, mean, logvar, logits):
     zero, half, one, log_2pi = z.dtype.type(0), z.dtype.type(0.5), z.dtype.type(1), z.dtype.type(LOG_2PI)
     least = z.dtype.type(_LEAST)
-    m = logits[0]      # NaN stays the largest if it is the first; anywhere else it comes back through exp
+    m = logits[0]      # a NaN is not found unless it is the first, but the sum of exp below is NaN then
     for c in range(len(logits)):
         m = logits[c] if logits[c] > m else m
     total = zero

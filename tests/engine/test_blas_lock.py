@@ -1,4 +1,6 @@
-"""Whose turn it is, and how many threads BLAS has in it: one step after the other, on libraries that only remember."""
+"""The lock on BLAS's number of threads: who gets it when, and what the number is then.  Step by step, with libraries
+that only remember what they are told.
+"""
 import contextlib
 import functools
 import os
@@ -66,13 +68,13 @@ class Worker:
         until(lambda: not self.open)
         assert not self.errors, self.errors
 
-    def enter(self, turn):
-        self.begin(lambda: self.stack.enter_context(turn))
+    def enter(self, mode):
+        self.begin(lambda: self.stack.enter_context(mode))
         self.has_done()
 
-    def waits_for(self, turn, blas, others=0):
-        """It asks for the turn and has to wait, behind so many others."""
-        self.begin(lambda: self.stack.enter_context(turn))
+    def waits_for(self, mode, blas, others=0):
+        """It asks for the mode and has to wait, behind so many others."""
+        self.begin(lambda: self.stack.enter_context(mode))
         until(lambda: len(blas._queue) > others or not self.open)
         assert self.open and len(blas._queue) == others + 1
 
@@ -110,8 +112,8 @@ def libraries(monkeypatch):
 
 @pytest.fixture
 def blas(libraries, monkeypatch):
-    blas = blas_threads._Blas()
-    monkeypatch.setattr(blas_threads, "_blas", blas)
+    blas = blas_threads._BlasLock()
+    monkeypatch.setattr(blas_threads, "_blas_lock", blas)
     return blas
 
 
@@ -121,7 +123,7 @@ def numbers(libraries):
 
 
 @in_time
-def test_blas_has_one_thread_in_a_turn_of_one_and_all_of_them_elsewhere(blas, numbers):
+def test_blas_has_one_thread_in_that_mode_and_all_of_them_elsewhere(blas, numbers):
     """Within each other too; and a limit somebody set in between is what is found afterwards."""
     with one_blas_thread:
         assert numbers() == [1, 1] and has_one_blas_thread()
@@ -151,12 +153,12 @@ def test_no_thread_of_threadpoolctl_keeps_the_libraries(blas, libraries):
 
 
 @in_time
-def test_between_turns_that_are_kept_the_limit_stays(blas, numbers):
+def test_between_steps_the_limit_stays_where_it_is_kept(blas, numbers):
     """As often as they are kept, by whichever thread; work of the other kind lifts it nevertheless."""
     worker = Worker()
-    with blas.kept():
+    with blas.keep():
         assert numbers() == [8, 4]
-        with blas.kept(), blas.kept():
+        with blas.keep(), blas.keep():
             with one_blas_thread:
                 pass
             assert numbers() == [1, 1]
@@ -165,7 +167,7 @@ def test_between_turns_that_are_kept_the_limit_stays(blas, numbers):
             assert numbers() == [8, 4]
         with one_blas_thread:
             pass
-        worker.enter(blas.kept())
+        worker.enter(blas.keep())
     assert numbers() == [1, 1]
     worker.leave()
     assert numbers() == [8, 4]
@@ -173,7 +175,7 @@ def test_between_turns_that_are_kept_the_limit_stays(blas, numbers):
         worker.enter(one_blas_thread)
         worker.leave()
         assert numbers() == [1, 1]
-        with blas.kept():
+        with blas.keep():
             pass
         assert numbers() == [1, 1]
     assert numbers() == [8, 4]
@@ -181,9 +183,9 @@ def test_between_turns_that_are_kept_the_limit_stays(blas, numbers):
 
 @pytest.mark.parametrize("single", [True, False])
 @in_time
-def test_turns_of_one_kind_go_together_and_those_of_the_other_wait(single, blas, numbers):
-    """Until all have ended, then in the order in which they came; but nobody waits within a turn of his own kind."""
-    this, other = blas_threads._Turn(single), blas_threads._Turn(not single)
+def test_threads_in_one_mode_go_together_and_those_in_the_other_wait(single, blas, numbers):
+    """Until all have ended, then in the order in which they came; but nobody waits who is in that mode already."""
+    this, other = blas_threads._Mode(single), blas_threads._Mode(not single)
     a, b, c, d, e = workers = [Worker() for _ in range(5)]
     limits = {this: [1, 1], other: [8, 4]} if single else {other: [1, 1], this: [8, 4]}
     a.enter(this)
@@ -209,8 +211,8 @@ def test_turns_of_one_kind_go_together_and_those_of_the_other_wait(single, blas,
 
 
 @in_time
-def test_who_needs_the_other_kind_within_a_turn_waits_like_others(blas, numbers):
-    """For those of that kind that came first, and again for the turn around it."""
+def test_who_needs_the_other_mode_within_one_waits_like_others(blas, numbers):
+    """For those in that mode that came first, and again for the mode around it."""
     a, b = Worker(), Worker()
     a.enter(one_blas_thread)
     b.waits_for(all_blas_threads, blas)
@@ -221,7 +223,7 @@ def test_who_needs_the_other_kind_within_a_turn_waits_like_others(blas, numbers)
     assert a.open and numbers() == [8, 4]
     b.leave()
     a.has_done()
-    assert not blas._under_way
+    assert not blas._holders
 
 
 def test_who_is_interrupted_while_waiting_lets_the_next_go(blas, monkeypatch):
@@ -250,16 +252,16 @@ def test_who_is_interrupted_while_waiting_lets_the_next_go(blas, monkeypatch):
 @pytest.mark.parametrize("inside", [True, False])
 @in_time
 def test_a_fork_leaves_this_thread_alone(inside, blas, numbers):
-    """Whatever the others did, who hold the lock, wait, keep or are at work: their turns end with them."""
+    """Whatever the others did, who hold the lock, wait, keep or are at work: their modes end with them."""
     a, b = Worker(), Worker()
-    a.enter(blas.kept())
+    a.enter(blas.keep())
     a.enter(one_blas_thread)
     b.waits_for(all_blas_threads, blas)
-    me = [blas.kept(), one_blas_thread] if inside else []
+    me = [blas.keep(), one_blas_thread] if inside else []
     with contextlib.ExitStack() as stack:
         blas._queue.clear()      # so that this thread need not wait
-        for turn in me:
-            stack.enter_context(turn)
+        for mode in me:
+            stack.enter_context(mode)
         blas._queue.append(b)
         blas._lock.acquire()
         blas._after_fork()
@@ -273,7 +275,7 @@ def test_a_fork_leaves_this_thread_alone(inside, blas, numbers):
 
 
 @in_time
-def test_a_fork_within_one_of_several_turns_ends_the_limit_with_that_turn(blas, numbers):
+def test_a_fork_within_one_of_several_modes_ends_the_limit_with_that_mode(blas, numbers):
     a = Worker()
     a.enter(one_blas_thread)
     with one_blas_thread:
