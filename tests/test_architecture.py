@@ -135,6 +135,9 @@ def test_what_is_public_is_described_and_annotated():
                 given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 assert all(a.annotation for a in given if a.arg not in ("self", "cls")), (name, node.name)
                 assert node.returns, (name, node.name)
+                given += [a for a in (node.args.vararg, node.args.kwarg) if a]
+                types = [node.returns, *(a.annotation for a in given)]
+                assert not any(isinstance(one, ast.Name) and one.id == "Any" for one in types), (name, node.name)
 
 
 def test_every_handle_of_the_model_is_described():

@@ -75,7 +75,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
                          help=f"p(x|z): {_listed(decoders.DECODERS)}")
 
 
-def add_objective(parser: argparse.ArgumentParser) -> Any:
+def add_objective(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The flags of an objective; their group."""
     objective = parser.add_argument_group("objective")
     objective.add_argument("--objective", choices=OBJECTIVES, default="elbo", help="the bound to maximise")
@@ -86,7 +86,7 @@ def add_objective(parser: argparse.ArgumentParser) -> Any:
     return objective
 
 
-def training_parser(**defaults: Any) -> argparse.ArgumentParser:
+def training_parser(**defaults: object) -> argparse.ArgumentParser:
     """The flags of a training run.  `defaults` replaces the defaults of flags by name."""
     parser = Parser(None, "Train a variational autoencoder; ends with pictures, numbers, a page that shows them all "
                     "(report.html) and a checkpoint.", _EXAMPLES)
@@ -127,7 +127,7 @@ def training_parser(**defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_threads(group: Any) -> None:
+def add_threads(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """The flag for the cores."""
     group.add_argument("--threads", type=number(int, 1), default=min(2, available_cores()), metavar="N",
                        help="cores at work; 1 and 2 give the same numbers to rounding, and bit for bit with --kernels "

@@ -280,9 +280,10 @@ class WholeArrayKernels:
         self._executor = weakref.proxy(executor)
         self._programs: dict[tuple[Hashable, ...], tuple[tuple[Array, ...], ParallelProgram]] = {}
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Callable[..., None]:
         """Any other kernel, not split."""
-        return getattr(self._executor.model.kernels, name)
+        kernel: Callable[..., None] = getattr(self._executor.model.kernels, name)
+        return kernel
 
     def forget(self) -> None:
         """Release what was recorded, and with it the arrays."""

@@ -33,7 +33,7 @@ _ON_ROWS = {add: add_rows, subtract: subtract_rows, negate: negate_rows}      # 
 class Recorder:
     """Stands in for the module of the fused kernels: notes each call instead of making it."""
 
-    def __init__(self, kernels: Any) -> None:
+    def __init__(self, kernels: object) -> None:
         self._kernels = kernels
         self.calls: list[Call] = []
 
