@@ -111,7 +111,7 @@ def test_what_training_leaves(first):
     page = Page(first / "run" / "report.html")
     assert "down each column, and one class along each row" in page.text and "Look for labels that mix" in page.text
     page = Page(first / "plain" / "report.html")
-    assert "class along" not in page.text and "Look for labels that gather" in page.text
+    assert "class along" not in page.text and "Look for labels that form clusters" in page.text
 
 
 def test_a_folder_of_named_pictures(npvae, tmp_path, no_pictures):
@@ -226,7 +226,7 @@ BAD = {
     "train --conditional --out new --data-dir half.npz": "half.npz: has no labels of its training images, which a cond",
     "train --conditional --out new --data-dir bare.npz": "bare.npz: has no labels of its training images",
     "train --conditional --out new --data-dir unknown.npz": "unknown.npz: has the label 15, which is none .* 0, 5, 10$",
-    "train --conditional --out new --data-dir data.npz --prior vamp:4": "prior vamp:4 .* 3 classes: prior mixture:4",
+    "train --conditional --out new --data-dir data.npz --prior vamp:4": "prior vamp:4 .* 3 classes: use prior mixture",
     **{f"{name} run --data-dir bare.npz": "bare.npz: has no labels, and this model needs .*: 0, 5, 10$"
        for name in ("evaluate", "reconstruct", "interpolate", "traverse", "explore")},
     "evaluate run --data-dir unknown.npz": "unknown.npz: has the label 15, which is none of the classes",

@@ -54,7 +54,7 @@ def test_it_compiles_what_a_step_runs(prior, monkeypatch):
         def set_scalars(self, values):
             pass
 
-    monkeypatch.setattr(team, "Order", Order)
+    monkeypatch.setattr(team, "ParallelProgram", Order)
     monkeypatch.setattr(executor.ThreadedExecutor, "run", lambda self, order: None)
     executor.compile_backward(vae)
     engine, (a, d), flat = executor.ThreadedExecutor(vae, 2), vae.passes(130, 1), vae.parameters.flat

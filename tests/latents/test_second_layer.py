@@ -202,7 +202,7 @@ def test_active_units_of_both_layers():
     p.flat[...] = 0      # but for the spread of h1, which moves, and E max(0, h1) = sigma / sqrt(2 pi) with it
     p["logvar.W"][0, 0] = p["encoder2.0.W"][0, 0] = p["mu2.W"][0, 0] = 1
     assert active_units_per_layer(vae, x, rng) == (0, 1)
-    with pytest.raises(ValueError, match="two layers"):
+    with pytest.raises(ValueError, match="two stochastic layers"):
         active_units_per_layer(hierarchy(prior="normal"), x, rng)
 
 

@@ -140,7 +140,7 @@ def test_fit_leaves_the_sigma_that_is_best_for_the_training_images(kernels, bina
 
 
 def test_a_large_set_is_represented_by_images_spread_over_it(monkeypatch):
-    monkeypatch.setattr(loop, "_IMAGES", 5)
+    monkeypatch.setattr(loop, "_FIT_IMAGES", 5)
     vae, seen = model(dtype="float32", kernels="numpy"), []
     monkeypatch.setattr(vae, "fit_likelihood", lambda x, rng, labels: seen.append((x, labels)))
     fit(vae, X, X_TEST, 1, 16)

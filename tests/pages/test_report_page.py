@@ -81,8 +81,9 @@ def test_the_table_of_many_epochs_is_folded(write):
 
 
 @pytest.mark.parametrize("changes, says, not_says", [
-    ({}, ["evidence lower bound", "no likelihood"], ["K ="]), ({"binarize": "static"}, ["evidence"], ["no likelihood"]),
-    ({"likelihood": "gaussian:0.1"}, ["evidence"], ["no likelihood"]),
+    ({}, ["evidence lower bound", "not a likelihood"], ["K ="]),
+    ({"binarize": "static"}, ["evidence"], ["not a likelihood"]),
+    ({"likelihood": "gaussian:0.1"}, ["evidence"], ["not a likelihood"]),
     ({"objective": "iwae", "k": 5}, ["importance-weighted bound, K = 5"], ["evidence"])])
 def test_what_the_loss_is(write, changes, says, not_says):
     text = write(settings={**SETTINGS, **changes}).text

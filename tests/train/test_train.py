@@ -480,7 +480,7 @@ def test_a_clock_that_stands_still_divides_nothing(monkeypatch):
 @pytest.mark.parametrize("changes, error, says", [
     ({"x_train": X[0]}, ValueError, "x_train must have shape"), ({"x_train": X[:, :5]}, ValueError, "x_train .*6"),
     ({"x_test": X[:0]}, ValueError, "x_test must have shape"), ({"x_test": X[:, :, None]}, ValueError, "x_test"),
-    ({"x_train": (9 * X).astype(int)}, ValueError, "x_train holds int64 from 0 to 8: .* as uint8, other .* as floats"),
+    ({"x_train": (9 * X).astype(int)}, ValueError, "x_train holds int64 from 0 to 8: .* as uint8 and .* as floats"),
     ({"x_train": X.astype(str)}, TypeError, "x_train must hold real numbers"),
     ({"x_train": X + 1}, ValueError, r"x_train must lie in \[0, 1\]"),
     ({"x_test": -X}, ValueError, r"x_test must lie in \[0, 1\]"),
