@@ -31,12 +31,12 @@ and beside the lesson:
 Shapes are written with one letter each, everywhere: B batch, K draws per image, D data, H hidden, Z latent.  W is
 (in, out).  dX is dLoss/dX with X's shape.  logvar is log sigma^2.  Losses are in nats, sums over D and Z, means over B.
 """
+from typing import TYPE_CHECKING
+
 from .system import interrupt      # before all others: Ctrl-C during an import
-from ._moved import module as __getattr__  # noqa: F401
+from .system.later import later
+from . import _moved
 from .checkpoint import CheckpointError
-from .data import DataError, load_mnist
-from .evaluate import active_units, kl_per_dimension, summarize
-from .gradcheck import check_gradients
 from .likelihoods import (
     Bernoulli, BetaBinomial, Categorical, ContinuousBernoulli, DiscretizedLogistic, Gaussian, GaussianOptimal,
     GaussianPixel)
@@ -45,6 +45,22 @@ from .objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing
 from .optim import Adam, ConstantLR, CosineLR, StepLR
 from .train import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress, fit
 from .validate import NonFiniteError
+
+if TYPE_CHECKING:
+    from .data import DataError, load_mnist
+    from .evaluate import active_units, kl_per_dimension, summarize
+    from .gradcheck import check_gradients
+
+_later = later(__name__, "data", "evaluate", "gradcheck", "testing", "plotting", "pages")
+
+
+def __getattr__(name: str) -> object:
+    return _moved.module(name) if name in _moved.MOVED else _later(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 interrupt.started()
 

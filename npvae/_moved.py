@@ -5,7 +5,6 @@ A finder at the end of sys.meta_path makes a module for each old path.  Its name
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from operator import attrgetter
 from types import ModuleType
@@ -47,10 +46,11 @@ def module(name: str) -> ModuleType:
     return importlib.import_module(f"npvae.{name}")
 
 
-class _OldPaths(MetaPathFinder, Loader):
+class _OldPaths:
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return ModuleSpec(name, self) if name.partition(".")[2] in MOVED and name.startswith("npvae.") else None
+        package, _, old = name.partition(".")
+        return ModuleSpec(name, self) if package == "npvae" and old in MOVED else None      # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return ModuleType(spec.name, f"Now in {' and '.join(MOVED[spec.name.partition('.')[2]])}.")

@@ -37,7 +37,7 @@ class Sizes:
     keeps_pre: bool      # the activation's derivative is computed from its input
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Activations:
     """The values of a forward pass."""
 
@@ -76,7 +76,7 @@ class Activations:
     recorded: dict[Hashable, object] = field(default_factory=dict)      # calls of the passes, by the engine
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Gradients:
     """Gradients of the loss with respect to the values.  `_kl`, `_nll` and the like name the path by which they came.
     """

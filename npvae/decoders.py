@@ -99,7 +99,7 @@ class DenseOutput(Decoder[None]):
                             params)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class MADEBuffers:
     """The arrays of MADE, with H masked units, and h of H' numbers.  Products of x are computed once per image, those
     of h once per draw."""

@@ -3,6 +3,7 @@ import gc
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 # Started in the background, a process ignores Ctrl-C, and so would the programs that tests start and interrupt.
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 from chapters import EQUATION, chapter_of  # noqa: E402
 from npvae.testing import register_profiles  # noqa: E402
 
-register_profiles(max_examples=10)
+register_profiles(max_examples=5)
 # Under a mutant (`mutation.py`) it only matters whether a test fails, not on how small an example.
 settings.register_profile("mutation", deadline=None, max_examples=8, derandomize=True, database=None,
                           phases=[Phase.explicit, Phase.generate], report_multiple_bugs=False,
@@ -59,8 +60,14 @@ def process_state():
             "umask": _umask(), "floating-point errors": np.geterr(), "collector": gc.isenabled(),
             "BLAS threads": [library.num_threads for library in _BLAS.lib_controllers],
             "subnormal numbers": np.float64(5e-324) * np.float64(1) != 0,
-            "style of pictures": dict(sys.modules["matplotlib"].rcParams) if "matplotlib" in sys.modules else None,
+            "style of pictures": _style_of_pictures(),
             "Hypothesis profile": settings.get_current_profile_name()}
+
+
+def _style_of_pictures():
+    """But for the backend, which Matplotlib chooses when it is first needed."""
+    matplotlib = sys.modules.get("matplotlib")
+    return {name: value for name, value in dict.items(matplotlib.rcParams) if name != "backend"} if matplotlib else None
 
 
 def _umask():
@@ -105,13 +112,28 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+def _leave_out_cases(items):
+    """Of a test with the marker every(n), the cases 0, n, 2n ... stay in an ordinary run; the others become slow."""
+    seen = Counter()
+    for item in items:
+        mark = item.get_closest_marker("every")
+        if mark:
+            case = seen[item.module, item.originalname]
+            seen[item.module, item.originalname] += 1
+            if case % mark.args[0]:
+                item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)      # before pytest leaves out what is slow
 def pytest_collection_modifyitems(config, items):
     lent = [module for module in sys.modules.values() if str(_SUPPORT) in (getattr(module, "__file__", None) or "")]
     for module in {item.module for item in items}:
         _START[module] = [(value, value.bit_generator.state) for one in (module, *lent) for value in vars(one).values()
                           if type(value) is np.random.Generator]
     equation = config.getoption("--equation")
-    if equation:
+    if not equation:
+        _leave_out_cases(items)
+    else:
         kept = [item for item in items if any(mark.args == (equation,) for mark in item.iter_markers("equation"))
                 or item.name == f"test_a_chapter_runs[{chapter_of(equation)}]"]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])

@@ -62,6 +62,7 @@ def test_the_loss_is_what_the_definition_says(name, size, seed):
     assert np.broadcast_to(dreg, reg.shape).shape == reg.shape
 
 
+@pytest.mark.every(4)
 @EACH
 @pytest.mark.parametrize("method", ["complex", "central"])
 @given(size=sizes("BKZ"), seed=seeds)

@@ -92,6 +92,7 @@ def model(added, dtype="float64", kernels="numba", **config):
     return vae, parts
 
 
+@pytest.mark.every(3)
 @EACH
 @pytest.mark.parametrize("objective, draws", [(ELBO(0.7, sampled=True), 1), (IWAE(), 3)], ids=["elbo", "iwae"])
 def test_every_gradient_is_right(added, objective, draws):
@@ -109,6 +110,7 @@ def test_every_gradient_is_right(added, objective, draws):
     assert report.ok and not report.vacuous, report
 
 
+@pytest.mark.every(3)
 @EACH
 @pytest.mark.parametrize("kernels", ["numba", "numpy"])
 def test_it_trains_is_measured_and_goes_through_a_file(added, kernels, tmp_path):

@@ -47,6 +47,7 @@ def test_values_are_generic(strategy, data, size):
     assert len(np.unique([one, other])) == 2 * one.size
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("strategy", RANGES)
 def test_values_fill_their_range(strategy):
     """Well scaled: not all near zero, both signs where there are two."""

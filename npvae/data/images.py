@@ -4,7 +4,6 @@
 """
 import csv
 import io
-import logging
 import math
 import os
 import re
@@ -377,6 +376,8 @@ def _check_pixels(path: Path, width: int, height: int) -> None:
 @contextmanager
 def _in_silence() -> Iterator[None]:
     """Within this context Pillow's warnings and log messages are not shown."""
+    import logging      # as Pillow does, and not with npvae
+
     logger, handler = logging.getLogger("PIL"), logging.NullHandler()
     logger.addHandler(handler)
     try:

@@ -7,12 +7,19 @@ z is always drawn from q(z|x).  Evaluated at z = mu, a model seems some 9 nats b
     dimensions   how much information each latent dimension carries
     summary      all of these at once, with standard errors
 """
+from typing import TYPE_CHECKING
+
+from ..system.later import later
 from .bounds import (
     LogLikelihood, Progress, checked, draw_noise, elbo, elbo_terms, importance_bound, jackknife, log_likelihood,
     rows_at_once)
 from .dimensions import active_units, count_active, information_per_dimension, kl_per_dimension, nats_per_dimension
-from .exact import exact_log_likelihood, why_not_exact
-from .summary import Estimate, Summary, summarize
+
+if TYPE_CHECKING:
+    from .exact import exact_log_likelihood, why_not_exact
+    from .summary import Estimate, Summary, summarize
+
+__getattr__ = later(__name__, "exact", "summary")
 
 __all__ = [
     "LogLikelihood", "Progress", "checked", "draw_noise", "elbo", "elbo_terms", "importance_bound", "jackknife",

@@ -8,7 +8,6 @@ So in each tensor it is compared with central differences along one random direc
 function as it is used, with real numbers, and cost about four evaluations.
 """
 import re
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,6 +208,8 @@ _INSTEAD = {
 
 def _no_complex_form(error: Exception) -> str:
     """The message for a function that takes no complex numbers: its name, and what to use instead."""
+    import traceback      # not with npvae: it takes longer than all else here
+
     line = (traceback.extract_tb(error.__traceback__)[-1].line or "").strip()
     text = " ".join(str(error).split())
     ufunc, in_math = re.search(r"ufunc '(\w+)'", text), re.search(r"\bmath\.(\w+)", line)

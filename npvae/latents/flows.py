@@ -38,7 +38,7 @@ class NoFlow(Flow[None]):
         """There is nothing to compute."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class StepBuffers:
     """The arrays of T steps, each of which gets `width` numbers from the encoder."""
 
@@ -103,7 +103,7 @@ class _StepwiseFlow(Flow[Steps]):
         """From dz_at[t + 1] and dlog_det (B, K) to dz_at[t] and dhead[:, t]."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class PlanarBuffers(StepBuffers):
     """The further arrays of planar steps."""
 
@@ -162,7 +162,7 @@ class Planar(_StepwiseFlow[PlanarBuffers]):
         kernels.add(dw, own.dw_direction, own.dw_plane)      # w is in the direction and in the plane
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class AutoregressiveBuffers(StepBuffers):
     """The further arrays of inverse autoregressive steps with a network of H units."""
 

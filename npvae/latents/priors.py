@@ -35,7 +35,7 @@ class StandardNormal(Prior[None]):
         return rng.standard_normal(shape)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class MixtureBuffers:
     """What the kernels keep for the backward pass, of each draw and of each of the C components."""
 
@@ -85,7 +85,7 @@ class Mixture(Prior[MixtureBuffers]):
         return _draw(params[self.mean], params[self.logvar], chosen, rng)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class VampBuffers(MixtureBuffers):
     """Those of the mixture; constant zeros for the logits (equal weights pi) and for a bias; their gradients, which are
     unused."""

@@ -38,7 +38,7 @@ def widths_in(name: str) -> tuple[int, ...]:
     return tuple(map(int, name.partition(":")[2].split(",")))
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class LayerActivations:
     """The values of the second layer, in the order of the pass."""
 
@@ -62,7 +62,7 @@ class LayerActivations:
     log_p: Array                # (R,)        log p(z), estimated
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class LayerGradients:
     """The gradients of the values, in the order of the backward pass."""
 

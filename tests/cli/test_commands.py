@@ -46,6 +46,7 @@ def asked(monkeypatch):
 
 # ---- What is made
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("flags, count, seed, mean", [
     ([], 100, 0, True), (["--count", 7, "--seed", 3], 7, 3, True), (["--count", 5, "--draw"], 5, 0, False)])
 @pytest.mark.parametrize("kind", ["npy", "png"])
@@ -277,6 +278,7 @@ def test_ctrl_c_is_one_line_and_130(npvae, monkeypatch, first):
     assert contents(first) == before
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("start", [["-m", "npvae"], ["-c", "import sys; sys.argv[0] = '/x/bin/npvae'; "
                                                      "from npvae.__main__ import main; sys.exit(main())"]])
 def test_the_program_in_a_process_of_its_own(start, first):
@@ -290,6 +292,7 @@ def test_the_program_in_a_process_of_its_own(start, first):
     assert_refused(run("info", "nowhere"), "there is no run in nowhere")
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("argv", [["info", "run"], ["train", "--help"], []])
 def test_a_pipe_that_nobody_reads_ends_the_program_quietly(argv, first):
     """As in `npvae info RUN | head -1`."""

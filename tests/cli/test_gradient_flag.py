@@ -50,6 +50,7 @@ def test_what_does_not_fit_is_refused_in_one_line(flags, says, run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("flags", ["--gradient stl", "--objective iwae --gradient dreg --k 3 --prior vamp:4"])
 def test_a_run(flags, run, tmp_path):
     """It trains, another one than with the plain gradient; it is resumed with its own flag; and its gradients are found

@@ -88,6 +88,7 @@ LIES = {
     "objects": (promise((4, 3), "|O") + bytes(96), "Object arrays are refused")}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("case", LIES)
 def test_a_header_that_lies(case, zipped, tmp_path):

@@ -225,6 +225,7 @@ def a_fork_while_another_thread_trains():
     assert blas_threads() == before
 
 
+@pytest.mark.every(2)
 @forks
 @pytest.mark.parametrize("fork", [a_fork_in_a_callback, a_fork_while_another_thread_trains])
 def test_a_fork_during_training(fork):

@@ -17,7 +17,7 @@ OBJECTIVES = {"elbo": ELBO(0.7, sampled=True), "iwae": IWAE(), "elbo stl": ELBO(
               "iwae stl": IWAE(0.6, "stl"), "dreg": IWAE(1.0, "dreg")}
 
 
-@settings(max_examples=12)
+@settings(max_examples=4)
 @given(size=sizes("BDHGZ", most=40), depth=st.integers(0, 2), draws=st.integers(1, 4), seed=seeds,
        dtype=st.sampled_from(["float32", "float64"]), prior=st.sampled_from(PRIORS),
        posterior=st.sampled_from(POSTERIORS), decoder=st.sampled_from(DECODERS), classes=st.sampled_from([0, 3]),
@@ -63,6 +63,7 @@ def train(path, threads, config, epochs=2, resume=None):
     return [block.flat.tobytes() for block in (vae.parameters, optimizer.m, optimizer.v)]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("run", RUNS)
 def test_training_with_one_and_two_threads(run, tmp_path):
     """To the bit, and so is training that stops and goes on with the other."""

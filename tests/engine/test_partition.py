@@ -239,6 +239,7 @@ def test_a_product_is_split_by_weights_that_are_as_many_numbers_as_its_rows(rows
         assert (out == inner).all()
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 @pytest.mark.parametrize("batch, draws", [(1, 1), (2, 1), (3, 2), (20, 1), (100, 3)])
 def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, config):

@@ -35,7 +35,7 @@ TEAMS = pytest.mark.parametrize("threads", [2, 3])
 def test_a_phase_begins_when_the_one_before_has_ended(threads):
     before, crew, orders = set(threading.enumerate()), team.Team(threads), [Sums(threads), Sums(threads)]
     assert not other_threads(before)
-    for turn in range(200):
+    for turn in range(80):
         orders[turn % 2].check(crew)
     assert len(other_threads(before)) == threads - 1
 
@@ -110,6 +110,7 @@ def test_a_run_is_timed_from_its_beginning_to_its_end(monkeypatch):
     assert took == [(2.5, True)] and order.programs[0].calls[0][1][0] == 1
 
 
+@pytest.mark.every(2)
 @TEAMS
 def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
     """By all threads or by one, as the times of late say; the results are right in either."""
@@ -162,6 +163,7 @@ def test_sleeping_threads_are_woken(threads):
     sums.check(crew)
 
 
+@pytest.mark.every(3)
 @TEAMS
 @pytest.mark.parametrize("asleep", [True, False])
 def test_what_an_interrupt_leaves_is_cleared_up(threads, asleep):

@@ -91,6 +91,7 @@ def test_a_program_that_computes_something_else_is_not_used(told, monkeypatch):
     assert len(told) == 2
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("code, kept, works", [
     ("", b"works", True), ("import ctypes; ctypes.string_at(0)", b"fails", False), ("sys.exit(3)", b"fails", False),
     ("raise ImportError", None, False), ("import os; os.kill(os.getpid(), 9)", None, False)])

@@ -158,6 +158,7 @@ TAILS = {      # of log w, with log E[w]: the posterior too wide, too narrow, an
     "Pareto 0.6": (lambda rng, size: 0.6 * rng.exponential(size=size), -math.log(0.4))}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("samples", [60, 1000])
 @pytest.mark.parametrize("tail", TAILS)
 def test_the_error_holds_however_few_effective_samples_there_are(tail, samples):
@@ -182,6 +183,7 @@ KINDS = {"plain": ({}, ELBO()), "two layers": ({"prior": "hierarchical:6,3"}, EL
          "iwae": ({}, IWAE())}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("narrow", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error_holds_for_trained_models(kind, narrow):

@@ -37,6 +37,7 @@ MODELS = {"plain": {}, "numba": {"kernels": "numba", "dtype": "float32"}, "mixtu
           "two layers": {"prior": "hierarchical:2"}, "vamp": {"prior": "vamp:3"}}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_summary_holds_what_the_parts_say(name):
     vae, rng = model(**MODELS[name]), np.random.default_rng(1)

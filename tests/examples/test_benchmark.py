@@ -305,6 +305,8 @@ def test_problems_end_with_1_and_results_are_kept(monkeypatch, capsys, tmp_path)
     assert record["parts"]["kernels"]["value"] is None and record["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_it_runs_as_a_program(tmp_path):
     path = tmp_path / "x.json"
     result = subprocess.run([sys.executable, ROOT / "examples" / "benchmark.py", "epochs", "--contenders", "npvae",

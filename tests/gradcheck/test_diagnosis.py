@@ -65,6 +65,7 @@ SLIPS = {
                        r"off by a factor of its own for each index of axis 0, from 2 to 3: .*")}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize("slip", SLIPS)
 @given(size=shapes("AB", least=3), seed=seeds(), scale=SCALES)
@@ -262,6 +263,7 @@ def test_a_right_gradient_has_no_diagnosis(size, seed, scale):
         assert report.ok and report.worst.diagnosis == "" and "looks like" not in str(report)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("error", [np.inf, 30, 1e-3, 1e-7, 1e-10])
 @pytest.mark.parametrize("kind", ["dense", "sparse", "symmetric", "constant"])
 @given(shape=st.one_of(shapes("A", least=2), shapes("AB", least=2), shapes("ABC", least=2, most=5)), seed=seeds(),

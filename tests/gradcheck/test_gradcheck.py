@@ -57,6 +57,7 @@ SHAPES = {quadratic: {"w": (5,)}, scalar: {"s": ()}, exponential: {"w": (2, 3)},
           softmax: {"w": (6,)}, cube: {"t": (2, 3, 4)}}
 
 
+@pytest.mark.every(5)
 @METHODS
 @SCALES
 @pytest.mark.parametrize("function", SHAPES)
@@ -74,6 +75,7 @@ def test_right_gradients_pass(function, method, scale, seed):
 # --- planted slips are caught ---
 
 
+@pytest.mark.every(5)
 @METHODS
 @SCALES
 @pytest.mark.parametrize("slip", SLIPS)

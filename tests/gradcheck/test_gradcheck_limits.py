@@ -46,6 +46,7 @@ def fill(memory, values):
     return memory
 
 
+@pytest.mark.every(7)
 @COMPLEX
 @SCALES
 @pytest.mark.parametrize("name", LOSSY)
@@ -184,6 +185,7 @@ def network(seed):
     return loss, {"W": x.T @ da, "b": da.sum(0)}, at, np.abs(da).sum(0)
 
 
+@pytest.mark.every(7)
 @COMPLEX
 @SCALES
 @pytest.mark.parametrize("seed", range(5))
@@ -201,6 +203,7 @@ def test_a_bias_before_batch_norm(seed, scale, method):
     assert check(W=right["W"] * (1 + 1e-8)).tensors[0].verdict == "WRONG"
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", TOLERANCES)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sum_of_what_batch_norm_returns(seed, method):

@@ -13,6 +13,7 @@ DIRECTIONS = pytest.mark.parametrize("method", ["directional", "directional cent
 
 # --- along random directions ---
 
+@pytest.mark.every(3)
 @DIRECTIONS
 @pytest.mark.parametrize("slip", SLIPS)
 @settings(max_examples=3)
@@ -43,6 +44,7 @@ LARGE_GRADIENTS = {"w": (2 * LARGE["w"] + 3 * LARGE["w"] ** 2 + LARGE["c"].sum()
                    "c": LARGE["w"].sum() / N + 3 * LARGE["c"] ** 2}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("seed", range(10))
 def test_one_direction_sees_an_error_of_1e_8_in_one_of_100_000_entries(seed):
     rng = np.random.default_rng(seed)
@@ -156,6 +158,7 @@ def test_curvature_is_no_kink(scale):
 
 # --- the scale of the loss ---
 
+@pytest.mark.every(5)
 @METHODS
 @pytest.mark.parametrize("slip", ["sign", "one row zero", "one entry off by 1e-6", "forgotten path", "a constant",
                                   "right"])

@@ -314,6 +314,7 @@ def test_right_layers_pass(name, forward, method):
         assert ("not analytic" in str(report)) == (forward in layer.real and method == "complex")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize("name, forward", FORWARDS, ids=lambda value: getattr(value, "__name__", None))
 def test_wrong_layers_fail(name, forward, method):

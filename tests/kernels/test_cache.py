@@ -74,6 +74,7 @@ DAMAGE = {
     "right checksum, no kernel": lambda file, content: compiling._checksum(file, b"N.") + b"N."}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_file_is_replaced(tiny, folders, damage):
     assert hits(tiny.double) == 0
@@ -345,6 +346,7 @@ BROKEN = {
     "raise ValueError('numpy.dtype size changed')": "ValueError: numpy.dtype size changed"}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("source", BROKEN)
 def test_a_numba_that_does_not_load_means_numpy_kernels_and_one_warning(tmp_path, source):
     (tmp_path / "numba").mkdir()

@@ -3,7 +3,7 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from npvae.gradcheck import compare, numerical_gradient
@@ -49,6 +49,7 @@ def test_twin_sources_stand_in_the_same_order():
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
 @pytest.mark.parametrize("method", ["complex", "central"])
+@settings(max_examples=3)
 @given(size=SIZES, seed=seeds)
 def test_backward_is_the_derivative_of_forward(name, module, method, size, seed):
     """<upstream, outputs> differentiated numerically through the reference forward, entry by entry."""

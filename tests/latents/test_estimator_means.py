@@ -151,11 +151,13 @@ DRAWN = {"stl": ELBO(sampled=True, gradient="stl"), "stl beta": ELBO(0.6, True, 
          "dreg beta": IWAE(0.6, "dreg")}
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("objective", DRAWN)
 def test_the_mean_over_draws_is_that_of_the_plain_gradient(objective):
     check_by_drawing(models()[0], DRAWN[objective])
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("objective, kernels", [
     (IWAE(gradient="stl"), {}), (IWAE(gradient="dreg"), {"scale_draws": weights_twice}),
     (IWAE(0.6, "dreg"), {"scale_draws": without_beta}), (DRAWN["stl"], {"path_ratio_backward": wrong_sign}),

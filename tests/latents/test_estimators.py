@@ -150,6 +150,7 @@ SURROGATES = {      # objective, draws, weighted, scaled
     "dreg schedule": (IWAE(LinearAnnealing(10, 2), "dreg"), 4, True, True)}
 
 
+@pytest.mark.every(11)
 @MODULES
 @pytest.mark.parametrize("latent, classes", [("plain", 0), ("plain", 4), ("composed", 4), ("mixture", 4), ("vamp", 0),
                                              ("hierarchical", 0)])
@@ -170,6 +171,7 @@ def test_an_estimator_is_the_derivative_of_its_surrogate(kernels, latent, object
         assert all((tensor.error > 1e-3) == of_q(tensor.name) for tensor in wrong.tensors), wrong
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 @LATENT
 @settings(max_examples=4)

@@ -53,12 +53,14 @@ def check(objective, draws, kernels="numpy", seed=0, vacuous=(), **config):
                      tolerance=1e-12 if kernels == "numpy" else 1e-11)
 
 
+@pytest.mark.every(3)
 @POSTERIORS
 @pytest.mark.parametrize("objective, draws", [("iwae", 3), ("sampled elbo", 1)])
 def test_every_gradient(posterior, objective, draws):
     check(OBJECTIVES[objective], draws, posterior=posterior)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("posterior", KINDS)
 @pytest.mark.parametrize("config", [
     {"hidden": ()}, {"hidden": (6,), "decoder_hidden": (8, 9)}, {"classes": 2}, {"hidden": (), "classes": 2},
@@ -319,6 +321,7 @@ def test_reconstruction_goes_through_the_flow(posterior, classes):
     assert np.abs(images - vae.decode(z, labels)).max() <= 1e-12
 
 
+@pytest.mark.every(3)
 @NAMES
 @pytest.mark.parametrize("posterior", KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

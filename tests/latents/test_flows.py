@@ -191,6 +191,7 @@ def mass(vae, x, broken=lambda log_det: log_det):
     return (area * (q[1:, 1:] + q[:-1, 1:] + q[1:, :-1] + q[:-1, :-1]) / 4).sum()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("posterior", ["planar:4", "iaf:3"])
 @pytest.mark.parametrize("seed", range(3))
 def test_densities_integrate_to_one(posterior, seed):

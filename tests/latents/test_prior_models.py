@@ -29,6 +29,7 @@ OBJECTIVES = {"elbo": (ELBO(sampled=True), 3), "elbo K=1": (ELBO(0.3, sampled=Tr
               "iwae beta": (IWAE(0.6), 2)}
 
 
+@pytest.mark.every(5)
 @KERNELS
 @PRIORS
 @pytest.mark.parametrize("hidden, objective", [((), "elbo K=1"), ((6,), "iwae"), ((6, 5), "elbo"), ((), "iwae beta")])

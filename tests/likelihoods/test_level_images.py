@@ -55,6 +55,7 @@ def test_levels_are_taken_as_rounding_leaves_them(name, dtype):
     likelihood.support.check(np.array([[True]]), "x")
 
 
+@pytest.mark.every(3)
 @NAMES
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_bytes_and_images_yet_to_be_binarized(name, kernels):

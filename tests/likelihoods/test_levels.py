@@ -42,6 +42,7 @@ def test_every_likelihood_is_tested_somewhere():
 
 # ---- Probabilities
 
+@pytest.mark.every(3)
 @MODULES
 @NAMES
 @given(seed=seeds)
@@ -122,6 +123,7 @@ def rising(a, k):
     return math.prod(Fraction(a) + j for j in range(k))
 
 
+@pytest.mark.every(3)
 @MODULES
 @pytest.mark.parametrize("alpha, beta", [(1, 1), (2, 5), (7, 8), (8, 300), (0.25, 0.5), (5000, 2)])
 def test_beta_binomial_against_fractions(kernels, alpha, beta):
@@ -201,7 +203,7 @@ def test_the_mean_is_that_of_the_probabilities(kernels, name, seed):
     assert likelihood.mean(kernels, output[None])[0] == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
-def check_draws(name, draw, size=30000):
+def check_draws(name, draw, size=15000):
     """The frequency of every level against its probability; levels that are hardly ever drawn taken together."""
     likelihood, pixels = make_likelihood(name), (0, 3, 8)
     each = [spread_out(likelihood, seed) for seed in pixels]
@@ -257,6 +259,7 @@ def test_draws_follow_the_probabilities(name):
     check_draws(name, right)
 
 
+@pytest.mark.every(7)
 @NAMES
 @pytest.mark.parametrize("broken", [means, one_level_up, mirrored, weak, one_for_all])
 def test_wrong_draws_are_found(name, broken):

@@ -89,6 +89,7 @@ def shapes_of(x):
             "columns": np.asfortranarray(x), "other byte order": x.astype(x.dtype.newbyteorder())}
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_one_meaning(call, kernels, tmp_path):
@@ -191,6 +192,7 @@ def test_who_has_numbers_below_0_is_not_told_to_divide():
         UnitInterval().check_mean(np.array([[-0.5, 255]]), "x", "these")
 
 
+@pytest.mark.every(5)
 @PIXEL_NAMES
 @pytest.mark.parametrize("call", ["fit", "loss_and_gradients", "encode", "reconstruct", "elbo", "log_likelihood"])
 def test_of_every_likelihood_of_pixels(name, call):

@@ -95,6 +95,7 @@ def check(objective, draws, labels=LABELS, tolerance=1e-12, **config):
     assert not any(tensor.vacuous for tensor in report.tensors), report
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -102,6 +103,7 @@ def test_gradients(objective, draws, kernels):
     check(OBJECTIVES[objective], draws, kernels=kernels, tolerance=1e-12 if kernels == "numpy" else 1e-10)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("parts", [
     {"hidden": ()}, {"decoder": "made:9"}, {"decoder": "made:9+direct"}, {"posterior": "planar:2"},
     {"posterior": "iaf:2:9"}, {"prior": "mixture:5"}, {"prior": "hierarchical:9,2"},

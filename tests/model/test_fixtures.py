@@ -74,6 +74,7 @@ def differences(loss, gradients, expected_loss, expected, tolerance):
 
 # --- the model ---
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kernels", TOLERANCES)
 @every_configuration
 def test_loss_and_every_gradient(framework, i, kernels):
@@ -105,6 +106,7 @@ def test_an_activation_against_a_framework_itself(activation, framework, monkeyp
             assert differences(*computed(config, numbers, kernels), *expected, tolerance) == [], (config, kernels)
 
 
+@pytest.mark.every(3)
 @every_configuration
 def test_every_setting_counts(framework, i):
     """Another activation, sigma, objective, beta or number of free bits than the recorded one is noticed."""
@@ -125,6 +127,7 @@ def test_every_setting_counts(framework, i):
         assert differences(*found, loss, gradients, TOLERANCES["numba"]), (config, other)
 
 
+@pytest.mark.every(3)
 @every_configuration
 def test_a_perturbed_copy_is_noticed(framework, i):
     """100 times the tolerance in one entry; zero where a number was; a number where zero was; NaN."""
@@ -216,6 +219,7 @@ def other_adam(**change):
     return SimpleNamespace(adam_update=update)
 
 
+@pytest.mark.every(5)
 @every_adam
 @pytest.mark.parametrize("slip", [
     other_adam(eps=lambda eps, beta2, step: eps / math.sqrt(1 - beta2 ** step)),      # before the bias correction

@@ -37,6 +37,7 @@ def check_gradients(objective, draws, method="complex", labels=None, **config):
     assert report.worst.error <= (1e-12 if method == "complex" else 1e-7), report
 
 
+@pytest.mark.every(3)
 @NAMES
 @pytest.mark.parametrize("likelihood, objective, draws", [
     ("bernoulli", ELBO(sampled=True), 1), ("bernoulli", IWAE(), 5), ("gaussian-learned", ELBO(0.3, sampled=True), 5),
@@ -45,6 +46,7 @@ def test_every_tensor(kernels, likelihood, objective, draws):
     check_gradients(objective, draws, kernels=kernels, likelihood=likelihood)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("upper", [(), (8,), (8, 9, 10)])
 @pytest.mark.parametrize("hidden", [(), (6,)])
 @pytest.mark.parametrize("activation", ["tanh", "elu"])

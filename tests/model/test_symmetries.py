@@ -89,6 +89,7 @@ def test_each_image_reaches_its_own_row_only(kernels, likelihood, sampled):
 
 # --- what may be permuted ---
 
+@pytest.mark.every(5)
 @NAMES
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @given(seed=seeds)
@@ -116,6 +117,7 @@ UNITS = {      # a layer's units: the columns of its W, its b, and the rows of w
     "decoder.1": (H, [("decoder.1.W", 1), ("decoder.1.b", 0), ("output.W", 0)])}
 
 
+@pytest.mark.every(3)
 @NAMES
 @pytest.mark.parametrize("layer", UNITS)
 @given(seed=seeds, activation=st.sampled_from(list(ACTIVATIONS)))
@@ -128,6 +130,7 @@ def test_hidden_units_have_no_order(kernels, layer, seed, activation):
 LATENT = [("mu.W", 1), ("mu.b", 0), ("logvar.W", 1), ("logvar.b", 0), ("decoder.0.W", 0)]
 
 
+@pytest.mark.every(5)
 @NAMES
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @given(seed=seeds)
@@ -137,6 +140,7 @@ def test_latent_dimensions_have_no_order(kernels, objective, seed):
     check_permuted(vae, LATENT, order, x, eps, eps[..., order], OBJECTIVES[objective])
 
 
+@pytest.mark.every(5)
 @NAMES
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @given(seed=seeds)
@@ -151,6 +155,7 @@ def test_latent_dimensions_have_no_sign(kernels, objective, seed):
     assert_same(evaluate(vae, x, eps * sign, OBJECTIVES[objective]), (loss, gradients))
 
 
+@pytest.mark.every(7)
 @NAMES
 @LIKELIHOOD
 @given(seed=seeds, activation=st.sampled_from(["identity", "tanh", "sigmoid", "softplus", "elu"]))

@@ -122,7 +122,8 @@ def test_decorators_stay_as_they_are():
         assert len(mutant.source.splitlines()) == 5
 
 
-@pytest.mark.parametrize("module", [*mutation.TARGETS][::7])
+@pytest.mark.every(3)
+@pytest.mark.parametrize("module", [*mutation.TARGETS][::20])
 def test_no_two_mutants_are_alike_and_none_is_the_original(module):
     source = mutation.file_of(mutation.ROOT, module).read_text(encoding="utf-8")
     made = generate(module)
@@ -133,6 +134,7 @@ def test_no_two_mutants_are_alike_and_none_is_the_original(module):
         compile(mutant.source, module, "exec")
 
 
+@pytest.mark.slow
 def test_every_explained_mutant_exists():
     """An entry whose code has changed is to be removed; each has a reason."""
     patterns = [(owner, pattern) for owners in PATTERNS.values() for owner, pattern in owners.items()]

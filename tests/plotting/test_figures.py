@@ -14,7 +14,7 @@ from npvae import VAE, plotting
 from npvae.plotting import figures, pictures
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=3)
 @given(st.permutations([2, 3, 4, 5]), st.integers(0, 2), st.booleans())
 def test_mosaic_puts_every_pixel_in_its_place(dims, row_break, ink):
     rows, columns, height, width = dims

@@ -59,7 +59,7 @@ def shown_tile(figure, shape, row, column, rows, columns):
 
 # ---- Pictures
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=4)
 @given(n=st.integers(1, 25), shape=st.sampled_from([(28, 28), (1, 7), (9, 2), (3, 5), (1, 1), (70, 90)]))
 def test_reconstructions_stand_under_their_originals(n, shape):
     x = images(n, shape[0] * shape[1])
@@ -147,6 +147,7 @@ def test_interpolation_runs_from_one_mean_to_the_other():
 
 # ---- Charts
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("epochs", [1, 2, 40])
 @pytest.mark.parametrize("anneal", [False, True])
 def test_learning_curves(epochs, anneal):
@@ -169,6 +170,7 @@ def test_learning_curves_without_test_data_or_with_nan():
     assert [len(axes.lines) for axes in figure.axes] == [1, 1, 1]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("latent_dim", [1, 2, 20, 333])
 def test_kl_bars_fall_and_name_their_dimension(latent_dim):
     kl = np.random.default_rng(0).permutation(latent_dim) / 100.0
@@ -196,6 +198,7 @@ def test_principal_components_are_the_svd():
     np.testing.assert_allclose(charts.principal_components(-mu)[0], -points)  # signs follow the data
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("latent_dim", [1, 2, 3, 20])
 @pytest.mark.parametrize("n, classes", [(1, 1), (2, 2), (300, 10), (300, 11), (300, 300), (300, None)])
 def test_latent_scatter(latent_dim, n, classes):
@@ -220,6 +223,7 @@ def test_latent_scatter(latent_dim, n, classes):
     assert len(np.unique(colours, axis=0)) == (1 if classes is None else min(classes, n, 256))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("labels", [
     ["cat", "dog", "yak"], [0.1, 0.25, 1e7], [f"kind {i}" for i in range(30)]], ids="abc")
 @pytest.mark.parametrize("latent_dim", [1, 2])
@@ -242,6 +246,7 @@ def test_latent_scatter_draws_at_most_5000_points_of_every_label():
 
 # ---- All of them
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("latent_dim, n, shape, labelled", [
     (1, 1, (1, 12), False), (2, 2, (3, 4), True), (5, 3, (12, 1), True), (2, 30, (4, 3), False),
     (20, 2500, (28, 28), True)])

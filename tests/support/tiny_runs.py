@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from npvae import VAE, checkpoint, plotting
-from npvae.cli import command_line, program
+from npvae.cli import command_line, program, runs
 
 TINY = ["--data-dir", "data.npz", "--hidden", "6", "--latent", "3", "--batch-size", "16", "--epochs", "2"]
 
@@ -25,6 +25,7 @@ def train_in(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         program.main(["train", *TINY, "--out", "run", "--quiet"])
+        patch.setattr(runs, "save_pictures", lambda *arguments: [])
         program.main(["train", *TINY, "--out", "dynamic", "--binarize", "dynamic", "--kernels", "numpy", "--quiet"])
     shutil.copytree(folder / "run", folder / "unsaved").joinpath("checkpoint.npz").unlink()
     shutil.copytree(folder / "run", folder / "custom")

@@ -115,6 +115,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("streams", ["2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>&-"])
 def test_a_whole_run(streams, data, tmp_path):
     """And Python, which flushes its streams when it ends, finds nothing to complain of."""

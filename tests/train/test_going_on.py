@@ -53,6 +53,7 @@ class Leg:
         return [block.flat.tobytes() for block in (self.vae.parameters, self.optimizer.m, self.optimizer.v)]
 
 
+@pytest.mark.every(3)
 @RUNS
 def test_k_epochs_and_m_more_are_k_plus_m(name, tmp_path):
     """Bit for bit, in one step or two, with the same objects, with copies of them, or through a checkpoint."""
@@ -133,6 +134,7 @@ def test_what_is_no_model_is_named(vae):
 
 # ---- What a resumed run must share
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("changes, says", [
     ({"objective": ELBO(0.5)}, r"objective is .ELBO\(beta=0.5, sampled=False\). here and .ELBO\(beta=1"),
     ({"objective": ELBO(sampled=True)}, "objective is .*sampled=True"),

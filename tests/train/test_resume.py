@@ -63,7 +63,7 @@ class Leg:
 # ---- In one process
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(binarize=st.sampled_from(["none", "threshold", "static", "dynamic"]), batch_size=st.sampled_from([2, 3, 4, 11]),
        kernels=st.sampled_from(["numpy", "numba"]), dtype=st.sampled_from(["float32", "float64"]), data=st.data())
 def test_stopped_and_resumed_is_straight(tmp_path_factory, objective, binarize, batch_size, kernels, dtype, data):
@@ -186,7 +186,7 @@ def test_damage_is_refused_before_anything_is_changed(tmp_path):
 
 # ---- The program, killed and interrupted from outside
 
-FLAGS = "--hidden 6 --latent 3 --batch-size 2 --limit 5000 --epochs 4 --binarize dynamic --lr-schedule cosine".split()
+FLAGS = "--hidden 6 --latent 3 --batch-size 2 --limit 2000 --epochs 4 --binarize dynamic --lr-schedule cosine".split()
 
 
 def program(folder, *flags, **changes):
@@ -221,8 +221,8 @@ def result(folder):
 def straight(tmp_path_factory):
     """A folder with the data and a run of four epochs in it."""
     folder = tmp_path_factory.mktemp("program")
-    grey = np.random.default_rng(2).integers(0, 256, (5050, 16), dtype=np.uint8)
-    np.savez(folder / "data.npz", train=grey[:5000], test=grey[5000:])
+    grey = np.random.default_rng(2).integers(0, 256, (2050, 16), dtype=np.uint8)
+    np.savez(folder / "data.npz", train=grey[:2000], test=grey[2000:])
     finish(program(folder / "straight", *FLAGS, "--data-dir", "data.npz", "--quiet"))
     return folder
 

@@ -511,6 +511,7 @@ def test_arguments_are_refused_before_anything_changes(changes, error, says):
 
 # ---- NaN and infinity
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("name", list(small(likelihood="gaussian-learned").parameters))
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
@@ -599,6 +600,7 @@ def test_the_first_tensor_that_is_not_finite_is_named(first, monkeypatch):
 
 # ---- Memory
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("objective, draws, binarize, most", [
     (ELBO(), 1, "none", 20), (ELBO(), 1, "dynamic", 20), (IWAE(), 5, "none", 40), (FreeBits(0.1), 1, "none", 40)])
@@ -617,7 +619,7 @@ def test_a_step_allocates_nothing(objective, draws, binarize, most, threads):
             train_step(run, batches[step % 4])
         tracemalloc.start()
         try:
-            for step in range(100):
+            for step in range(40):
                 train_step(run, batches[step % 4])
             peak = tracemalloc.get_traced_memory()[1]
         finally:

@@ -7,7 +7,6 @@ the decoder's output (B, K, P);  x (B, D).
 import math
 
 import numpy as np
-from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 
 from .dense import sigmoid, softplus
@@ -170,13 +169,13 @@ def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Arr
 
 def _rest(z: Array) -> Array:
     """R(z), the remainder of Stirling's formula:  log Gamma(z) = (z - 1/2) log z - z + const + R(z)."""
-    rest: Array = polyval(1 / (z * z), REST) / z
+    rest: Array = np.polyval(REST[::-1], 1 / (z * z)) / z
     return rest
 
 
 def _rest_slope(z: Array) -> Array:
     """R'(z) - 1/(2 z), the remainder of its derivative:  psi(z) = log z + R'(z) - 1/(2 z)."""
-    slope: Array = -polyval(1 / (z * z), (0, *STIRLING)) - 0.5 / z
+    slope: Array = -np.polyval((*STIRLING[::-1], 0), 1 / (z * z)) - 0.5 / z
     return slope
 
 
