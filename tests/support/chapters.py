@@ -1,5 +1,6 @@
 """The chapters of `examples/derivations`: what runs in them, and the equations they number."""
 import doctest
+import functools
 import re
 from pathlib import Path
 
@@ -8,16 +9,23 @@ import numpy as np
 from npvae.kernels import load, reference
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = {path.name[:2]: path for path in sorted((ROOT / "examples" / "derivations").glob("[0-9]*.md"))}
+#: by what stands before the dash in the file's name: a number for a chapter, a letter for an appendix
+CHAPTERS = {path.name.split("-")[0]: path for path in sorted((ROOT / "examples" / "derivations").glob("*-*.md"))}
 EQUATION = re.compile(r"\bD\d+\.\d+\b")
 #: where a chapter states an equation: its number stands in bold at the start of a line
 STATED = re.compile(r"^\*\*(D\d+\.\d+)\*\*", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)$")
 
 
+@functools.cache
+def _chapters_by_equation() -> dict[str, str]:
+    return {equation: chapter for chapter, path in CHAPTERS.items()
+            for equation in STATED.findall(path.read_text(encoding="utf-8"))}
+
+
 def chapter_of(equation: str) -> str:
-    """"06" of "D6.1"."""
-    return f"{int(equation[1:].split('.')[0]):02d}"
+    """The chapter that states an equation, such as "06"; "" if none does."""
+    return _chapters_by_equation().get(equation, "")
 
 
 def code_of(text: str) -> str:
