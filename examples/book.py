@@ -16,11 +16,11 @@ CHAPTERS = "examples/**/*.md"
 
 
 def code(args: argparse.Namespace) -> int:
-    """Fill the blocks of code in the chapters from the source."""
+    """Fill the blocks of code in the chapters from the source, and link their equations to it."""
     stale = {}
     for path in sorted(source.ROOT.glob(CHAPTERS)):
         name, text = path.relative_to(source.ROOT).as_posix(), path.read_text(encoding="utf-8")
-        now = source.filled(text, name)
+        now = source.filled(text, path)
         if now != text:
             stale[path] = now
             print(f"{name}: {'stale' if args.check else 'filled'}")

@@ -6,6 +6,7 @@ slip is planted in the code, after which both must fail.
 """
 import ast
 import importlib
+import inspect
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 
 from chapters import CHAPTERS, EQUATION, ROOT, STATED, chapter_of, code_of, failures
 from museum.exhibit import planted
+from press.source import computed
 
 TEXTS = {number: path.read_text(encoding="utf-8") for number, path in CHAPTERS.items()}
 EQUATIONS = [equation for text in TEXTS.values() for equation in STATED.findall(text)]
@@ -52,8 +54,8 @@ def test_equations_are_numbered_in_order_and_shown(chapter):
         family, _, number = equation.partition(".")
         families[family].append(int(number))
     assert stated and all(numbers == sorted(numbers) for numbers in families.values())
-    for equation in stated:
-        below = TEXTS[chapter].split(f"**{equation}**")[1].split("**D")[0]
+    below_each = STATED.split(TEXTS[chapter])[2::2]
+    for equation, below in zip(stated, below_each, strict=True):
         assert "```math\n" in below, f"{equation} has no formula"
     assert set(EQUATION.findall(TEXTS[chapter])) <= set(EQUATIONS)
 
@@ -74,6 +76,12 @@ def test_a_slip_in_an_equation_fails_its_chapter_and_its_test(equation):
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_the_slip_stands_in_code_that_names_the_equation(equation):
     assert equation in (SLIPS[equation][0].__doc__ or ""), "the planted slip is elsewhere"
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_a_link_from_the_equation_leads_to_that_code(equation):
+    function, place = SLIPS[equation][0], computed()[equation]
+    assert (str(place.path), place.name) == (inspect.getsourcefile(function), function.__qualname__)
 
 
 # --- for the reader ---

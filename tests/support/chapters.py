@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 #: by what stands before the dash in the file's name: a number for a chapter, a letter for an appendix
 CHAPTERS = {path.name.split("-")[0]: path for path in sorted((ROOT / "examples" / "derivations").glob("*-*.md"))}
 EQUATION = re.compile(r"\bD\d+\.\d+\b")
-#: where a chapter states an equation: its number stands in bold at the start of a line
-STATED = re.compile(r"^\*\*(D\d+\.\d+)\*\*", re.MULTILINE)
+#: where a chapter states an equation: its id stands in bold at the start of a line, as a link or not
+STATED = re.compile(r"^\*\*\[?(D\d+\.\d+)\]?\*\*", re.MULTILINE)
 FENCE = re.compile(r"^```(\w*)$")
 
 

@@ -8,7 +8,7 @@ Array = NDArray[np.inexact]
 def matmul(out: Array, a: Array, b: Array) -> None:
     """out = a b.   a (M, L);  b (L, N);  either may be a transposed view.  Computed by BLAS in both twins.
 
-    Its backward pass is two more products:  da = dout b^T  (D0.2)  and  db = a^T dout  (D0.3).
+    Its backward pass is two more products:  da = dout b^T,  D0.2,  and  db = a^T dout,  D0.3.
     """
     np.matmul(a, b, out=out)
 
