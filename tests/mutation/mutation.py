@@ -435,8 +435,12 @@ class Study:
                           *(source_of(str(file_of(self.root, module)))
                             for module in sorted(test.lines)))
 
+        def holds(was: str, test: Test, name: str) -> bool:
+            there = all(file_of(self.root, module).exists() for module in test.lines)      # and has not moved
+            return there and was == basis(name, test)
+
         found = {item.nodeid: known[item.nodeid][1] for item in items
-                 if item.nodeid in known and known[item.nodeid][0] == basis(item.nodeid, known[item.nodeid][1])}
+                 if item.nodeid in known and holds(*known[item.nodeid], item.nodeid)}
         missing = [item for item in items if item.nodeid not in found]
         with path.open("a", encoding="utf-8") as file:
             for number, (name, test) in enumerate(measured(missing, held, probes, self.processes), 1):

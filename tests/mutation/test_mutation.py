@@ -279,6 +279,9 @@ def test_a_study_goes_on_where_it_was(tmp_path):
     assert [count(DOUBLE), count(DOUBLE)] == [(True, 9), (True, 0)]
     verdicts.write_text("".join(verdicts.read_text().splitlines(keepends=True)[:4]))      # interrupted
     assert count(DOUBLE) == (True, 5)
+    tests = verdicts.with_name("tests")
+    tests.write_text(tests.read_text().replace("toy.numbers_", "toy.moved_away"))      # since the study before
+    assert count(DOUBLE) == (True, 0)
     assert count(DOUBLE + "\ndef test_more():\n    pass\n") == (True, 8)      # nobody has executed the ninth
 
 
