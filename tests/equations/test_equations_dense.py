@@ -1,4 +1,4 @@
-"""Chapters 0, 1 and 2, equation by equation: the chain rule backwards, the dense layer, the activations."""
+"""Chapters 2 and 3, appendices A to C, equation by equation: the chain rule, the dense layer, the activations."""
 import itertools
 import math
 from decimal import Decimal, localcontext
@@ -100,7 +100,7 @@ def activate_back(name, a, dout, kernels):
     return dpre, db
 
 
-# --- chapter 0 ---
+# --- the chain rule (chapter 2), and for a matrix product (appendix A) ---
 
 @equation("D0.1")
 def test_a_backward_function_is_a_vector_jacobian_product():
@@ -186,7 +186,7 @@ def test_a_chain_of_layers_is_read_from_its_end():
         close(dacts[0][0], whole.T @ dout[0])
 
 
-# --- chapter 1 ---
+# --- the dense layer (chapter 3) ---
 
 #: each activation and its derivative as functions of the input, by Python's own arithmetic
 FORMULAS = {
@@ -294,7 +294,7 @@ def test_initial_weights_keep_the_mean_square():
         close(backwards, gain * min(1, n_out / n_in) * np.mean(dpre ** 2))
 
 
-# --- chapter 2 ---
+# --- activations (chapter 3, appendices B and C) ---
 
 def derivative_agrees(name):
     """On both sides of 0: with the derivative as a function of the input, and with the complex step."""

@@ -1,4 +1,4 @@
-"""Chapters 3 and 4, equation by equation: the Bernoulli and the Gaussian likelihoods, in both kernel modules."""
+"""Chapter 4 and appendices C to E, equation by equation: Bernoulli and Gaussian, in both kernel modules."""
 import itertools
 import math
 from decimal import Decimal, localcontext
@@ -47,7 +47,7 @@ def close(a, b, tolerance=1e-13):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-# --- chapter 3 ---
+# --- Bernoulli (chapter 4, appendices C and D) ---
 
 def bernoulli(kernels, logits, x):
     """nll (B, K) and tail (B, K, D)."""
@@ -158,7 +158,7 @@ def test_the_best_single_bias_is_the_logit_of_the_mean_image():
                 assert bernoulli(kernels, logits + step * np.eye(4)[d], images)[0].mean() > entropy + 1e-8
 
 
-# --- chapter 4 ---
+# --- Gaussian (chapter 4, appendix E) ---
 
 def gaussian(kernels, mean, x, logvar):
     """nll (B, K)."""
