@@ -1,20 +1,22 @@
 """`npvae train`: every flag does something, every wrong one is refused in a line, and no run is ever harmed."""
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from npvae import ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint
-from npvae.cli import command_line, options, program, runs
+from npvae.cli import options, runs
 from npvae.layers import ACTIVATIONS
 from npvae.system.files import claimed
 from npvae.likelihoods import LIKELIHOODS
+from refusals import assert_refused
+from tiny_runs import contents, program_in, without_pictures
 
 ROOT = Path(__file__).parents[2]
 FILES = {"config.json", "metrics.jsonl", "checkpoint.npz", "reconstructions.png", "samples.png", "learning_curves.png",
@@ -34,38 +36,22 @@ def write_data(folder):
     (folder / "half" / "t10k-images-idx3-ubyte").write_bytes(b"")
 
 
-def by_subprocess(folder, *flags):
-    return subprocess.run([sys.executable, "-m", "npvae", "train", *map(str, flags)], cwd=folder, capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A folder with data in it and a finished run, `run`; and what the program had printed."""
     folder = tmp_path_factory.mktemp("cli")
     write_data(folder)
-    return folder, by_subprocess(folder, *TINY, "--data-dir", "data.npz", "--out", "run")
+    return folder, subprocess.run(
+        [sys.executable, "-m", "npvae", "train", *TINY, "--data-dir", "data.npz", "--out", "run"], cwd=folder,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
 
 
 @pytest.fixture
 def run_program(first, monkeypatch, capsys):
-    """The program within this process, in the folder of `first`: exit code, stdout, stderr.  No pictures."""
-    def run(*flags):
-        try:
-            code = command_line.exit_code(lambda: program.main(["train", *map(str, flags)]))
-        except SystemExit as stop:      # --help
-            code = stop.code
-        return (code, *capsys.readouterr())
-
-    monkeypatch.chdir(first[0])
-    monkeypatch.setattr(sys, "argv", ["/usr/bin/npvae"])
-    monkeypatch.setattr(runs, "save_pictures", lambda *args: [])
+    """`npvae train` within this process, in the folder of `first`: exit code, stdout, stderr.  No pictures."""
+    without_pictures(monkeypatch)
     monkeypatch.setattr(runs, "write_report", lambda folder: folder / "report.html")
-    return run
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return partial(program_in(first[0], monkeypatch, capsys), "train")
 
 
 def settings_of(folder):
@@ -92,13 +78,6 @@ def test_a_run_without_a_terminal_prints_a_line_per_epoch(first):
     assert "loss" in done.stdout and "of 3 latent dimensions" in done.stdout
     assert all(f"  {Path('run') / name}\n" in done.stdout for name in FILES if name.endswith(".png"))
     assert done.stdout.endswith(f"all on one page: {Path('run') / 'report.html'}\n")
-
-
-def test_quiet_prints_nothing(first):
-    done = by_subprocess(first[0], *TINY, "--data-dir", "data.npz", "--out", "quiet", "--quiet", "--latent", 2)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    names = {path.name for path in (first[0] / "quiet").iterdir()}
-    assert names == FILES - {"traversals.png"} | {"manifold.png"}
 
 
 def test_help(run_program):
@@ -227,13 +206,6 @@ BAD = {
     "--resume": "--resume and --overwrite exclude each other"}
 
 
-def assert_refused(result, says):
-    code, out, error = result
-    assert code == 2 and not out
-    assert len(error.splitlines()) == 1 and error.startswith("npvae: "), error
-    assert re.search(says, error.strip()), error
-
-
 @pytest.mark.parametrize("flags", BAD)
 def test_bad_input_is_refused_in_one_line(first, run_program, flags):
     """--overwrite, so that the run in the folder would be lost if the flags were looked at too late."""
@@ -241,11 +213,6 @@ def test_bad_input_is_refused_in_one_line(first, run_program, flags):
     tiny = (*TINY, "--data-dir", "data.npz", "--out", "run", "--overwrite")
     assert_refused(run_program(*tiny, *flags.split()), BAD[flags])
     assert contents(first[0]) == before
-
-
-def test_bad_input_in_a_process_of_its_own(first):
-    done = by_subprocess(first[0], "--latent", 0)
-    assert_refused((done.returncode, done.stdout, done.stderr), "--latent: must be an integer of at least 1")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(first, run_program):

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from npvae import VAE, DataError, checkpoint, evaluate, summarize
-from npvae.cli import runs
+from npvae.cli import program
 from npvae.plotting import figures, pictures
 from npvae.pages import write_explorer
 from npvae.data import ImageData
 from npvae.data.labels import class_codes, find_classes, listed
 from pages import Page
 from refusals import assert_refused
-from tiny_runs import contents, drawn, library, pixels, program_in
+from tiny_runs import contents, drawn, library, pixels, program_in, without_pictures
 
 SHAPE, NAMES = (4, 3), ["cat", "dog", "yak"]
 TINY = ["--hidden", "6", "--latent", "3", "--batch-size", "16", "--epochs", "2", "--conditional", "--quiet"]
@@ -38,15 +38,11 @@ def first(tmp_path_factory):
     np.savez(folder / "half.npz", train=grey[:50], test=grey[50:], test_labels=labels[50:])
     np.savez(folder / "bare.npz", train=grey[:50], test=grey[50:])
     with pytest.MonkeyPatch.context() as patch:
-        npvae = program_in(folder, patch, Silent())
-        assert npvae("train", *TINY, "--data-dir", "data.npz", "--out", "run")[0] == 0
-        assert npvae("train", *TINY[:-2], "--quiet", "--data-dir", "data.npz", "--out", "plain")[0] == 0
+        patch.chdir(folder)
+        program.main(["train", *TINY, "--data-dir", "data.npz", "--out", "run"])
+        without_pictures(patch)
+        program.main(["train", *TINY[:-2], "--quiet", "--data-dir", "data.npz", "--out", "plain"])
     return folder
-
-
-class Silent:
-    def readouterr(self):
-        return "", ""
 
 
 @pytest.fixture
@@ -107,18 +103,18 @@ def test_what_training_leaves(first):
     plain = json.loads((first / "plain" / "config.json").read_text())
     assert "classes" not in plain and plain["settings"]["conditional"] is False
     assert library(first)[0].classes == 3 and library(first, "plain")[0].classes == 0
-    assert (first / "run" / "class_samples.png").exists() and not (first / "plain" / "class_samples.png").exists()
+    assert (first / "run" / "class_samples.png").exists()
     page = Page(first / "run" / "report.html")
     assert "down each column, and one class along each row" in page.text and "Look for labels that mix" in page.text
-    page = Page(first / "plain" / "report.html")
-    assert "class along" not in page.text and "Look for labels that form clusters" in page.text
+    assert "class along" not in Page(first / "plain" / "report.html").text
 
 
-def test_a_folder_of_named_pictures(npvae, tmp_path, no_pictures):
+def test_a_folder_of_named_pictures(npvae, tmp_path, monkeypatch):
     """Folders are classes; the run knows them by name, and so does every command."""
     for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (60, 4, 3), dtype=np.uint8)):
         (tmp_path / "pictures" / NAMES[i % 3]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(tmp_path / "pictures" / NAMES[i % 3] / f"{i}.png")
+    without_pictures(monkeypatch)
     assert npvae("train", *TINY, "--data-dir", tmp_path / "pictures", "--out", tmp_path / "run")[0] == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["classes"] == NAMES
     assert npvae("sample", tmp_path / "run", "--label", "yak", "--count", 5, "--out", tmp_path / "x.npy")[0] == 0
@@ -129,14 +125,9 @@ def test_a_folder_of_named_pictures(npvae, tmp_path, no_pictures):
     assert_refused(npvae("evaluate", tmp_path / "run", "--data-dir", "data.npz"), "data.npz: has the label 0, which")
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(runs, "save_pictures", lambda *args: [])
-    monkeypatch.setattr(runs, "write_report", lambda folder: folder)
-
-
-def test_resumed(npvae, first, tmp_path, no_pictures):
+def test_resumed(npvae, first, tmp_path, monkeypatch):
     """One epoch and one more are two, bit for bit; with other labels there is no going on."""
+    without_pictures(monkeypatch)
     line = ["train", *TINY[:-4], "--epochs", 1, *TINY[-2:], "--data-dir", "data.npz", "--out", tmp_path / "run"]
     assert npvae(*line)[0] == 0
     before = contents(tmp_path)
@@ -322,8 +313,16 @@ def test_traversals_and_manifold_of_one_label(vae, monkeypatch):
     assert calls[0][1].tolist() == [1] * 16
 
 
+def unchanged(figure):
+    """What is drawn in a figure, in place of the picture of it."""
+    axes = figure.axes[0]
+    bars = [bar.get_height() for bar in axes.patches] + [points.get_facecolors() for points in axes.collections]
+    return repr(([image.get_array().tobytes() for image in axes.images], bars)).encode()
+
+
 def test_save_pictures_takes_names(vae, tmp_path, monkeypatch):
     """All pictures are those of the right labels: with others, those that show images differ."""
+    monkeypatch.setattr(pictures, "png", unchanged)
     x, names = images(30), np.array(NAMES)[np.arange(30) * 7 % 3]
     paths = pictures.save_pictures(vae, x, names, (3, 4), [], tmp_path / "a", np.random.default_rng(0), classes=NAMES)
     assert [path.stem for path in paths] == ["reconstructions", "samples", "class_samples", "traversals",

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from npvae import ELBO, IWAE, FreeBits
-from npvae.cli import options, runs
+from npvae.cli import options
 from npvae.objectives import KLEstimator
-from tiny_runs import TINY, program_in
+from tiny_runs import TINY, program_in, without_pictures
 
 
 @pytest.fixture
@@ -14,8 +14,7 @@ def run(tmp_path, monkeypatch, capsys):
     """The program, in a folder with data; no pictures."""
     grey = np.random.default_rng(3).integers(0, 256, (70, 4, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", train=grey[:50], test=grey[50:])
-    monkeypatch.setattr(runs, "save_pictures", lambda *args: [])
-    monkeypatch.setattr(runs, "write_report", lambda folder: folder / "report.html")
+    without_pictures(monkeypatch)
     return program_in(tmp_path, monkeypatch, capsys)
 
 

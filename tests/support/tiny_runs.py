@@ -24,8 +24,8 @@ def train_in(folder):
     (folder / "empty").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        without_pictures(patch)
         program.main(["train", *TINY, "--out", "run", "--quiet"])
-        patch.setattr(runs, "save_pictures", lambda *arguments: [])
         program.main(["train", *TINY, "--out", "dynamic", "--binarize", "dynamic", "--kernels", "numpy", "--quiet"])
     shutil.copytree(folder / "run", folder / "unsaved").joinpath("checkpoint.npz").unlink()
     shutil.copytree(folder / "run", folder / "custom")
@@ -35,10 +35,18 @@ def train_in(folder):
     return folder
 
 
+def without_pictures(monkeypatch):
+    """Runs draw none: that takes longer than all else."""
+    monkeypatch.setattr(runs, "save_pictures", lambda *arguments: [])
+
+
 def program_in(folder, monkeypatch, capsys):
     """A function that calls the program within this process, in the folder: exit code, stdout and stderr."""
     def run(*argv):
-        code = command_line.exit_code(lambda: program.main([str(word) for word in argv]))
+        try:
+            code = command_line.exit_code(lambda: program.main([str(word) for word in argv]))
+        except SystemExit as stop:      # --help
+            code = stop.code
         return (code, *capsys.readouterr())
 
     monkeypatch.chdir(folder)
