@@ -29,12 +29,12 @@ Arrays = dict[str, np.ndarray]  # parameter name -> array
 
 def initialize(rng: np.random.Generator, input_dim: int = 784, hidden: int = 128, latent: int = 20,
                dtype: type = np.float32) -> Arrays:
-    """W ~ Normal(0, gain / in), b = 0. Gain 2 before a ReLU, which drops half the signal (He et al. 2015)."""
+    """W ~ Normal(0, gain / max(in, out)), b = 0. Gain 2 before a ReLU, which drops half the signal (He et al. 2015)."""
     layers = [("encoder.0", input_dim, hidden, 2), ("mu", hidden, latent, 1), ("logvar", hidden, latent, 1),
               ("decoder.0", latent, hidden, 2), ("output", hidden, input_dim, 1)]
     params = {}
     for name, n_in, n_out, gain in layers:
-        params[name + ".W"] = (rng.standard_normal((n_in, n_out)) * np.sqrt(gain / n_in)).astype(dtype)
+        params[name + ".W"] = (rng.standard_normal((n_in, n_out)) * np.sqrt(gain / max(n_in, n_out))).astype(dtype)
         params[name + ".b"] = np.zeros(n_out, dtype)
     return params
 

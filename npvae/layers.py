@@ -49,10 +49,11 @@ class Activation:
 
 
 #: By name, each with its gain.  Var(W) = 1 / fan_in keeps the variance of the values, 1 / fan_out that of the gradients
-#: (Glorot and Bengio 2010).  Here it is the smaller of the two, times a gain of 1 / E[f(a)^2] for a standard normal a:
-#: 2 for rectifiers (He et al. 2015), 1 / 0.3558 for SiLU, and 1 / 0.4252 for GELU, where E[f(a)^2] is
-#: 1/3 + 1 / (2 sqrt(3) pi).  With 2 / fan_in alone, the weights of a decoder of 20 inputs start too large, which costs
-#: some 0.9 nats in ten epochs of 784-400-20.
+#: (Glorot and Bengio 2010).  Here it is the smaller of the two, times a gain.  With 1 / E[f(a)^2] for a standard normal
+#: a, f keeps the mean square: 2 for ReLU (He et al. 2015), 1 / 0.3558 for SiLU, 1 / 0.4252 for GELU, where E[f(a)^2] is
+#: 1/3 + 1 / (2 sqrt(3) pi).  ELU shares ReLU's 2 (its own is 1.55); tanh, sigmoid and softplus have 1 by custom.
+#: With 2 / fan_in alone, the weights of a decoder of 20 inputs start too large, which costs some 0.9 nats in ten epochs
+#: of 784-400-20.
 ACTIVATIONS = {activation.name: activation for activation in (
     Activation("identity"), Activation("relu", 2), Activation("leaky_relu", 2), Activation("elu", 2),
     Activation("tanh"), Activation("sigmoid"), Activation("softplus"),
