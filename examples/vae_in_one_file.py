@@ -192,7 +192,7 @@ def main() -> int:
         parser.error(str(error))
     print("loss = recon + KL, nats per image; grey pixels as Bernoulli targets, z sampled; no log-likelihood")
     train(initialize(rng), x_train, x_test, args.epochs, rng)
-    print("for comparison, this program on MNIST gave a test loss of 119.7 after 3 epochs and 110.7 after 10")
+    print("for comparison, this program on MNIST gave a test loss of 120.8 after 3 epochs and 110.2 after 10")
     return 0
 
 
