@@ -1,6 +1,7 @@
-"""Old import paths keep working: `npvae.levels` is `npvae.likelihoods.levels` now.  Not part of the lesson.
+"""Old import paths that still work, such as `npvae.levels` for `npvae.likelihoods.levels`.  Not part of the lesson.
 
-A finder at the end of sys.meta_path makes a module for each old path.  Its names are looked up in the new modules.
+A finder, the last in sys.meta_path, makes an empty module for an old path.  Its `__getattr__` looks names up in the new
+modules.
 """
 import importlib
 import sys
@@ -9,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from operator import attrgetter
 from types import ModuleType
 
-#: old module -> the modules where its names are now
+#: old module -> the modules that have its names now
 MOVED = {
     "files": ("system.files",), "terminal": ("system.terminal",), "interrupt": ("system.interrupt",),
     "support": ("likelihoods.support",), "levels": ("likelihoods.levels", "likelihoods.base"),
@@ -26,7 +27,7 @@ MOVED = {
     "figures": ("plotting.figures",), "charts": ("plotting.charts",),
     "report_page": ("pages.report",), "explorer": ("pages.explorer",),
     "options": ("cli.options",), "runs": ("cli.runs",), "commands": ("cli.commands",), "program": ("cli.program",)}
-#: old module -> its names that have changed, and their new ones
+#: old module -> old name -> new name
 RENAMED = {
     "outputs": {"find": "make_decoder", "Output": "Decoder"}, "flows": {"find": "make_flow"},
     "priors": {"find": "make_prior"},
@@ -35,18 +36,19 @@ RENAMED = {
     "cuts": {"LINE": "ALIGNMENT", "shares": "parameter_slices"},
     "turns": {"many_turns_with_one": "keep_one_blas_thread"},
     "kernels.fused.team": {"Bell": "Wake", "Order": "ParallelProgram"}}
-#: old module -> its functions that have become something else
+#: old module -> old name -> a function that does the same, where no name does
 FORMER: dict[str, dict[str, Callable[..., object]]] = {"support": {"support_of": attrgetter("support")}}
 
 
 def module(name: str) -> ModuleType:
-    """The module with this old name, as an attribute of npvae.  Raises AttributeError."""
+    """The module for an old path below npvae.  Raises AttributeError."""
     if name not in MOVED:
         raise AttributeError(f"module 'npvae' has no attribute {name!r}")
     return importlib.import_module(f"npvae.{name}")
 
 
 class _OldPaths:
+    """Finds and makes the modules of old paths."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         package, _, old = name.partition(".")

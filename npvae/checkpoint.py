@@ -28,6 +28,7 @@ import numpy as np
 from .data.npy import PIECE, open_member, open_zip
 from .params import Array
 from .system.files import MOST_TEXT, open_regular, parse_json, write_atomically
+from .system.terminal import one_line
 from .validate import integer
 
 FORMAT = "npvae checkpoint"
@@ -84,7 +85,7 @@ def read(path: str | Path, names: Collection[str] | None = None,
     except MemoryError as error:
         raise CheckpointError(f"{path}: there is no memory for it: {error}") from None
     except Exception as error:      # zipfile and json raise many kinds for crafted files
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(str(error)) or type(error).__name__
         raise CheckpointError(f"{path}: is not a checkpoint of npvae, or damaged: {reason}") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .system.terminal import shortened
+from .system.terminal import one_line, shortened
 
 
 class NonFiniteError(ArithmeticError):
@@ -19,7 +19,7 @@ class NonFiniteError(ArithmeticError):
 
 def shown(value: object) -> str:
     """repr(value) on one line, shortened: an array would take many."""
-    return shortened(" ".join(repr(value).split()), 100)
+    return shortened(one_line(repr(value)), 100)
 
 
 def integer(name: str, value: object, least: int) -> int:
@@ -121,5 +121,5 @@ class Described:
 def described(part: object) -> str:
     """repr(part) if it is the same in every process; if it holds an address in memory, as that of a function does, the
     name of its class."""
-    text = " ".join(repr(part).split())
+    text = one_line(repr(part))
     return type(part).__name__ if " at 0x" in text else text

@@ -1,10 +1,10 @@
-"""The program `npvae`.  Beside the lesson.
+"""The program `npvae`.  Not part of the lesson.
 
-    command_line   what every program does alike: flags refused in one line, exit codes, progress
-    options        the flags of a run
-    runs           a run and its folder
-    commands       what each command does
-    program        the commands and their flags
+    command_line   what all programs share: checks of flags, errors in one line, exit codes, progress bars
+    options        the flags of a training run
+    runs           a training run and its folder
+    commands       what the other commands do with a run
+    program        the table of commands, and their flags
 """
 from .command_line import (
     CHECKPOINT, CONFIG, METRICS, Parser, UsageError, exit_code, number, output, progress, shortest, widths)

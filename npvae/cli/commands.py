@@ -1,6 +1,7 @@
-"""What each command of `npvae` does with a run.  Beside the lesson; `program.py` holds their flags, `runs.py` training.
+"""The commands of `npvae`; `train` alone is in `runs.py`.  Not part of the lesson; `program.py` has their flags.
 
-Each takes the parsed flags, prints what it found or wrote, and raises what `exit_code` turns into one line.
+A command takes the parsed flags and prints its results or the files it has written.  What it raises, `exit_code` turns
+into one line on stderr.
 """
 import argparse
 import io
@@ -30,10 +31,10 @@ from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_ENTRIES = 5000      # a network of more parameters is checked along random directions, not entry by entry
+_MOST_ENTRIES = 5000      # gradients of more entries are checked along random directions, not entry by entry
 _DIRECTIONS = 32
-_BESIDES = 9      # losses a tensor, or so, to hold the complex step against central differences
-#: the network that gradcheck takes where no run and no flag says another: every gradient entry by entry in a second
+_EXTRA_LOSSES = 9      # roughly, for each tensor: they compare the complex step with central differences
+#: the network that gradcheck takes by default: all its gradients are checked, entry by entry, in a second
 SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
          "prior": "normal", "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 2, "beta": 1.0,
          "free_bits": 0.0}
@@ -42,7 +43,7 @@ SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "lik
 # ---- Numbers
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Bounds, log p(x), active units and the nats of each latent dimension, on test images."""
+    """Print bounds, log p(x), active units and the KL of each latent dimension, on test images."""
     run = open_run(args.run, args.threads)
     if args.json:
         command_line.output("--json", args.json, [".json"])
@@ -57,43 +58,43 @@ def evaluate(args: argparse.Namespace) -> None:
     print(textwrap.indent(str(found), "  "), f"({meaning})", sep="\n")
     _print_dimensions(found)
     if args.json:
-        whence = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
+        source = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
                   "samples": args.samples, "seed": args.seed}
-        numbers = {**whence, **found.plain(), "meaning": meaning}
+        numbers = {**source, **found.plain(), "meaning": meaning}
         _write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def _meaning(run: SavedRun, x: Array) -> str:
-    """What the numbers are: of what kind of data they are the likelihood, if any."""
+    """What the numbers mean: log likelihoods of what kind of data, or no likelihoods."""
     support = run.vae.likelihood.support
     if isinstance(support, Levels):
         return f"log likelihoods of images of {support.levels} grey levels"
     if isinstance(support, Counts):
         return "log likelihoods of counts"
     if run.vae.likelihood.name != "bernoulli":
-        return "log densities of pixels as real numbers: they may be of either sign"
+        return "log densities of pixels as real numbers: they may be positive"
     if np.isin(x, (0, 1)).all():
         return "log likelihoods of black-and-white images"
-    return "no likelihoods: grey pixels as Bernoulli targets make a cross-entropy; train with --binarize for one"
+    return "no likelihoods: grey pixels as Bernoulli targets give a cross-entropy; train with --binarize"
 
 
 def _print_dimensions(found: Summary) -> None:
-    """The most informative first."""
+    """Print the KL of each latent dimension, or, where it has no closed form, a bound on the information; most first.
+    """
     title, nats = "KL of each dimension, nats:", found.kl_per_dimension
     if nats is None:
-        title, nats = "what each dimension says of the image, nats at most:", found.information_per_dimension
+        title, nats = "information about the image in each dimension, nats at most:", found.information_per_dimension
     cells = [f"z[{j}]".rjust(6) + f" {nats[j]:7.4f}" for j in np.argsort(-nats, kind="stable")]
     print(title, *("  " + "   ".join(cells[i:i + 6]) for i in range(0, len(cells), 6)), sep="\n")
 
 
 def gradcheck(args: argparse.Namespace) -> int:
-    """The gradients of a run's network, or of the one the flags name, in float64, against the complex step; 1 if they
-    are wrong."""
+    """Compare the gradients of a run's network, or of one that flags name, with the complex step, in float64.  Returns
+    exit code 1 if they are wrong."""
     given = {name: value for name in SMALL if (value := getattr(args, name)) is not None}
     if args.run and given:
-        flag = next(iter(given)).replace("_", "-")
-        raise UsageError(f"--{flag} and RUN exclude each other: a run has its own network")
-    vae, objective, draws, step = _of_run(args) if args.run else _small(args, given)
+        raise UsageError(f"{options.flag(next(iter(given)))} and RUN exclude each other: a run has its own network")
+    vae, objective, draws, step = _of_run(args) if args.run else _of_flags(args, given)
     analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
     rng = np.random.default_rng(args.seed)
     batch = max(2, 8 // draws)
@@ -101,18 +102,19 @@ def gradcheck(args: argparse.Namespace) -> int:
     eps = rng.standard_normal((batch, draws, vae.noise_dim))
     labels = rng.integers(vae.classes, size=batch) if vae.classes else None
     loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)
-    size, few = vae.parameters.flat.size, vae.parameters.flat.size <= _ENTRIES
+    size = vae.parameters.flat.size
+    by_entry = size <= _MOST_ENTRIES
 
-    def moved_loss(parameters: dict[str, Array]) -> float:
+    def loss_at(parameters: dict[str, Array]) -> float:
         bar.update()
         return analytic.loss(x, eps, objective, step, labels, parameters)
 
-    losses = size if few else _DIRECTIONS * len(vae.parameters)
-    with command_line.progress(None, "losses", losses + _BESIDES * len(vae.parameters)) as bar:
-        report = check_gradients(moved_loss, gradients, vae.parameters, "complex" if few else "directional",
+    losses = (size if by_entry else _DIRECTIONS * len(vae.parameters)) + _EXTRA_LOSSES * len(vae.parameters)
+    with command_line.progress(None, "losses", losses) as bar:
+        report = check_gradients(loss_at, gradients, vae.parameters, "complex" if by_entry else "directional",
                                  counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
     network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
-    how = "each of them" if few else f"{_DIRECTIONS} random directions in each tensor"
+    how = "each of them" if by_entry else f"{_DIRECTIONS} random directions in each tensor"
     variant = "".join(f", {name} {vae.config()[name]}" for name in ("prior", "posterior", "decoder", "classes")
                       if name in vae.config())
     print(f"{network}, {vae.activation}, {vae.likelihood.name}{variant}, {type(objective).__name__}, K = {draws}, loss "
@@ -121,16 +123,16 @@ def gradcheck(args: argparse.Namespace) -> int:
 
 
 def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
-    """The trained network, its objective, K, and the step its schedules have reached."""
+    """The trained network, its objective, K, and the number of steps trained, for schedules of beta."""
     run = open_run(args.run)
     vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
     vae.parameters.flat[...] = run.vae.parameters.flat
-    run.args.gradient = "total"      # no estimator is the derivative of the loss
+    run.args.gradient = "total"      # the other estimators are not the derivative of the loss
     return vae, options.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
 
 
-def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
-    """The network of the flags at random parameters, biases included, its objective, K, and step 0."""
+def _of_flags(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
+    """The network that the flags name, with random weights and biases; its objective, K, and step 0."""
     flags = argparse.Namespace(**{**vars(options.training_parser().parse_args([])), **SMALL, **given})
     options.check_objective(flags)
     vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
@@ -140,7 +142,7 @@ def _small(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Object
 
 
 def info(args: argparse.Namespace) -> None:
-    """Everything a run's folder says of it."""
+    """Print what a run's folder holds."""
     run = open_run(args.run)
     vae, last = run.vae, run.last
     height, width = run.image_shape
@@ -155,9 +157,7 @@ def info(args: argparse.Namespace) -> None:
     print("versions  " + ", ".join(plain(f"{name} {value}") for name, value in run.versions.items()))
     print("settings")
     for name, value in options.settings(run.args).items():
-        flag = f"--{name.replace('_', '-')}"
-        text = (",".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
-        print(f"  {flag:15s} {plain(text)}")
+        print(f"  {options.flag(name):15s} {plain(options.flag_value(value))}")
     print("parameters")
     for name, value in vae.parameters.items():
         print(f"  {name:18s} {' x '.join(map(str, value.shape)):>12s} {value.size:12,}")
@@ -165,7 +165,7 @@ def info(args: argparse.Namespace) -> None:
     print(f"  {'in all':18s} {flat.dtype.name:>12s} {flat.size:12,}   {_bytes(flat.nbytes)}")
     print("files")
     for path in sorted(path for path in args.run.iterdir() if path.is_file() and path.name[0] != "."):
-        what = FILES.get(path.name, "not of this run")
+        what = FILES.get(path.name, "not a file of a run")
         print(f"  {plain(path.name):22s} {_bytes(path.stat().st_size):>9s}   {what}")
 
 
@@ -176,7 +176,7 @@ def _bytes(count: int) -> str:
 # ---- Pictures
 
 def sample(args: argparse.Namespace) -> None:
-    """New images as a picture, or as rows of numbers."""
+    """Write new images, as a picture or as an array."""
     run, out = _open(args, "sample.png", [".png", ".npy"])
     rng, vae, chosen = np.random.default_rng(args.seed), run.vae, _chosen_classes(run, args.label)
     if out.suffix.lower() == ".png" and len(chosen) > 1:
@@ -194,12 +194,12 @@ def sample(args: argparse.Namespace) -> None:
 
 
 def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
-    """The numbers of the classes named, of all without a name; none where the run knows no classes."""
+    """The indices of the classes with these names; of all classes if `names` is None."""
     if names is None:
         return list(range(len(run.classes)))
     if not run.classes:
-        raise UsageError(f"--label {names[0]}: the run in {run.folder} knows no labels; one of npvae train "
-                         "--conditional does")
+        raise UsageError(f"--label {names[0]}: the run in {run.folder} has no classes: it was trained without "
+                         "--conditional")
     known = [str(name) for name in run.classes]
     for name in names:
         if name not in known:
@@ -208,7 +208,7 @@ def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
 
 
 def reconstruct(args: argparse.Namespace) -> None:
-    """Test images, and what is left of them after encoder and decoder."""
+    """Draw test images, each above its reconstruction."""
     run, out = _open(args, "reconstruct.png", [".png"])
     _, x, labels = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
@@ -218,7 +218,7 @@ def reconstruct(args: argparse.Namespace) -> None:
 
 
 def interpolate(args: argparse.Namespace) -> None:
-    """Ways through latent space between pairs of test images."""
+    """Draw lines through latent space between pairs of test images, decoded."""
     run, out = _open(args, "interpolate.png", [".png"])
     if args.images is not None and len(args.images) % 2:
         raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
@@ -234,7 +234,7 @@ def interpolate(args: argparse.Namespace) -> None:
 
 
 def traverse(args: argparse.Namespace) -> None:
-    """One test image, one latent coordinate varied in each row, the most informative first."""
+    """Draw one test image with one latent coordinate varied in each row, most informative coordinates first."""
     run, out = _open(args, "traverse.png", [".png"])
     _, x, labels = _test_set(run, args)
     image = _in_range(args.image, "--image", len(x))
@@ -244,7 +244,7 @@ def traverse(args: argparse.Namespace) -> None:
 
 
 def explore(args: argparse.Namespace) -> None:
-    """A web page with the decoder in it."""
+    """Write a web page that contains the decoder."""
     run, out = _open(args, EXPLORER, [".html"])
     images, x, _ = _test_set(run, args)
     write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
@@ -254,14 +254,14 @@ def explore(args: argparse.Namespace) -> None:
 # ---- Helpers
 
 def _open(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
-    """The run, and the file to write: by that name in its folder, or --out."""
+    """The run, and the file to write: --out, or the file called `name` in the run's folder."""
     run = open_run(args.run, args.threads)
     return run, command_line.output("--out", args.run / name if args.out is None else args.out, suffixes)
 
 
 def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array, Array | None]:
-    """The data of the run, or those of --data-dir; the test images (M, D) as the run binarizes them; and for a
-    conditional model their labels (M,) as it takes them."""
+    """The data of the run, or of --data-dir; its test images (M, D), binarized as in training; and, for a conditional
+    model, their class indices (M,)."""
     if args.data_dir is not None:
         run.args.data_dir, run.args.limit = args.data_dir, None
     images = load_images(run.args)

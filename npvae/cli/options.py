@@ -1,7 +1,11 @@
-"""The flags of a training run, the settings they make, and the objective and optimizer that these name.  Beside the
-lesson; `runs.py` does what the flags say.
+"""The flags of a training run, and the objective and optimizer that they name.  Not part of the lesson; read
+`command_line.py` first.
+
+Flags that decide what a run computes are its settings, which config.json keeps.  All others, such as --threads, may
+differ when the run is resumed.
 """
 import argparse
+import math
 import os
 import sys
 import textwrap
@@ -15,18 +19,17 @@ from ..kernels import KERNELS
 from ..latents import flows, priors
 from ..layers import ACTIVATIONS
 from ..likelihoods import LIKELIHOODS, make_likelihood
-from ..objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective
+from ..objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective, Schedule
 from ..optim import Adam, ConstantLR, CosineLR, StepLR
 from ..system.files import parse_json, read_text
-from ..system.terminal import shell_word
+from ..system.terminal import one_line, shell_word, shortened
 from ..validate import shown
 from .command_line import CHECKPOINT, CONFIG, METRICS, Parser, UsageError, number, shortest, widths
 
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
-#: flags that say how a run is done, not what it computes: free to differ when it is resumed
-_FREE = ("out", "resume", "overwrite", "quiet", "threads")
-#: flags that came later: a run from before them has their defaults
+_NOT_SETTINGS = ("out", "resume", "overwrite", "quiet", "threads")
+#: settings that older runs lack: they ran with the defaults
 _ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay")
 
 _EXAMPLES = """examples:
@@ -34,15 +37,15 @@ _EXAMPLES = """examples:
   %(prog)s --hidden 400 --out runs/400                the network of many tutorials
   %(prog)s --latent 2 --epochs 30 --out runs/plane    a plane of digits
   %(prog)s --objective iwae --k 5 --binarize dynamic --out runs/iwae
-  %(prog)s --conditional --out runs/by_class          a digit by its name, and its style in z
+  %(prog)s --conditional --out runs/by_class          choose the digit; z holds its style
   %(prog)s --data-dir PICTURES --out runs/mine        a folder of your own, all pictures of one size
-  %(prog)s --data-dir PICTURES --out runs/few --batch-size 16 --epochs 200    the same, of a hundred pictures
-  %(prog)s --out runs/mine --resume --epochs 50       longer, or on after Ctrl-C
+  %(prog)s --data-dir PICTURES --out runs/few --batch-size 16 --epochs 200    the same for a hundred pictures
+  %(prog)s --out runs/mine --resume --epochs 50       train longer, or continue after Ctrl-C
 """
 
 
-def _known(check: Callable[[str], Any]) -> Callable[[str], str]:
-    """A converter of names that refuses those that `check` refuses, in argparse's way."""
+def _name(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A type for argparse: a name for which `check` raises no ValueError."""
     def convert(text: str) -> str:
         try:
             check(text)
@@ -52,75 +55,89 @@ def _known(check: Callable[[str], Any]) -> Callable[[str], str]:
     return convert
 
 
-def _listed(forms: Mapping[str, str]) -> str:
-    """How the parts of a family are written, and what they are."""
-    return "; ".join(f"{written}, {what}" for written, what in forms.items())
+def _described(names: Mapping[str, str]) -> str:
+    """Names with their descriptions, for a help text."""
+    return "; ".join(f"{name} = {description}" for name, description in names.items())
+
+
+def flag(setting: str) -> str:
+    """The flag of a setting: "--batch-size" for "batch_size"."""
+    return f"--{setting.replace('_', '-')}"
+
+
+def flag_value(value: object) -> str:
+    """The value of a setting as it stands on a command line: "400,200" for [400, 200]."""
+    return (",".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """The flags of a network."""
+    """Add the flags of a network."""
     network = parser.add_argument_group("network")
     network.add_argument("--hidden", type=widths, default="128", metavar="400,200",
-                         help="widths of the encoder's hidden layers, mirrored in the decoder; none for no layer")
-    network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="latent dimensions")
+                         help="widths of the encoder's hidden layers, mirrored in the decoder; none: no such layers")
+    network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="number of latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    network.add_argument("--likelihood", type=_known(make_likelihood), default="bernoulli", metavar="NAME",
+    network.add_argument("--likelihood", type=_name(make_likelihood), default="bernoulli", metavar="NAME",
                          help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2; "
-                         "the last three give every level of a byte a probability")
-    network.add_argument("--prior", type=_known(lambda text: priors.make_prior(text, 1, 1, "relu")), default="normal",
-                         metavar="NAME", help=f"p(z): {_listed(priors.PRIORS)}")
-    network.add_argument("--posterior", type=_known(lambda text: flows.make_flow(text, 1, 1)), default="gaussian",
-                         metavar="NAME", help=f"q(z|x): {_listed(flows.POSTERIORS)}")
-    network.add_argument("--decoder", type=_known(decoders.masked_units), default="dense", metavar="NAME",
-                         help=f"p(x|z): {_listed(decoders.DECODERS)}")
+                         "the last three give each of a byte's 256 levels a probability")
+    network.add_argument("--prior", type=_name(lambda text: priors.make_prior(text, 1, 1, "relu")), default="normal",
+                         metavar="NAME", help=f"p(z): {_described(priors.PRIORS)}")
+    network.add_argument("--posterior", type=_name(lambda text: flows.make_flow(text, 1, 1)), default="gaussian",
+                         metavar="NAME", help=f"q(z|x): {_described(flows.POSTERIORS)}")
+    network.add_argument("--decoder", type=_name(decoders.masked_units), default="dense", metavar="NAME",
+                         help=f"p(x|z): {_described(decoders.DECODERS)}")
 
 
 def add_objective(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The flags of an objective; their group."""
+    """Add the flags of an objective, and return their group."""
     objective = parser.add_argument_group("objective")
-    objective.add_argument("--objective", choices=OBJECTIVES, default="elbo", help="the bound to maximise")
-    objective.add_argument("--k", type=number(int, 1), default=1, metavar="K", help="draws of z per image")
+    objective.add_argument("--objective", choices=OBJECTIVES, default="elbo", help="bound to maximise")
+    objective.add_argument("--k", type=number(int, 1), default=1, metavar="K", help="draws of z for each image")
     objective.add_argument("--beta", type=number(float, 0), default=1.0, help="weight of the KL term")
     objective.add_argument("--free-bits", type=number(float, 0), default=0.0, metavar="NATS",
-                           help="KL that each latent dimension may use without paying")
+                           help="KL that each latent dimension may use for free, as a mean over the batch")
     return objective
 
 
 def training_parser(**defaults: object) -> argparse.ArgumentParser:
-    """The flags of a training run.  `defaults` replaces the defaults of flags by name."""
-    parser = Parser(None, "Train a variational autoencoder; ends with pictures, numbers, a page that shows them all "
-                    "(report.html) and a checkpoint.", _EXAMPLES)
+    """The parser for a training run.  `defaults` are settings whose defaults differ from those of `npvae train`."""
+    parser = Parser(None, "Train a variational autoencoder.  The results are a checkpoint, numbers, pictures, and a "
+                    "page that shows them all (report.html).", _EXAMPLES)
     add_network(parser)
     objective = add_objective(parser)
     objective.add_argument("--kl-warmup", type=number(float, 0), default=0.0, metavar="EPOCHS",
-                           help="beta rises from 0 over so many epochs; with --cyclical, in each cycle")
+                           help="beta rises linearly from 0 over this many epochs; with --cyclical, in each cycle")
     objective.add_argument("--cyclical", type=number(int, 0), nargs="?", const=4, default=0, metavar="CYCLES",
-                           help="beta rises from 0 so many times; over half of each cycle unless --kl-warmup says")
+                           help="beta rises from 0 in each of this many cycles, over half of the cycle unless "
+                           "--kl-warmup is given")
     objective.add_argument("--gradient", choices=("total", "stl", "dreg"), default="total",
-                           help="total: the derivative of the loss at its draws; others estimate the encoder's part "
-                           "with less noise: stl for elbo, whose KL term it samples, dreg for iwae")
+                           help="total: the derivative of the loss for the noise drawn; stl (for elbo, with a sampled "
+                           "KL term) and dreg (for iwae): estimators of the encoder's gradient with less variance")
     training = parser.add_argument_group("training")
     training.add_argument("--epochs", type=number(int, 1), default=10, help="passes over the training images")
     training.add_argument("--batch-size", type=number(int, 1), default=128, metavar="B",
-                          help="images per step; of fewer images, all of them")
+                          help="images per step, at most the whole training set")
     training.add_argument("--lr", type=number(float, 0, strict=True), default=1e-3, help="Adam's step size")
     training.add_argument("--lr-schedule", choices=LR_SCHEDULES, default="constant",
-                          help="steps: a tenth after 1/2 and again after 3/4 of the run; cosine: down to 0")
+                          help="steps: a tenth of it after 1/2 and again after 3/4 of the run; cosine: falls to 0")
     training.add_argument("--weight-decay", type=number(float, 0), default=0.0, metavar="RATE",
-                          help="weights shrink by lr times this in each step, against overfitting; 0.1 is much")
-    training.add_argument("--seed", type=number(int, 0, bits=128), default=0, help="of all randomness")
-    training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of all numbers")
-    training.add_argument("--kernels", choices=KERNELS, default="numba", help="fused, or the readable reference")
+                          help="each step shrinks the weights by the fraction lr * RATE, against overfitting; 0.1 is a "
+                          "high rate")
+    training.add_argument("--seed", type=number(int, 0, bits=128), default=0, help="seed of all random numbers")
+    training.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="type of all arrays")
+    training.add_argument("--kernels", choices=KERNELS, default="numba",
+                          help="numba: fused and compiled; numpy: the readable reference")
     add_threads(training)
     where = parser.add_argument_group("data and results")
     where.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{data.ALLOWED}; mnist comes with npvae")
     where.add_argument("--binarize", choices=data.BINARIZATIONS, default="none",
-                       help="none: greys as they are; threshold: white from the middle grey on; static: drawn once, "
-                       "the grey is the chance of white; dynamic: drawn anew at every visit, the test images once")
+                       help="none: grey levels as they are; threshold: white from the middle grey on; static: each "
+                       "pixel drawn once, white with its grey level as the probability; dynamic: drawn anew for every "
+                       "batch, the test images once")
     where.add_argument("--conditional", action="store_true", help="tell encoder and decoder the label of each image")
-    where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use the first N images only")
-    where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="where all results go")
-    where.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
+    where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use only the first N images")
+    where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="folder for all results")
+    where.add_argument("--resume", action="store_true", help="continue the run in --out with its own settings")
     where.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     where.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(**defaults)
@@ -128,14 +145,15 @@ def training_parser(**defaults: object) -> argparse.ArgumentParser:
 
 
 def add_threads(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """The flag for the cores."""
+    """Add --threads."""
     group.add_argument("--threads", type=number(int, 1), default=min(2, available_cores()), metavar="N",
-                       help="cores at work; 1 and 2 give the same numbers to rounding, and bit for bit with --kernels "
-                       "numba, --prior normal, --posterior gaussian and any likelihood but gaussian-optimal")
+                       help="number of cores to use; 1 and 2 give the same numbers up to rounding, and bit for bit "
+                       "with --kernels numba, --prior normal, --posterior gaussian and any likelihood but "
+                       "gaussian-optimal")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The flags; with --resume, those of the run in --out.  Raises UsageError before anything is changed."""
+    """The parsed flags; with --resume, the settings of the run in --out.  Writes nothing.  Raises UsageError."""
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
@@ -148,8 +166,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
 
 def parse_few(flags: Collection[str], description: str, epilog: str, argv: Sequence[str] | None = None
               ) -> argparse.Namespace:
-    """As `parse`, for a script that takes these flags of `npvae train` alone.  Raises UsageError, for another one with
-    the command that takes it."""
+    """Like `parse`, for a script that has only some of the flags of `npvae train`, named in `flags` as settings.
+
+    Raises UsageError; for a flag that only `npvae train` has, the message gives the command to run instead.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = training_parser()
     parser.description, parser.epilog, elsewhere = textwrap.fill(description, 88), epilog, set[str]()
@@ -157,29 +177,29 @@ def parse_few(flags: Collection[str], description: str, epilog: str, argv: Seque
         if action.dest not in (*flags, "help"):
             action.help = argparse.SUPPRESS
             elsewhere.update(action.option_strings)
-    for flag in (word.partition("=")[0] for word in argv):
-        if flag in elsewhere:
-            raise UsageError(f"{flag} is a flag of npvae train; run:  npvae train {' '.join(map(shell_word, argv))}")
+    for word in argv:
+        if (given := word.partition("=")[0]) in elsewhere:
+            raise UsageError(f"{given} is a flag of npvae train; run:  npvae train {' '.join(map(shell_word, argv))}")
     return parse(parser, argv)
 
 
 def _given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """The flags that stand on the command line, without the defaults of the others."""
+    """The values of flags that the command line gives; no defaults."""
     blank = argparse.Namespace(**{action.dest: None for action in parser._actions})
     return {name: value for name, value in vars(parser.parse_args(argv, blank)).items() if value is not None}
 
 
 def _adopt(args: argparse.Namespace, given: dict[str, Any]) -> None:
-    """Take the settings of the run to resume.  Raises UsageError that names those given otherwise."""
+    """Replace `args` by the settings of the run to resume.  Raises UsageError if `given` has other values for them."""
     try:
         theirs = read_config(args.out)["settings"]
     except UsageError as error:
         raise UsageError(f"--resume: {error}") from None
-    tied = theirs["lr_schedule"] != "constant" or theirs["cyclical"]
-    free = _FREE if tied else (*_FREE, "epochs")
+    depends_on_epochs = theirs["lr_schedule"] != "constant" or theirs["cyclical"]
+    may_change = () if depends_on_epochs else ("epochs",)
     ours = settings(argparse.Namespace(**{**vars(args), **given}))
-    differing = [f"--{name.replace('_', '-')} is {theirs[name]} there, {ours[name]} here"
-                 for name in given if name in ours and name not in free and ours[name] != theirs[name]]
+    differing = [f"{flag(name)} is {theirs[name]} there, {ours[name]} here"
+                 for name in given if name in ours and name not in may_change and ours[name] != theirs[name]]
     if differing:
         raise UsageError(f"--resume: the run in {args.out} has other settings: {'; '.join(differing)}")
     epochs = given.get("epochs", theirs["epochs"])
@@ -187,42 +207,41 @@ def _adopt(args: argparse.Namespace, given: dict[str, Any]) -> None:
 
 
 def check_folder(args: argparse.Namespace) -> None:
-    """Raises UsageError where a new run would take the place of another, or of what is left of one."""
+    """Raises UsageError if a new run would overwrite another run, or the remains of one."""
     if args.resume or args.overwrite:
         return
     if (args.out / CONFIG).exists():
-        raise UsageError(f"--out {args.out} already holds a run: go on with it by --resume, replace it by --overwrite, "
-                         "or choose another folder")
+        raise UsageError(f"--out {args.out} already holds a run: continue it with --resume, replace it with "
+                         "--overwrite, or choose another folder")
     for name in CHECKPOINT, METRICS:
         if (args.out / name).exists():
-            raise UsageError(f"--out {args.out} holds {name} of a run, but no {CONFIG}: replace it by --overwrite, or "
-                             "choose another folder")
+            raise UsageError(f"--out {args.out} holds {name} of a run, but no {CONFIG}: replace it with --overwrite, "
+                             "or choose another folder")
 
 
 def check_objective(args: argparse.Namespace) -> None:
-    """Raises UsageError for flags of an objective that exclude each other."""
+    """Raises UsageError for flags of the objective that exclude each other."""
     if args.objective == "iwae" and args.free_bits:
         raise UsageError("--free-bits needs the analytic KL of --objective elbo, got --objective iwae")
     if args.gradient == "stl" and (args.objective == "iwae" or args.free_bits):
         raise UsageError("--gradient stl needs --objective elbo without --free-bits; dreg fits iwae, total fits all")
     if args.gradient == "dreg" and args.objective == "elbo":
         raise UsageError("--gradient dreg needs the weights of --objective iwae; stl fits elbo, total fits all")
-    for name, plain in (("posterior", "gaussian"), ("prior", "normal")):
-        if args.free_bits and vars(args)[name] != plain:
-            raise UsageError(f"--free-bits needs the analytic KL of --{name} {plain}, got --{name} {vars(args)[name]}")
+    for name, needed in (("posterior", "gaussian"), ("prior", "normal")):
+        if args.free_bits and vars(args)[name] != needed:
+            raise UsageError(f"--free-bits needs the analytic KL of --{name} {needed}, got --{name} {vars(args)[name]}")
     if args.cyclical and args.kl_warmup * args.cyclical > args.epochs:
         raise UsageError(f"--kl-warmup {args.kl_warmup:g} is longer than one of the {args.cyclical} cycles in "
                          f"{args.epochs} epochs")
 
 
 def has_exact_kl(args: argparse.Namespace) -> bool:
-    """Is the KL term of this network known in closed form?  Else its value at the draws takes its place."""
+    """Whether the KL term of this network has a closed form.  If not, it is estimated from the draws of z."""
     return bool(args.posterior == "gaussian" and args.prior == "normal")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a run; its "settings" are those of `settings`, each as its flag takes it.  Raises UsageError.
-    """
+    """The config.json of a run, with its "settings" checked as flags are and completed.  Raises UsageError."""
     path = folder / CONFIG
     try:
         config = parse_json(read_text(path))
@@ -236,39 +255,37 @@ def read_config(folder: Path) -> dict[str, Any]:
     defaults = settings(parser.parse_args([]))
     theirs = {**{name: defaults[name] for name in _ADDED}, **config["settings"]}
     if theirs.keys() != defaults.keys():
-        names = " ".join(", ".join(sorted(theirs.keys() ^ defaults.keys())).split())
-        raise UsageError(f"{path} is of another program or version: they differ in {names[:200]}")
+        names = one_line(", ".join(sorted(theirs.keys() ^ defaults.keys())))
+        raise UsageError(f"{path} is of another program or version: its settings differ in {shortened(names, 200)}")
     return {**config, "settings": _as_flags(path, parser, theirs)}
 
 
 def _as_flags(path: Path, parser: argparse.ArgumentParser, theirs: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a file, read as the command line that says the same.  Raises UsageError for those that no command
-    line can say."""
+    """The settings of a file, parsed as flags.  Raises UsageError for settings that flags cannot have given."""
     try:
-        args = parser.parse_args([word for name, value in theirs.items() for word in _flag(name, value)])
+        args = parser.parse_args([word for name, value in theirs.items() for word in _as_words(name, value)])
         check_objective(args)
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).removesuffix(f' (see {parser.prog} --help)')}") from None
     for name, value in theirs.items():
-        if isinstance(value, str) and not _is_a_word(value):
+        if isinstance(value, str) and not _is_possible_argument(value):
             raise UsageError(f"{path}: {name} is {shown(value)}, which no command line can hold")
     ours = settings(args)
     for name, value in theirs.items():
         if ours[name] != value or isinstance(ours[name], bool) != isinstance(value, bool):
-            raise UsageError(f"{path}: {name} is {shown(value)}, which no flag of training says")
+            raise UsageError(f"{path}: {name} is {shown(value)}, which no flag can give")
     return ours
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def _as_words(setting: str, value: object) -> list[str]:
     """A setting as words of a command line."""
-    flag = f"--{name.replace('_', '-')}"
     if value is None or isinstance(value, bool):
-        return [flag] if value else []
-    return [f"{flag}={(','.join(map(str, value)) or 'none') if isinstance(value, list) else value}"]
+        return [flag(setting)] if value else []
+    return [f"{flag(setting)}={flag_value(value)}"]
 
 
-def _is_a_word(text: str) -> bool:
-    """Can the system pass this text to a program?"""
+def _is_possible_argument(text: str) -> bool:
+    """Whether the operating system can pass this text to a program."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -276,15 +293,20 @@ def _is_a_word(text: str) -> bool:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What a run computes, as JSON holds it: every flag but those that say how it is done."""
-    plain = {name: value for name, value in vars(args).items() if name not in _FREE}
-    return {**plain, "hidden": list(args.hidden)}
+    """The settings of a run, as values of JSON: every flag that decides what is computed."""
+    kept = {name: value for name, value in vars(args).items() if name not in _NOT_SETTINGS}
+    return {**kept, "hidden": list(args.hidden)}
+
+
+def steps_per_epoch(images: int, batch_size: int) -> int:
+    """The number of batches in an epoch; the last one may be smaller."""
+    return math.ceil(images / batch_size)
 
 
 def make_objective(args: argparse.Namespace, images: int) -> Objective:
-    """The objective that the flags name; `images` in the training set turns epochs into steps."""
-    steps = -(-images // args.batch_size)
-    beta: Any = args.beta
+    """The objective that the flags name, for a training set of `images` images."""
+    steps = steps_per_epoch(images, args.batch_size)
+    beta: float | Schedule = args.beta
     if args.cyclical:
         ratio = args.kl_warmup * args.cyclical / args.epochs or 0.5
         beta = CyclicalAnnealing(args.epochs * steps, args.cyclical, ratio, args.beta)
@@ -298,8 +320,8 @@ def make_objective(args: argparse.Namespace, images: int) -> Objective:
 
 
 def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
-    """Adam with the learning-rate schedule that the flags name."""
-    total = args.epochs * -(-images // args.batch_size)
+    """Adam with the learning-rate schedule that the flags name, for a training set of `images` images."""
+    total = args.epochs * steps_per_epoch(images, args.batch_size)
     if args.lr_schedule == "cosine":
         return Adam(CosineLR(args.lr, total), weight_decay=args.weight_decay)
     if args.lr_schedule == "steps":
@@ -309,12 +331,12 @@ def make_optimizer(args: argparse.Namespace, images: int) -> Adam:
 
 
 def resume_command(args: argparse.Namespace) -> str:
-    """The command that goes on with this run: `npvae train` where that runs, `python -m npvae train` for a script."""
+    """The command that continues this run: `npvae train`, or `python -m npvae train` if a script was run."""
     program, python = Path(sys.argv[0]), shortest(sys.executable)
     start = [python, "-m", "npvae"] if program.suffix == ".py" else [shortest(sys.argv[0])]
     out = str(args.out)
-    if out.startswith("-"):      # it would be taken for a flag
+    if out.startswith("-"):      # argparse would take it for a flag
         out = f"./{out}"
-    if out.endswith("\n"):      # a shell cuts off line breaks at the end
+    if out.endswith("\n"):      # $(...), with which `shell_word` quotes, drops line breaks at the end
         out = f"{out}/"
     return " ".join(map(shell_word, [*start, "train", "--out", out, "--threads", str(args.threads), "--resume"]))

@@ -1,6 +1,5 @@
-"""The program `npvae`: its commands and their flags.  Beside the lesson; `commands.py` and `runs.py` do the work.
-
-`main` takes the first word as the command; each command has a parser of its own, so that it can be read by itself.
+"""The program `npvae`: the table of its commands, and their flags.  Not part of the lesson; `commands.py` and `runs.py`
+have the code of the commands.
 """
 import argparse
 import sys
@@ -18,23 +17,23 @@ from .command_line import CHECKPOINT, Parser, UsageError, number
 
 _HELP = """npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand
 
-the first three things to do:
-  npvae train                  train on MNIST, which comes with npvae; seconds, and all results are in runs/mnist
-  npvae sample runs/mnist      new digits: a picture
-  npvae explore runs/mnist     a web page to drag through the latent space
+first steps:
+  npvae train                  train on MNIST, which comes with npvae, for some seconds; the results are in runs/mnist
+  npvae sample runs/mnist      a picture of new digits
+  npvae explore runs/mnist     a web page: drag through the latent space
 
-and with pictures of your own, all of one size, in the folder PICTURES:
+with a folder PICTURES of your own pictures, all of one size:
   npvae train --data-dir PICTURES --out runs/mine
 
 commands:
 {commands}
 
-npvae COMMAND --help says more, with examples.  RUN is a folder that npvae train has made.
-exit codes: 0 done, 1 training failed or gradients are wrong, 2 bad input (one line says what), 130 stopped by Ctrl-C"""
+npvae COMMAND --help lists the flags of a command, with examples.  RUN is a folder that npvae train has made.
+exit codes: 0 done, 1 training failed or gradients are wrong, 2 bad input (one line says why), 130 Ctrl-C"""
 
 
 class Command(NamedTuple):
-    """One command: a line of help, its parser, how that is used, and what is done with the flags."""
+    """A command: its line of help, and the functions that make its parser, run it, and parse its flags."""
 
     help: str
     parser: Callable[[], argparse.ArgumentParser]
@@ -43,8 +42,8 @@ class Command(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
-    """Do what the command line (of this process, or `argv`) says; the exit code, None for 0.  Raises what
-    `cli.exit_code` expects."""
+    """Run the command that `argv` names; by default, that of the command line.  Returns its exit code, None for 0.
+    Raises the exceptions that `cli.exit_code` handles."""
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP.format(commands="\n".join(f"  {name:12s} {command.help}" for name, command in COMMANDS.items())))
@@ -58,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def _on_run(command: Command, args: argparse.Namespace) -> int | None:
-    """The command on a trained run.  Numbers that overflow in its model are no warnings, and what is wrong with the
-    model is said of its file."""
+    """Run a command on a trained run.  Overflow in its model gives no warnings, and errors name a file as their source.
+    """
     try:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return command.run(args)
@@ -67,21 +66,21 @@ def _on_run(command: Command, args: argparse.Namespace) -> int | None:
         raise
     except MemoryError as error:
         source = vars(args).get("data_dir") or args.run
-        raise MemoryError(f"{source}: there is not memory enough: {error}") from None
+        raise MemoryError(f"{source}: there is not enough memory: {error}") from None
     except (ValueError, TypeError) as error:
         raise UsageError(f"{args.run / CHECKPOINT}: {error}") from None
 
 
 # ---- The parsers
 
-def _training() -> argparse.ArgumentParser:
+def _train_parser() -> argparse.ArgumentParser:
     parser = options.training_parser()
     parser.prog = "npvae train"
     return parser
 
 
-def _parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """What the commands on a run have in common."""
+def _run_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with the argument RUN."""
     parser = Parser(f"npvae {name}", description, f"examples:\n{examples}")
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder that npvae train has made, finished or not")
     return parser
@@ -93,131 +92,144 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_seed(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--seed", type=number(int, 0, bits=128), default=0, help=what)
+    parser.add_argument("--seed", type=number(int, 0, bits=128), default=0, help=f"seed of {what}")
 
 
 def _add_out(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     parser.add_argument("--out", type=Path, default=None, metavar="FILE", help=f"{what} (default: RUN/{default})")
 
 
-def _evaluating() -> argparse.ArgumentParser:
-    parser = _parser("evaluate", "What a trained model is worth on its test set, in nats per image: the evidence lower "
-                     "bound, its two parts distortion and rate, importance-weighted bounds and log p(x) (Burda et al. "
-                     "2016) with their errors and whether they stand in their order, active units, and the KL of each "
-                     "latent dimension.  The test set is binarized as in training.",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --limit 10000 --json numbers.json     all of MNIST's test set; minutes\n"
-                     "  %(prog)s runs/mnist --samples 50 --limit 100              a first look\n")
+def _add_out_and_data(parser: argparse.ArgumentParser, default: str, what: str = "a .png file for the picture") -> None:
+    _add_out(parser, default, what)
+    _add_data(parser)
+    options.add_threads(parser)
+
+
+def _evaluate_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "evaluate",
+        "Measure a trained model on its test set, in nats per image: the evidence lower bound and its two parts, "
+        "distortion and rate; importance-weighted bounds and log p(x) (Burda et al. 2016) with standard errors, and "
+        "whether the bounds are in order; active units; and the KL of each latent dimension.  The test set is "
+        "binarized as in training.",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --limit 10000 --json numbers.json     all of MNIST's test set, in minutes\n"
+        "  %(prog)s runs/mnist --samples 50 --limit 100              a first look\n")
     parser.add_argument("--samples", type=number(int, 1), default=5000, metavar="L",
                         help="importance samples per image")
     parser.add_argument("--limit", type=number(int, 1), default=1000, metavar="N",
-                        help="test images, evenly spread over the set; all, if it has no more")
-    _add_seed(parser, "of the draws of z")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the numbers there, too")
+                        help="number of test images, evenly spaced over the test set; all, if there are fewer")
+    _add_seed(parser, "the draws of z")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write the numbers to this file")
     _add_data(parser)
     options.add_threads(parser)
     return parser
 
 
-def _sampling() -> argparse.ArgumentParser:
-    parser = _parser("sample", "New images: z from the prior, decoded.  A picture of them all, or rows of numbers.",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --count 25 --seed 3 --out digits.png\n"
-                     "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n"
-                     "  %(prog)s runs/by_class --label 3 8                         of a run with --conditional\n")
-    parser.add_argument("--count", type=number(int, 1), default=100, metavar="N", help="how many")
+def _sample_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "sample", "Draw z from the prior and decode it: new images, as one picture or as an array.",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --count 25 --seed 3 --out digits.png\n"
+        "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n"
+        "  %(prog)s runs/by_class --label 3 8                         of a run with --conditional\n")
+    parser.add_argument("--count", type=number(int, 1), default=100, metavar="N", help="number of images")
     parser.add_argument("--label", nargs="+", default=None, metavar="NAME",
-                        help="of which classes, where the run knows any: all of them unless named, class after class; "
-                        "in a picture a row for each, with the same z along a column")
-    parser.add_argument("--draw", action="store_true", help="draw the pixels from p(x|z), instead of their mean")
-    _add_seed(parser, "of the draws")
-    _add_out(parser, "sample.png", "a .png picture or an .npy array (N, D)")
+                        help="classes of the images, for a run with --conditional: all classes by default; in a "
+                        "picture each row has one class and each column one z")
+    parser.add_argument("--draw", action="store_true", help="draw pixels from p(x|z); by default they are its mean")
+    _add_seed(parser, "the draws")
+    _add_out(parser, "sample.png", "a .png file for a picture, or .npy for an array (N, D)")
     options.add_threads(parser)
     return parser
 
 
-def _reconstructing() -> argparse.ArgumentParser:
-    parser = _parser("reconstruct", "Test images, each with its reconstruction under it: E[x|z] at one z from q(z|x).",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --count 50 --seed 1                    other images\n"
-                     "  %(prog)s runs/mnist --data-dir OTHER --out others.png      what it makes of other data\n")
-    parser.add_argument("--count", type=number(int, 1), default=20, metavar="N", help="how many, chosen at random")
-    _add_seed(parser, "of the choice and of z")
-    return _with_data_and_out(parser, "reconstruct.png")
+def _reconstruct_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "reconstruct", "Draw test images, each above its reconstruction: E[x|z] at one z drawn from q(z|x).",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --count 50 --seed 1                    other images\n"
+        "  %(prog)s runs/mnist --data-dir OTHER --out others.png      images of other data\n")
+    parser.add_argument("--count", type=number(int, 1), default=20, metavar="N",
+                        help="number of images, chosen at random")
+    _add_seed(parser, "the choice and of z")
+    _add_out_and_data(parser, "reconstruct.png")
+    return parser
 
 
-def _interpolating() -> argparse.ArgumentParser:
-    parser = _parser("interpolate", "Pairs of test images, and straight ways between their codes, decoded.",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --count 10 --seed 1\n"
-                     "  %(prog)s runs/mnist --images 3 18 4 2                      from 3 to 18, and from 4 to 2\n")
-    parser.add_argument("--count", type=number(int, 1), default=6, metavar="N", help="pairs, chosen at random")
+def _interpolate_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "interpolate", "Draw pairs of test images, and between them decoded points of the line that joins their codes.",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --count 10 --seed 1\n"
+        "  %(prog)s runs/mnist --images 3 18 4 2                      from 3 to 18, and from 4 to 2\n")
+    parser.add_argument("--count", type=number(int, 1), default=6, metavar="N",
+                        help="number of pairs, chosen at random")
     parser.add_argument("--images", type=number(int, 0), nargs="+", default=None, metavar="I",
-                        help="pairs of test images by their numbers, instead of random ones")
-    _add_seed(parser, "of the choice")
-    return _with_data_and_out(parser, "interpolate.png")
-
-
-def _traversing() -> argparse.ArgumentParser:
-    parser = _parser("traverse", "One test image, one latent coordinate varied from -3 to 3 sigma of the prior in "
-                     "each row, those with the most KL first.",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --image 42 --rows 20 --out traverse42.png\n")
-    parser.add_argument("--image", type=number(int, 0), default=0, metavar="I", help="test image to start from")
-    parser.add_argument("--rows", type=number(int, 1), default=10, metavar="N", help="at most so many dimensions")
-    return _with_data_and_out(parser, "traverse.png")
-
-
-def _exploring() -> argparse.ArgumentParser:
-    parser = _parser("explore", "A web page, in one file, with the decoder in it: drag through the latent space, and "
-                     "the image follows.  It needs no network.",
-                     "  %(prog)s runs/mnist\n"
-                     "  %(prog)s runs/mnist --out digits.html\n")
-    return _with_data_and_out(parser, runs.EXPLORER, "the page, .html")
-
-
-def _with_data_and_out(parser: argparse.ArgumentParser, name: str, what: str = "the picture, .png"
-                       ) -> argparse.ArgumentParser:
-    _add_out(parser, name, what)
-    _add_data(parser)
-    options.add_threads(parser)
+                        help="numbers of the test images, pair by pair, instead of random ones")
+    _add_seed(parser, "the choice")
+    _add_out_and_data(parser, "interpolate.png")
     return parser
 
 
-def _checking() -> argparse.ArgumentParser:
+def _traverse_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "traverse", "Vary the code of one test image and decode it: in each row one latent coordinate runs from -3 to "
+        "3 standard deviations of the prior.  Coordinates with the highest KL come first.",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --image 42 --rows 20 --out traverse42.png\n")
+    parser.add_argument("--image", type=number(int, 0), default=0, metavar="I", help="number of the test image")
+    parser.add_argument("--rows", type=number(int, 1), default=10, metavar="N", help="at most this many coordinates")
+    _add_out_and_data(parser, "traverse.png")
+    return parser
+
+
+def _explore_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "explore", "Write a web page, in one file, that contains the decoder: drag a point through the latent space, "
+        "and the page shows its image.  It needs no network.",
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --out digits.html\n")
+    _add_out_and_data(parser, runs.EXPLORER, "an .html file for the page")
+    return parser
+
+
+def _gradcheck_parser() -> argparse.ArgumentParser:
     small = f"{commands.SMALL['pixels']}-7-5-{commands.SMALL['latent']}"
-    parser = Parser("npvae gradcheck",
-                    "Are the gradients right?  Those of a run's trained network, or of one that the flags name, in "
-                    "float64 on the reference kernels, against the complex step, which is exact to rounding; of a "
-                    "large network along random directions.  Exit code 1 if one is wrong.",
-                    "examples:\n"
-                    f"  %(prog)s                                             a small network, {small}\n"
-                    "  %(prog)s runs/mnist                                  the trained one, along directions\n"
-                    "  %(prog)s --hidden 9,8 --activation tanh --likelihood gaussian-pixel\n"
-                    "  %(prog)s --objective iwae --k 5\n")
+    parser = Parser(
+        "npvae gradcheck",
+        "Check the gradients of a run's trained network, or of one that the flags name.  In float64 and with the "
+        "reference kernels they are compared with the complex step, which is exact up to rounding; in a large network "
+        "along random directions.  The exit code is 1 if a gradient is wrong.",
+        "examples:\n"
+        f"  %(prog)s                                             a small network, {small}\n"
+        "  %(prog)s runs/mnist                                  a trained network, along random directions\n"
+        "  %(prog)s --hidden 9,8 --activation tanh --likelihood gaussian-pixel\n"
+        "  %(prog)s --objective iwae --k 5\n")
     parser.add_argument("run", type=Path, nargs="?", default=None, metavar="RUN",
                         help="a folder that npvae train has made")
-    parser.add_argument("--pixels", type=number(int, 1), metavar="D", help="numbers per image")
+    parser.add_argument("--pixels", type=number(int, 1), metavar="D", help="pixels of an image")
     options.add_network(parser)
     options.add_objective(parser)
-    _add_seed(parser, "of images, noise and, without RUN, parameters")
-    parser.set_defaults(**dict.fromkeys(commands.SMALL))      # None: what is given can be told from what is not
+    _add_seed(parser, "images, noise and, without RUN, parameters")
+    parser.set_defaults(**dict.fromkeys(commands.SMALL))      # None: the flag was not given
     return parser
 
 
-def _informing() -> argparse.ArgumentParser:
-    return _parser("info", "Everything a run's folder says of it: settings, parameters, epochs done, last numbers, "
-                   "versions, files.", "  %(prog)s runs/mnist\n")
+def _info_parser() -> argparse.ArgumentParser:
+    return _run_parser(
+        "info", "Print what a run's folder holds: settings, parameters, epochs done, last numbers, versions, files.",
+        "  %(prog)s runs/mnist\n")
 
 
 COMMANDS = {
-    "train": Command("train a model: pictures, numbers, report.html and a checkpoint", _training, runs.train,
+    "train": Command("train a model: pictures, numbers, report.html and a checkpoint", _train_parser, runs.train,
                      options.parse),
-    "evaluate": Command("measure it: bound, log p(x), active units", _evaluating, commands.evaluate),
-    "sample": Command("new images from the prior", _sampling, commands.sample),
-    "reconstruct": Command("test images and their reconstructions", _reconstructing, commands.reconstruct),
-    "interpolate": Command("from one test image to another", _interpolating, commands.interpolate),
-    "traverse": Command("one latent coordinate at a time", _traversing, commands.traverse),
-    "gradcheck": Command("are the gradients right?  of a run or of any network", _checking, commands.gradcheck),
-    "explore": Command("a web page to drag through the latent space", _exploring, commands.explore),
-    "info": Command("settings, parameters, numbers and files of a run", _informing, commands.info)}
+    "evaluate": Command("bounds, log p(x) and active units on test images", _evaluate_parser, commands.evaluate),
+    "sample": Command("new images", _sample_parser, commands.sample),
+    "reconstruct": Command("test images and their reconstructions", _reconstruct_parser, commands.reconstruct),
+    "interpolate": Command("images between pairs of test images", _interpolate_parser, commands.interpolate),
+    "traverse": Command("a test image, one latent coordinate varied at a time", _traverse_parser, commands.traverse),
+    "gradcheck": Command("check the gradients of a run or of any network", _gradcheck_parser, commands.gradcheck),
+    "explore": Command("a web page: drag through the latent space", _explore_parser, commands.explore),
+    "info": Command("settings, parameters, numbers and files of a run", _info_parser, commands.info)}

@@ -1,9 +1,7 @@
-"""A training run and the folder it leaves: made by `train`, opened again by `open_run`.  Beside the lesson.
+"""A training run and its folder.  Not part of the lesson; read `options.py` first.
 
-    data -> model -> objective, optimizer -> fit -> pictures, report.html, numbers
-
-`npvae train` is this one function; every other command of `npvae` starts at `open_run`.  A training loop of one's own,
-as in `examples/train_mnist.py`, leaves the same files by `Results`, in `own_folder`.
+`train` is the command `npvae train`; all other commands begin with `open_run`.  A training loop in a script, such as
+`examples/train_mnist.py`, writes the same files with `own_folder` and `Results`.
 """
 import argparse
 import contextlib
@@ -40,23 +38,23 @@ from ..validate import NonFiniteError, shown
 from .command_line import CHECKPOINT, CONFIG, METRICS, UsageError
 
 EXPLORER = "explore.html"
-FEW_STEPS = 1000      # with fewer, pictures tend to be grey mush
-#: the files of a run, and what each is
+FEW_STEPS = 1000      # fewer tend to leave blurred grey pictures
+#: the files of a run, with a description for `npvae info`
 FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers of each epoch, one JSON object a line",
          CHECKPOINT: "the model, and what an exact resume needs",
-         REPORT: "settings, numbers, curves and pictures on one page", EXPLORER: "the decoder in a web page",
-         **dict.fromkeys(PICTURES, "a picture that training left"),
+         REPORT: "settings, numbers, curves and pictures on one page", EXPLORER: "a web page that contains the decoder",
+         **dict.fromkeys(PICTURES, "a picture made by training"),
          **dict.fromkeys(("sample.png", "reconstruct.png", "interpolate.png", "traverse.png"),
                          "a picture made by the command of that name")}
 
 
-# ---- Made
+# ---- Train
 
 def train(args: argparse.Namespace) -> None:
-    """A whole run, as the flags say; what it prints goes to stdout, its progress to stderr.
+    """Train as the flags say, and write the files of the run.  Results go to stdout, progress to stderr.
 
-    The folder is this run's alone until it ends.  Raises what `fit` raises, KeyboardInterrupt that says how to go on,
-    and UsageError where another run has the folder.
+    The folder is locked until the run ends.  Raises what `fit` raises; UsageError if another run has locked the folder;
+    KeyboardInterrupt whose message is how to continue.
     """
     with own_folder(args):
         _train(args)
@@ -64,27 +62,27 @@ def train(args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def own_folder(args: argparse.Namespace) -> Iterator[None]:
-    """Within this context the folder --out is this run's alone, and what goes wrong is said of its flags and files.
+    """Within this context the folder --out is locked for this run, and errors name the flag or file they come from.
     Raises what `train` does."""
     _check_places(args)
     try:
         with contextlib.ExitStack() as held, np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             _claim(args.out, held)
-            options.check_folder(args)      # again: another run may have ended there since
+            options.check_folder(args)      # again: another run may have ended there in the meantime
             yield
     except KeyboardInterrupt:
-        begun = (args.out / CONFIG).exists()
-        raise KeyboardInterrupt(f"stopped; go on with:  {options.resume_command(args)}" if begun else "stopped"
+        started = (args.out / CONFIG).exists()
+        raise KeyboardInterrupt(f"stopped; continue with:  {options.resume_command(args)}" if started else "stopped"
                                 ) from None
     except NonFiniteError as error:
-        kept = "; a checkpoint from before is kept" * (args.out / CHECKPOINT).exists()
+        kept = "; the last checkpoint is kept" * (args.out / CHECKPOINT).exists()
         raise NonFiniteError(f"{error}{kept}") from None
     except (UsageError, CheckpointError, data.DataError):
         raise
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         source = args.out / CONFIG if args.resume else args.data_dir
         if isinstance(error, MemoryError):
-            raise MemoryError(f"{source}: there is not memory enough to train so: {error}") from None
+            raise MemoryError(f"{source}: there is not enough memory to train: {error}") from None
         raise UsageError(f"{source}: {error}" if args.resume else str(error)) from None
 
 
@@ -92,19 +90,20 @@ def _claim(out: Path, held: contextlib.ExitStack) -> None:
     try:
         held.enter_context(claimed(out))
     except InUseError:
-        raise UsageError(f"--out {out} is in use by another run: wait for its end, or choose another folder") from None
+        raise UsageError(f"--out {out} is in use by another run: wait until it ends, or choose another folder"
+                         ) from None
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
 
 
 def _train(args: argparse.Namespace) -> None:
-    # 1. Data: one image per row, bytes from 0 to 255 or numbers.
+    # 1. Data: one image per row, bytes or floats.
     images = load_images(args, args.quiet)
     x_train, x_test = images.train_images, images.test_images
     classes = find_classes(images, args.data_dir) if args.conditional else []
     y_train, y_test = (class_codes(y, classes, args.data_dir) for y in (images.train_labels, images.test_labels))
 
-    # 2. The model, what it minimises, and how.
+    # 2. Model, objective, optimizer.
     vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
               args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes))
     vae.threads = args.threads
@@ -124,56 +123,56 @@ def _train(args: argparse.Namespace) -> None:
         except (ValueError, TypeError) as error:
             raise _of_file(args.data_dir, error) from None
 
-        # 4. Pictures and numbers, of test images binarized as in training.
+        # 4. Pictures and numbers, from test images binarized as in training.
         _finish(args, images, vae, test_images(vae, images, args, y_test), history, classes)
 
 
 def _finish(args: argparse.Namespace, images: data.ImageData, vae: VAE, x_test: Array, history: list[Metrics],
             classes: Sequence[Class] = ()) -> None:
-    """What a run leaves at its end, besides the checkpoint; x_test (M, D) as the model sees it."""
+    """Write pictures and report.html, and print the results.  x_test is (M, D), as the model sees it."""
     pictures = save_pictures(vae, x_test, images.test_labels, images.image_shape, history, args.out,
                              np.random.default_rng(args.seed), images.ink, classes)
     page = write_report(args.out)
     if not args.quiet:
-        with contextlib.suppress(OSError):      # the run is complete, whether anybody can be told or not
+        with contextlib.suppress(OSError):      # the run is complete, even if this cannot be printed
             _print_result(args, len(images.train_images), history[-1], pictures, page)
 
 
 def _of_file(source: str, error: Exception) -> Exception:
-    """What `fit` says of an array, said of the file that it came from."""
+    """An error of `fit` about an array, as an error about the file it was read from."""
     name, _, rest = str(error).partition(" ")
     part = {"x_train": "the training images", "x_test": "the test images"}.get(name)
     return data.DataError(f"{source}: {part} {rest}") if part else error
 
 
 def _check_places(args: argparse.Namespace) -> None:
-    """Raises UsageError where results would lie among the pictures of a folder, and be taken for pictures the next
-    time, and where a folder has the name of a file to write."""
+    """Raises UsageError if the run's pictures would lie in the data folder, where the next run would read them as data,
+    or if a folder stands where a file is to be written."""
     pictures, out = (Path(os.path.realpath(path)) for path in (args.data_dir, args.out))
     if pictures.is_dir() and pictures in (out, *out.parents) and not data.holds_idx(pictures):
         raise UsageError(f"--out {args.out} lies in --data-dir {args.data_dir}, among the pictures; choose a folder "
                          "outside of it")
     for name in FILES:
         if (args.out / name).is_dir():
-            raise UsageError(f"--out {args.out} holds a folder {name}, where a run has a file of that name; choose "
+            raise UsageError(f"--out {args.out} holds a folder {name}, and a run writes a file of that name; choose "
                              "another folder")
 
 
 class RunFolder(Callback):
-    """Writes config.json into the output folder when training starts: all input has been checked by then, and
-    nothing has been computed.  A run that is replaced loses its numbers, pictures and checkpoint here."""
+    """Writes config.json when training starts, once all input has been checked.  With --overwrite, deletes the files of
+    the old run first."""
 
     def __init__(self, args: argparse.Namespace, images: data.ImageData, classes: Sequence[Class] = ()) -> None:
-        self.args, self.more = args, {"image_shape": images.image_shape, "ink": images.ink,
-                                      **({"classes": list(classes)} if classes else {})}
+        self.args, self.facts = args, {"image_shape": images.image_shape, "ink": images.ink,
+                                       **({"classes": list(classes)} if classes else {})}
 
     def on_start(self, run: Run) -> None:
-        """Raises UsageError where the folder cannot be written."""
+        """Raises UsageError if the folder cannot be written."""
         versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.platform()}
-        config = {"settings": options.settings(self.args), **self.more, "versions": versions}
+        config = {"settings": options.settings(self.args), **self.facts, "versions": versions}
         out = self.args.out
         try:
-            if self.args.overwrite:      # config.json first, durably: what is then left is no run that --resume takes
+            if self.args.overwrite:      # config.json first: without it --resume takes no half-deleted run
                 (out / CONFIG).unlink(missing_ok=True)
                 sync_folder(out)
                 for name in FILES:
@@ -185,13 +184,14 @@ class RunFolder(Callback):
 
 
 class Results:
-    """What a training loop of one's own leaves in --out: the files that `npvae train` leaves, for all that reads them,
-    and `npvae train --resume` among it.  Made of the flags (`options.parse_few`), the data, and what is trained.
+    """The files of a run, for a training loop in a script.  All commands of `npvae` take such a run, `npvae train
+    --resume` included.
 
-    x_train, x_test : images (N, D) and (M, D) as the model sees them, in floats, all of them checked
-    history : a row of numbers for each epoch, to be appended to; the docstring of `fit` says which
+    args : the flags, from `options.parse_few`
+    x_train, x_test : images (N, D) and (M, D) as the model sees them: checked, and converted to floats
+    history : a row of metrics for each epoch, to which the loop appends; the docstring of `fit` lists them
 
-    Raises DataError for images that the model cannot take, UsageError where the folder cannot be written.
+    Raises DataError for images that the model cannot take, UsageError if the folder cannot be written.
     """
 
     def __init__(self, args: argparse.Namespace, images: data.ImageData, vae: VAE, objective: Objective,
@@ -209,40 +209,40 @@ class Results:
             file.on_start(self._run)
 
     def save(self) -> None:
-        """Write numbers and checkpoint, after an epoch or at Ctrl-C: what was trained in an epoch that has not ended
-        stays in the parameters.  Raises OSError, NonFiniteError."""
+        """Write metrics and checkpoint, after an epoch or at Ctrl-C.  In the latter case the parameters include the
+        steps of the unfinished epoch.  Raises OSError, NonFiniteError."""
         self._run.epoch = len(self.history)
         self._run.begin_epoch()
         for file in self._files:
             file.on_epoch(self._run)
 
     def finish(self) -> None:
-        """Write pictures and report.html, and print what has come out."""
+        """Write pictures and report.html, and print the results."""
         _finish(self.args, self.images, self._run.vae, self.x_test, self.history)
 
 
 def _checkpoint_to_resume(args: argparse.Namespace) -> Path | None:
-    """The checkpoint that --resume goes on from; None without --resume, or, which is said, if the run had not saved
-    one yet.  Raises UsageError where there must have been one."""
+    """The checkpoint from which --resume continues; None without --resume, and for a run that has not saved one yet.
+    Raises UsageError if the metrics of finished epochs show that there was one."""
     path, metrics = args.out / CHECKPOINT, args.out / METRICS
     if not args.resume or path.exists():
         return path if args.resume else None
     if metrics.exists() and metrics.stat().st_size:
-        raise UsageError(f"--resume: {args.out} holds {METRICS} of epochs that are done, but no {CHECKPOINT} to go on "
-                         "from; put it back, or begin anew by --overwrite")
+        raise UsageError(f"--resume: {args.out} holds {METRICS} of finished epochs, but no {CHECKPOINT} to continue "
+                         "from; put it back, or start again with --overwrite")
     if not args.quiet:
-        print(f"{plain(str(args.out))} holds no {CHECKPOINT} yet: the run begins anew", file=sys.stderr)
+        print(f"{plain(str(args.out))} holds no {CHECKPOINT} yet: the run starts from the beginning", file=sys.stderr)
     return None
 
 
 def _print_result(args: argparse.Namespace, images: int, last: dict[str, float], pictures: list[Path],
                   page: Path) -> None:
-    """The final numbers, what to expect for comparison, and where the pictures are."""
+    """Print the last metrics, numbers to compare them with, and where the pictures are."""
     print(f"\ntest set after epoch {last['epoch']}, sampled z, nats per image:  loss {last['test_loss']:.2f} "
           f"(reconstruction {last['test_nll']:.2f}, KL {last['test_kl']:.2f});  "
           f"{last['active_units']} of {args.latent} latent dimensions in use")
     if args.data_dir == "mnist" and args.likelihood == "bernoulli" and args.binarize == "none" and not args.conditional:
-        print("(grey pixels as targets: a cross-entropy, no likelihood)\nto compare, after 10 epochs, seeds 0 to 2: "
+        print("(grey pixels as targets: a cross-entropy, no likelihood)\nfor comparison, 10 epochs, seeds 0 to 2: "
               "110.4 to 110.7 with the defaults, 105.5 to 105.7 with --hidden 400 (pytorch/examples: 105.6)")
     if last["step"] < FEW_STEPS:
         print(_more_steps(args, images, int(last["step"])))
@@ -251,22 +251,28 @@ def _print_result(args: argparse.Namespace, images: int, last: dict[str, float],
 
 
 def _more_steps(args: argparse.Namespace, images: int, steps: int) -> str:
-    """What to say of a run of few steps: the flags to try, with an example that makes FEW_STEPS of it."""
+    """Advice after a run of few steps: flags with which it would make at least FEW_STEPS."""
     few_batches = images < 10 * args.batch_size
     size = min(16, args.batch_size) if few_batches else args.batch_size
-    epochs = math.ceil(FEW_STEPS / math.ceil(images / size) / 10) * 10
+    epochs = math.ceil(FEW_STEPS / options.steps_per_epoch(images, size) / 10) * 10
     what, flags = "more --epochs", f"--epochs {epochs}"
     if size < args.batch_size:
         what, flags = f"{what}, or a smaller --batch-size", f"--batch-size {size} {flags}"
     return f"(trained for only {steps} step{'s' * (steps != 1)}: for better pictures try {what}, such as {flags})"
 
 
-# ---- Opened again
+# ---- Open
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A run in its folder: `args` are its settings as `options.parse` gives them; `last`, metrics of the last epoch,
-    is empty before the first has ended; `classes` are the labels that the model knows, if it is conditional."""
+    """A run, read from its folder.
+
+    args : its settings, as `options.parse` returns them
+    ink : whether 1 is shown as black, as for digits, or as white, as for photographs
+    training_images, epochs : the number of each
+    last : metrics of the last epoch; empty before the first has ended
+    classes : the labels of a conditional model; empty for others
+    """
 
     folder: Path
     args: argparse.Namespace
@@ -281,7 +287,7 @@ class SavedRun:
 
 
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
-    """The run that `train` made, finished or not.  Raises UsageError or CheckpointError in one line."""
+    """The run in this folder, finished or not.  Raises UsageError or CheckpointError."""
     config = options.read_config(folder)
     height, width, ink, versions, classes = _checked(folder / CONFIG, config)
     args = argparse.Namespace(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
@@ -290,7 +296,7 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
         raise UsageError(f"{folder} holds no {CHECKPOINT}: its training has not saved a model yet")
     vae, manifest = load_with_manifest(path, args.kernels)
     if not np.isfinite(vae.parameters.flat).all():
-        raise CheckpointError(f"{path}: holds NaN or infinity among its parameters: a model of no use")
+        raise CheckpointError(f"{path}: holds NaN or infinity among its parameters: the model cannot be used")
     vae.threads = threads
     state = saved_state(path, manifest)
     if height * width != vae.input_dim:
@@ -303,9 +309,9 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
 
 
 def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[str, str], list[Class]]:
-    """What config.json says besides the settings: height, width, ink, versions, classes.  Raises UsageError."""
+    """The facts in config.json besides the settings: height, width, ink, versions, classes.  Raises UsageError."""
     shape, versions, classes = (config.get(name) for name in ("image_shape", "versions", "classes"))
-    ink = config.get("ink", True)      # a run made before photographs were shown as they are
+    ink = config.get("ink", True)      # older runs have no such entry
     classes = [] if classes is None else classes
     if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
         wrong = f"image_shape must be two positive whole numbers, got {shown(shape)}"
@@ -322,7 +328,7 @@ def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[s
 
 
 def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData:
-    """The data that the settings name, cut to the first `limit` images."""
+    """The first `limit` images of the data that the settings name."""
     def counted(paths: Sequence[Path]) -> Iterable[Path]:
         return paths if quiet else command_line.progress(paths, "pictures")
 
@@ -330,8 +336,12 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
 
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:
-    """The test set (M, D), float, binarized by the very draw that `fit` evaluates on; labels (M,) as the model takes
-    them.  Raises UsageError or DataError for images that do not fit the model."""
+    """The test set (M, D) in floats, with the same binarization that `fit` evaluates on.
+
+    labels : (M,), class indices for a conditional model
+
+    Raises UsageError or DataError for images that do not fit the model.
+    """
     if images.test_images.shape[1] != vae.input_dim:
         raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
                          f"{vae.input_dim}")

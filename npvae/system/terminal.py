@@ -25,6 +25,11 @@ def _escape(c: str) -> str:
     return f"\\x{ord(c) - 0xdc00:02x}" if 0xdc80 <= ord(c) <= 0xdcff else c.encode("unicode_escape").decode()
 
 
+def one_line(text: str) -> str:
+    """`text` with each run of white space, line breaks included, replaced by one space."""
+    return " ".join(text.split())
+
+
 def shortened(text: str, most: int) -> str:
     """`text`, its end replaced by dots if it is longer than `most` characters."""
     return text if len(text) <= most else text[:most - 3] + "..."

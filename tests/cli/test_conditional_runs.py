@@ -224,7 +224,7 @@ BAD = {
     "sample run --label 3": "--label 3: the classes of this run are 0, 5, 10$",
     "sample run --label 0 x": "--label x: the classes of this run are 0, 5, 10$",
     "sample run --label": "--label: expected at least one argument",
-    "sample plain --label 0": "--label 0: the run in plain knows no labels; one of npvae train --conditional does$",
+    "sample plain --label 0": "--label 0: the run in plain has no classes: it was trained without --conditional$",
     "sample torn": "torn: config.json has 2 classes, checkpoint.npz a model of 3$",
     "sample wrong": "wrong/config.json is not the config.json of a run: classes must be .*, got 3$"}
 

@@ -75,7 +75,7 @@ def test_a_run_from_before_the_flag_goes_on_as_one_with_the_default(npvae, folde
     shutil.copytree(run, folder / "new")
     before = contents(folder / "older")
     code, out, error = npvae("train", "--resume", "--out", "older")
-    assert code == 2 and not out and error.count("\n") == 1 and "they differ in seed" in error
+    assert code == 2 and not out and error.count("\n") == 1 and "its settings differ in seed" in error
     assert contents(folder / "older") == before
     assert "--prior         normal" in npvae("info", "old")[1]
     for name in ("old", "new"):

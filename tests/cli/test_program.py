@@ -181,8 +181,9 @@ def test_ctrl_c_in_the_module_and_on_by_the_printed_command(first, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and not out and error.splitlines()[-1].startswith("npvae: stopped; go on with:  ")
-    command = error.splitlines()[-1].split("go on with:  ")[1]
+    assert process.returncode == 130 and not out
+    assert error.splitlines()[-1].startswith("npvae: stopped; continue with:  ")
+    command = error.splitlines()[-1].split("continue with:  ")[1]
     assert "-m npvae train --out" in command
     config = json.loads((tmp_path / "stopped" / "config.json").read_text())
     done = checkpoint.read(tmp_path / "stopped" / "checkpoint.npz")[1]["training"]["epoch"]
@@ -258,7 +259,7 @@ def test_info(npvae, first):
         assert re.search(rf"{re.escape(name)} +{' x '.join(map(str, value.shape))} +{value.size}\n", out), name
     assert re.search(rf"in all +float32 +{vae.parameters.flat.size} ", out)
     assert f"loss {last['test_loss']:.2f} on the test set" in out and "--data-dir      data.npz" in out
-    assert all(f"  {path.name} " in out for path in (first / "run").iterdir()) and "not of this run" not in out
+    assert all(f"  {path.name} " in out for path in (first / "run").iterdir()) and "not a file of a run" not in out
 
 
 def test_a_run_that_was_stopped_in_its_first_epoch(npvae, first, tmp_path):

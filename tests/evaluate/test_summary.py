@@ -327,5 +327,5 @@ def test_the_program_on_a_run_without_a_kl_per_dimension(tmp_path, monkeypatch, 
     found = json.loads((tmp_path / "x.json").read_text())
     assert code == 0 and not error
     assert found["kl_per_dimension"] is None and len(found["information_per_dimension"]) == 3
-    assert "what each dimension says of the image, nats at most:\n" in out
+    assert "information about the image in each dimension, nats at most:\n" in out
     assert npvae("traverse", "run")[0] == npvae("explore", "run")[0] == 0

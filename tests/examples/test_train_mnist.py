@@ -234,7 +234,7 @@ def test_ctrl_c_within_an_epoch_keeps_what_was_learned(script, tmp_path, monkeyp
     monkeypatch.setattr(VAE, "loss_and_gradients", stopping)
     code, out, error = script(*TINY, "--out", tmp_path / "run")
     assert code == 130 and not out
-    assert error.splitlines()[-1].startswith("train_mnist.py: stopped; go on with:  ")
+    assert error.splitlines()[-1].startswith("train_mnist.py: stopped; continue with:  ")
     arrays, manifest = checkpoint.read(tmp_path / "run" / "checkpoint.npz")
     assert np.array_equal(arrays["parameters"], steps[-1])
     assert manifest["training"]["epoch"] == len(history(tmp_path / "run")) == 1 and manifest["training"]["t"] == 6
@@ -251,7 +251,7 @@ def test_ctrl_c_and_on_by_the_printed_command(first, tmp_path):
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and not out and "Traceback" not in error
-    command = error.splitlines()[-1].split("go on with:  ")[1]
+    command = error.splitlines()[-1].split("continue with:  ")[1]
     assert "-m npvae train --out" in command
     done = len(history(tmp_path / "stopped"))
     again = subprocess.run(f"{command} --epochs {done + 1}", shell=True, cwd=first[0], env=ENVIRONMENT, text=True,

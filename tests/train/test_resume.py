@@ -248,7 +248,7 @@ def test_ctrl_c_prints_the_command_that_resumes(straight):
     process.send_signal(signal.SIGINT)
     out, error = finish(process, 130)
     assert "Traceback" not in error and not out
-    command = re.search(r"go on with:  (.*)$", error.strip()).group(1)
+    command = re.search(r"continue with:  (.*)$", error.strip()).group(1)
     assert checkpoint.read(stopped / "checkpoint.npz")[1]["training"]["epoch"] in (1, 2, 3)
     again = subprocess.run(command, shell=True, cwd=straight, capture_output=True, text=True, timeout=300,
                            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
