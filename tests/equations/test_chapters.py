@@ -19,6 +19,6 @@ def test_a_chapter_runs_on_the_compiled_kernels(chapter, monkeypatch):
 
 
 def test_a_wrong_line_in_a_chapter_is_found(tmp_path):
-    wrong = tmp_path / "06.md"
-    wrong.write_text(CHAPTERS["06"].read_text(encoding="utf-8").replace("[0.486565 0.93277", "[0.486565 0.93278"))
+    wrong = tmp_path / "05.md"
+    wrong.write_text(CHAPTERS["05"].read_text(encoding="utf-8").replace("[0.486565 0.93277", "[0.486565 0.93278"))
     assert "Expected:" in failures(wrong) and "0.93278" in failures(wrong)

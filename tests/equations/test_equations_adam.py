@@ -1,4 +1,4 @@
-"""Chapter 8, equation by equation: Adam, clipping and schedules, in both kernel modules."""
+"""Chapter 8 and appendix H, equation by equation: Adam, clipping and schedules, in both kernel modules."""
 import math
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Chapter 9, equation by equation: numerical derivatives and the rules they are held against."""
+"""Chapter 9 and appendix I, equation by equation: numerical derivatives and the rules they are held against."""
 import math
 from itertools import product
 

@@ -1,4 +1,5 @@
-"""Chapters 5 and 6, equation by equation: reparameterization and the KL term, in both kernel modules."""
+"""Chapters 5 and 6, appendices F and G, equation by equation: the KL term and reparameterization, in both kernel
+modules."""
 import math
 from statistics import NormalDist
 

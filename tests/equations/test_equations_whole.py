@@ -1,4 +1,4 @@
-"""Chapter 7, equation by equation: the ELBO, and the whole backward pass, in both kernel modules.
+"""Chapter 7, and D7.1 of chapter 1, equation by equation: the ELBO and the whole backward pass, in both kernel modules.
 
 And what holds the chapter together: its program, the library and examples/vae_in_one_file.py agree, and a wrong sign in
 any kernel that a training step calls makes the chapter fail.

@@ -89,17 +89,17 @@ def test_the_program_fills_and_checks(tmp_path):
     for folder in ("examples/press", "npvae/kernels/reference"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     script = Path(shutil.copy(SCRIPT, tmp_path / "examples"))
-    page = tmp_path / "examples" / "derivations" / "06-kl.md"
+    page = tmp_path / "examples" / "derivations" / "05-kl.md"
     page.parent.mkdir()
     page.write_text(block(f"{LATENTS} gaussian_kl_backward"))
-    assert book("code", "--check", script=script, expect=1).stdout == "examples/derivations/06-kl.md: stale\n"
+    assert book("code", "--check", script=script, expect=1).stdout == "examples/derivations/05-kl.md: stale\n"
     assert page.read_text() == block(f"{LATENTS} gaussian_kl_backward")
-    assert book("code", script=script).stdout == "examples/derivations/06-kl.md: filled\n"
+    assert book("code", script=script).stdout == "examples/derivations/05-kl.md: filled\n"
     assert page.read_text() == source.filled(page.read_text(), PAGE) != block(f"{LATENTS} gaussian_kl_backward")
     assert book("code", "--check", script=script).stdout == ""
     page.write_text(block(f"{LATENTS} missing"))
     assert book("code", script=script, expect=2).stderr.startswith(
-        "book.py: examples/derivations/06-kl.md, line 3: latents.py has no function missing; it has ")
+        "book.py: examples/derivations/05-kl.md, line 3: latents.py has no function missing; it has ")
 
 
 @pytest.mark.parametrize("args", [(), ("nothing",), ("code", "--wrong")])
