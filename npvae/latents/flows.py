@@ -178,11 +178,11 @@ class AutoregressiveBuffers(StepBuffers):
 
 
 class InverseAutoregressive(_StepwiseFlow[AutoregressiveBuffers]):
-    """T inverse autoregressive steps, z <- s z + (1 - s) m  (Kingma et al. 2016).
+    """T inverse autoregressive steps, z <- gate z + (1 - gate) m  (Kingma et al. 2016).
 
-    s_j and m_j come from a masked network that sees z_i for i < j only, and `head`, numbers from the encoder:
+    gate_j and m_j come from a masked network that sees z_i for i < j only, and `head`, numbers from the encoder:
 
-        hidden = tanh(z W + b + head)         [m, g] = hidden V + c          s = sigmoid(g)
+        hidden = tanh(z W + b + head)         [m, g] = hidden V + c          gate = sigmoid(g)
 
     Every other step takes the dimensions in reverse order, so that none is always the first.  Hidden units of degree 0
     see no z; through them `head` reaches even the first dimension.
@@ -227,6 +227,7 @@ class InverseAutoregressive(_StepwiseFlow[AutoregressiveBuffers]):
 
     def step_back(self, kernels: ModuleType, own: AutoregressiveBuffers, dlog_det: Array, t: int, grads: Block,
                   params: Block) -> None:
+        """z0 is read by the gate and by the network that computes m and g, so  dz0 = dz_gate + dz_net  (D14.13)."""
         hidden, gate = self.layers[t]
         kernels.gate_backward(own.dz_gate, own.dnet[t], own.dz_at[t + 1], dlog_det, own.z_at[t], own.net[t])
         gate.backward(kernels, _rows(own.dunits[t]), own.net_pre, grads, _rows(own.dnet[t]), _rows(own.net[t]),

@@ -27,6 +27,10 @@ SLIPS = {
     "D14.3": (reference.planar_forward, "t * t + slope", "t + slope"),
     "D14.4": (reference.planar_direction_forward, "softplus(-a) - 1", "softplus(-a) + 1"),
     "D14.5": (reference.planar_backward, "+ 2 * t * (1 - s)", "- 2 * t * (1 - s)"),
+    "D14.11": (reference.planar_backward, "np.sum(slope * ddet,", "np.sum(ddet,"),
+    "D14.12": (reference.planar_direction_backward, "+ 2 * dn[:, None] * w", "+ dn[:, None] * w"),
+    "D14.13": (flows.InverseAutoregressive.step_back, "kernels.add(own.dz_at[t], own.dz_gate,",
+               "kernels.add(own.dz_at[t], 0 * own.dz_gate,"),
     "D14.6": (reference.gate_forward, "np.sum(-softplus", "np.sum(softplus"),
     "D14.7": (reference.gate_backward, "* dz + dlog_det", "* dz - dlog_det"),
     "D14.8": (mask, "inputs[:, None] < outputs if strict", "inputs[:, None] <= outputs if strict"),
@@ -138,17 +142,49 @@ def slope(step, values, which):
     return found
 
 
+def planar_gradients(kernels):
+    """dz0, dbias, du, and dw by its two ways: into the direction, and into the plane."""
+    _, _, pre, u_hat, stretch = planar(kernels)
+    dz0, du_hat, dstretch, dw_plane, dbias, du, dw = map(np.empty_like, (Z0, U, BIAS, W, BIAS, U, W))
+    kernels.planar_backward(dz0, du_hat, dstretch, dw_plane, dbias, DZ, DLOG_DET, pre, Z0, u_hat, stretch, W)
+    kernels.planar_direction_backward(du, dw, du_hat, dstretch, U, W)
+    return dz0, dbias, du, dw + dw_plane
+
+
+def planar_slope(which):
+    return slope(lambda *values: planar(reference, *values)[:2], (Z0, U, W, BIAS), which)
+
+
 @equation("D14.5")
 def test_back_through_a_planar_step():
-    """To z0, u, w and the bias, of which w has two ways: into the direction and into the plane."""
-    expected = [slope(lambda *values: planar(reference, *values)[:2], (Z0, U, W, BIAS), which) for which in range(4)]
+    for kernels in KERNELS:
+        close(planar_gradients(kernels)[0], planar_slope(0), 1e-11)
+
+
+@equation("D14.11")
+def test_back_to_the_parameters_of_a_planar_step():
+    """The kernel of the step alone: u_hat, stretch and w moved one by one, as if they did not depend on each other."""
+    def step(u_hat, stretch, w, bias):
+        pre, log_det = np.empty((2, *Z0.shape[:2]), complex)
+        z = np.empty(Z0.shape, complex)
+        reference.planar_forward(z, log_det, pre, Z0 + 0j, u_hat, stretch, w, bias)
+        return z, log_det
     for kernels in KERNELS:
         _, _, pre, u_hat, stretch = planar(kernels)
-        dz0, du_hat, dstretch, dw_plane, dbias, du, dw = map(np.empty_like, (Z0, U, BIAS, W, BIAS, U, W))
-        kernels.planar_backward(dz0, du_hat, dstretch, dw_plane, dbias, DZ, DLOG_DET, pre, Z0, u_hat, stretch, W)
-        kernels.planar_direction_backward(du, dw, du_hat, dstretch, U, W)
-        for found, right in zip((dz0, du, dw + dw_plane, dbias), expected):
-            close(found, right, 1e-11)
+        dz0, *found = map(np.empty_like, (Z0, U, BIAS, W, BIAS))
+        kernels.planar_backward(dz0, *found, DZ, DLOG_DET, pre, Z0, u_hat, stretch, W)
+        for which, gradient in enumerate(found):
+            close(gradient, slope(step, (u_hat, stretch, W, BIAS), which), 1e-11)
+
+
+@equation("D14.12")
+def test_back_through_the_direction_of_a_planar_step():
+    """To u, w and the bias as the encoder gives them, of which w has two ways: into the direction and into the plane.
+    """
+    for kernels in KERNELS:
+        _, dbias, du, dw = planar_gradients(kernels)
+        for which, gradient in ((1, du), (2, dw), (3, dbias)):
+            close(gradient, planar_slope(which), 1e-11)
 
 
 # --- the inverse autoregressive step ---
@@ -186,6 +222,25 @@ def test_back_through_a_gate():
         kernels.gate_backward(dz0, dnet, DZ, DLOG_DET, Z0, NET)
         close(dz0, expected[0])
         close(dnet, expected[1])
+
+
+@equation("D14.13")
+def test_z0_is_read_by_the_gate_and_by_its_network():
+    """Two steps; the bias of the layer mu moves z0 and nothing else."""
+    eps = np.random.default_rng(6).standard_normal((1, 3))
+    moving = model("iaf:2:8", 3, "complex128")
+    expected = []
+    for one in np.eye(3):
+        moving.parameters["mu.b"][...] += 1e-30j * one
+        a = passed(moving, eps)
+        expected.append((np.sum(DZ[0, 0] * a.z.imag) + DLOG_DET[0, 0] * a.log_det.imag.item()) / 1e-30)
+        moving.parameters["mu.b"][...] = moving.parameters["mu.b"].real
+    for kernels in ("numpy", "numba"):
+        vae = model("iaf:2:8", 3, kernels=kernels)
+        a, (_, d) = passed(vae, eps), vae.passes(1, 1)
+        d.z[...], d.log_det[...] = DZ[0, 0], DLOG_DET[0, 0]
+        vae.flow.backward(vae.kernels, d, a, a.flow, vae.gradients, vae.parameters)
+        close(d.z0[0, 0], expected)
 
 
 # --- masks, and the decoder made of them ---

@@ -92,8 +92,8 @@ def gate_forward(z, log_det, z0, net):
                 m, g = net[b, k, j], net[b, k, size + j]
                 e = exp_unit(g if g < zero else -g)
                 more = one / (one + e)
-                s, rest = (e * more, more) if g < zero else (more, e * more)
-                z[b, k, j] = s * z0[b, k, j] + rest * m
+                gate, rest = (e * more, more) if g < zero else (more, e * more)
+                z[b, k, j] = gate * z0[b, k, j] + rest * m
                 total += (-g if g < zero else zero) + log1p_unit(e)
             log_det[b, k] = -total
 
@@ -107,7 +107,7 @@ def gate_backward(dz0, dnet, dz, dlog_det, z0, net):
                 m, g = net[b, k, j], net[b, k, size + j]
                 e = exp_unit(g if g < zero else -g)
                 more = one / (one + e)
-                s, rest = (e * more, more) if g < zero else (more, e * more)
-                dz0[b, k, j] = s * dz[b, k, j]
+                gate, rest = (e * more, more) if g < zero else (more, e * more)
+                dz0[b, k, j] = gate * dz[b, k, j]
                 dnet[b, k, j] = rest * dz[b, k, j]
-                dnet[b, k, size + j] = rest * (s * (z0[b, k, j] - m) * dz[b, k, j] + dlog_det[b, k])
+                dnet[b, k, size + j] = rest * (gate * (z0[b, k, j] - m) * dz[b, k, j] + dlog_det[b, k])

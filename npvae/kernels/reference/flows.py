@@ -48,7 +48,7 @@ def planar_direction_backward(du: Array, dw: Array, du_hat: Array, dstretch: Arr
         dpull = du_hat.w / n                              since du_hat/dc = w and dc/dpull = 1 / n
         dn    = -dpull c                                  since dc/dn = -c / n
         da    = -sigmoid(-a) dpull + sigmoid(a) dstretch
-        du    = du_hat + da w                             directly, and through a
+        du    = du_hat + da w                             directly, and through a                  (D14.12)
         dw    = c du_hat + da u + 2 dn w                  directly, through a, and through n
     """
     a, n = np.sum(w * u, axis=-1), np.sum(w * w, axis=-1)
@@ -88,7 +88,7 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
         dt       = dz.u_hat + 2 t (1 - stretch) ddet           through z and through det
         dpre     = (1 - t^2) dt                       (D14.5)  pre = w.z0 + bias
         dz0      = dz + dpre w                                 directly, and through pre
-        du_hat   = sum_k t dz
+        du_hat   = sum_k t dz                         (D14.11)
         dstretch = sum_k (1 - t^2) ddet
         dw       = sum_k dpre z0,     dbias = sum_k dpre       shared by all draws
     """
@@ -106,13 +106,13 @@ def planar_backward(dz0: Array, du_hat: Array, dstretch: Array, dw: Array, dbias
 def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
     """One step of an inverse autoregressive flow (Kingma et al. 2016, section 4).   net (B, K, 2 Z) = [m, g]:
 
-        s = sigmoid(g),     z = s z0 + (1 - s) m,     log_det = sum_j log s_j = -sum_j softplus(-g_j)      (D14.6)
+        gate = sigmoid(g),   z = gate z0 + (1 - gate) m,   log_det = sum_j log gate_j = -sum_j softplus(-g_j)   (D14.6)
 
-    The gate s in (0, 1) says, for each dimension, how much of z0 is kept.  m_j and g_j must depend neither on z0_j nor
-    on any dimension after it in the order (`layers.py`).  Then dz/dz0 is triangular in that order with s on the
-    diagonal, and its determinant is the product of s.
+    The gate, in (0, 1), says for each dimension how much of z0 is kept.  m_j and g_j must depend neither on z0_j nor
+    on any dimension after it in the order (`layers.py`).  Then dz/dz0 is triangular in that order with the gates on the
+    diagonal, and its determinant is their product.
 
-    log s = -softplus(-g) and 1 - s = sigmoid(-g) are accurate also where s rounds to 0 or to 1.
+    log gate = -softplus(-g) and 1 - gate = sigmoid(-g) are accurate also where the gate rounds to 0 or to 1.
     """
     m, g = np.split(net, 2, axis=-1)
     z[...] = sigmoid(g) * z0 + sigmoid(-g) * m
@@ -120,14 +120,15 @@ def gate_forward(z: Array, log_det: Array, z0: Array, net: Array) -> None:
 
 
 def gate_backward(dz0: Array, dnet: Array, dz: Array, dlog_det: Array, z0: Array, net: Array) -> None:
-    """Backward pass of  s = sigmoid(g),   z = s z0 + (1 - s) m,   log_det = sum_j log s_j,   net = [m, g]:
+    """Backward pass of  gate = sigmoid(g),   z = gate z0 + (1 - gate) m,   log_det = sum_j log gate_j,   net = [m, g]:
 
-        dz0 = s dz                             the direct path; the caller adds the path through net
-        dm  = (1 - s) dz
-        dg  = s (1 - s)(z0 - m) dz + (1 - s) dlog_det  (D14.7)  ds/dg = s (1 - s);   d log s / dg = 1 - s
+        dz0 = gate dz                            the direct path; the caller adds the path through net (D14.13)
+        dm  = (1 - gate) dz
+        dg  = (1 - gate) [gate (z0 - m) dz + dlog_det]         (D14.7)  d gate / dg = gate (1 - gate);
+                                                                        d log gate / dg = 1 - gate
     """
     (m, g), (dm, dg) = np.split(net, 2, axis=-1), np.split(dnet, 2, axis=-1)
-    s, rest = sigmoid(g), sigmoid(-g)
-    dz0[...] = s * dz
+    gate, rest = sigmoid(g), sigmoid(-g)
+    dz0[...] = gate * dz
     dm[...] = rest * dz
-    dg[...] = rest * (s * (z0 - m) * dz + dlog_det[:, :, None])
+    dg[...] = rest * (gate * (z0 - m) * dz + dlog_det[:, :, None])
