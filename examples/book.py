@@ -2,15 +2,17 @@
 
     python examples/book.py code           the code beside the equations, taken from the source into the chapters
     python examples/book.py code --check   says which of it is stale, and changes nothing
+    python examples/book.py site FOLDER    a web site, with all formulas drawn; it needs no server and no network
 
 Read `press/__init__.py` for how.
 """
 import argparse
 import sys
+from pathlib import Path
 
 from npvae import cli
 from npvae.system.files import write_atomically
-from press import source
+from press import check, source
 
 CHAPTERS = "examples/**/*.md"
 
@@ -31,16 +33,39 @@ def code(args: argparse.Namespace) -> int:
     return 0
 
 
+def site(args: argparse.Namespace) -> int:
+    """A static web site of chapters, exercises, reference and source."""
+    from press.site import build
+    count = len(list(build(new_folder(args))))
+    complaints = check.complaints(args.folder)
+    print("\n".join([*complaints, f"{args.folder}/index.html: {count} files"]))
+    return int(bool(complaints))
+
+
+def new_folder(args: argparse.Namespace) -> Path:
+    """args.folder.  Raises UsageError if something else may be in it."""
+    folder: Path = args.folder
+    if folder.exists() and not folder.is_dir():
+        raise cli.UsageError(f"{folder}: is a file; the name of a folder is needed")
+    if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
+        raise cli.UsageError(f"{folder}: is not empty; choose a new folder, or --overwrite")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def arguments() -> argparse.Namespace:
     parser = cli.Parser(None, (__doc__ or "").splitlines()[0], "")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="code")
-    for run in (code,):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="code|site")
+    for run in (code, site):
         what = (run.__doc__ or "").split("\n")[0]
         command = commands.add_parser(run.__name__, prog=f"{parser.prog} {run.__name__}", help=what, description=what,
                                       epilog="")
         command.set_defaults(run=run)
         if run is code:
             command.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a block is stale")
+        else:
+            command.add_argument("folder", type=Path, metavar="FOLDER", help="where it is written")
+            command.add_argument("--overwrite", action="store_true", help="also if files are there already")
     return parser.parse_args()
 
 

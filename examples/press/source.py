@@ -49,6 +49,16 @@ class Place(NamedTuple):
         """Its docstring; "" if it has none."""
         return ast.get_docstring(self.node) or ""
 
+    @property
+    def line(self) -> int:
+        """The number of the line at which it begins."""
+        return self.node.lineno
+
+    @property
+    def is_public(self) -> bool:
+        """No part of its name begins with an underscore, but for `__call__`."""
+        return all(not part.startswith("_") or part == "__call__" for part in self.name.split("."))
+
 
 @functools.cache
 def module(path: Path) -> tuple[ast.Module, list[str]]:
@@ -129,7 +139,7 @@ def filled(text: str, path: Path, root: Path = ROOT) -> str:
             if match[1] not in computed(root):
                 raise ValueError(f"{where(match)}: no docstring of npvae names {match[1]}")
         up = "../" * (len(path.relative_to(root).parts) - 1)
-        links = [f'[{equation}]: {up}{place.path.relative_to(root).as_posix()}#L{place.node.lineno} "{place.name}"\n'
+        links = [f'[{equation}]: {up}{place.path.relative_to(root).as_posix()}#L{place.line} "{place.name}"\n'
                  for equation in STATED.findall(prose) for place in [computed(root)[equation]]]
         prose = STATED.sub(r"**[\1]**", prose) + _EQUATIONS + "".join(links)
     return _BLOCK.sub(put, prose)

@@ -1,6 +1,7 @@
 """The book is made of the chapters and the source: what stands in it twice is the same, and what it links to is there.
 """
 import inspect
+import re
 import shutil
 import subprocess
 import sys
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from chapters import ROOT
+import npvae
+from browser import MISSING, Browser
+from chapters import ROOT, STATED
+from npvae.cli import UsageError
 from npvae.kernels.reference import latents
 from npvae.layers import MLP
-from press import source
+from press import check, pandoc, source
 
 SCRIPT = ROOT / "examples" / "book.py"
 PAGES = sorted((ROOT / "examples").glob("**/*.md"))
@@ -105,3 +109,130 @@ def test_the_program_fills_and_checks(tmp_path):
 @pytest.mark.parametrize("args", [(), ("nothing",), ("code", "--wrong")])
 def test_wrong_arguments_are_one_line(args):
     assert len(book(*args, expect=2).stderr.splitlines()) == 1
+
+
+# --- the site ---
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("pypandoc")
+    folder = tmp_path_factory.mktemp("book") / "site"
+    book("site", folder)      # which fails on a broken link and on a formula left as it was typed
+    return folder
+
+
+def chapters():
+    return [path for path in PAGES if path.parent.name == "derivations" and path.name != "README.md"]
+
+
+def test_every_formula_is_drawn(site):
+    """As many in a page as dollars and fences ask for in its chapter."""
+    for path in chapters():
+        text = re.sub(r"^```python\n.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        text, fences = re.subn(r"^```math\n.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        inline = len(re.findall(r"\$[^$]+\$", re.sub(r"`[^`]*`", "", text)))
+        page = (site / "derivations" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert (page.count('<math display="block"'), page.count("<math ")) == (fences, fences + inline), path.name
+
+
+def back(site, page, chapter, equation):
+    """Whether a page links to the equation."""
+    link = f'<a href="{"../" * page.count("/")}derivations/{chapter}#{equation}">{equation}</a>'
+    return link in (site / page).read_text(encoding="utf-8")
+
+
+def test_an_equation_and_its_function_lead_to_each_other(site):
+    for path in chapters():
+        name = f"{path.stem}.html"
+        page = (site / "derivations" / name).read_text(encoding="utf-8")
+        for equation in STATED.findall(path.read_text(encoding="utf-8")):
+            place = source.computed()[equation]
+            assert place.name.split(".")[-1] in place.path.read_text(encoding="utf-8").splitlines()[place.line - 1]
+            file = place.path.relative_to(ROOT).as_posix()
+            beside = re.search(rf'<p class="stated" id="{equation}"><a class="computed" href="(.*?)"', page)[1]
+            assert beside == f"../{file}.html#L{place.line}"
+            assert back(site, f"{file}.html", name, equation)
+            if place.is_public:
+                assert back(site, f"api/{file[:-3].replace('/', '.')}.html", name, equation)
+
+
+def test_every_chapter_is_in_the_contents_of_every_page(site):
+    assert chapters()
+    for page in ("index.html", "api/npvae.layers.html", "npvae/layers.py.html"):
+        text = (site / page).read_text(encoding="utf-8")
+        for path in chapters():
+            assert f'href="{"../" * page.count("/")}derivations/{path.stem}.html"' in text, (page, path.name)
+
+
+def test_every_public_name_is_in_the_reference(site):
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "api").iterdir())
+    for name in npvae.__all__:
+        if name not in ("__version__",):
+            assert f'id="{name}"' in text, name
+
+
+@pytest.mark.parametrize("body, says", [
+    ('<a href="gone.html">', "gone.html leads to no file"), ('<a href="#gone">', "#gone leads to no place"),
+    ('<img src="gone.svg">', "gone.svg leads to no file"), ('<a id="x"><a id="x">', "the id x stands twice"),
+    ("one $x$", "a formula is left as it was typed: one $x$"), ("\\frac 1", "a formula is left as it was typed"),
+    ('<span class="math inline">x</span>', "a formula is left as it was typed: <span>")])
+def test_what_is_wrong_with_a_site_is_found(tmp_path, body, says):
+    (tmp_path / "a.html").write_text(f"<p>{body}")
+    assert [one for one in check.complaints(tmp_path) if says in one and one.startswith("a.html: ")]
+    (tmp_path / "a.html").write_text('<p id="b"><a href="#b"><a href="a.html#b"><a href="https://x.org">'
+                                     "<code>$x$</code><annotation>\\frac</annotation>")
+    assert check.complaints(tmp_path) == []
+
+
+@pytest.mark.parametrize("formula, drawn", [
+    (r"2 \log x", "<mn>2</mn>_<mi>log</mi>_<mi>x</mi>"), (r"\log (x)", "<mi>log</mi><mo>(</mo>"),
+    (r"- \log x", "<mi>−</mi><mi>log</mi>_"), (r"\log^2 x", "</msup>_<mi>x</mi>"),
+    (r"\max_j x", "</munder>_<mi>x</mi>"), (r"a - \log x", "<mo>−</mo><mi>log</mi>_"),
+    (r"\overline{\mathtt{kl}}", '<mrow class="bar"><mrow><mi>𝚔</mi><mi>𝚕</mi></mrow></mrow>')])
+def test_formulas_have_the_spaces_and_bars_of_print(formula, drawn):
+    pytest.importorskip("pypandoc")
+    text = re.sub(r' (mathvariant|stretchy|form|xmlns|display)="[^"]*"', "", pandoc.html(f"```math\n{formula}\n```"))
+    assert drawn in text.replace('<mspace width="0.167em"></mspace>', "_")
+
+
+def test_a_formula_that_cannot_be_drawn_is_refused():
+    pytest.importorskip("pypandoc")
+    with pytest.raises(ValueError, match="gone"):
+        pandoc.html(r"$\gone{x}$")
+
+
+def test_a_folder_with_files_is_not_written_to(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    assert "is not empty; choose a new folder, or --overwrite" in book("site", tmp_path, expect=2).stderr
+    assert "is a file" in book("site", tmp_path / "mine.txt", expect=2).stderr
+
+
+def test_without_pandoc_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypandoc", None)
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[book\]'"):
+        pandoc.html("text")
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"needs {MISSING}")
+def test_in_a_browser_one_can_search_and_nothing_sticks_out(site):
+    with Browser() as browser:
+        browser.open(site / "derivations" / f"{chapters()[0].stem}.html")
+        browser.click("[type=search]")
+        browser.key(*"D6.1")
+        found = browser.run("""return new Promise(done => {
+            const look = () => { const links = [...document.querySelectorAll(".found a")].map(a => a.href);
+                                 links.length ? done(links) : setTimeout(look, 50); }
+            look(); })""")
+        assert found[0].endswith("#D6.1")
+        browser.key("\ue007")      # Enter follows the first
+        assert browser.run("return location.hash") == "#D6.1"
+        browser.click("button.theme")
+        browser.click("button.theme")
+        dark = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert dark == "rgb(21, 23, 27)"
+        browser.size(390, 800)
+        for path in chapters():
+            browser.open(site / "derivations" / f"{path.stem}.html")
+            assert browser.run("return document.documentElement.scrollWidth") == 390, path.name
+            assert browser.run("return [...document.images].every(one => one.complete && one.naturalWidth)"), path.name
+        assert browser.console() == []
