@@ -24,7 +24,7 @@ SLIPS = {
     "D12.5": (reference.discretized_logistic_nll_backward, "inside - upper", "-inside - upper"),
     "D12.6": (CATEGORICAL, "m - taken + np", "m - taken - np"),
     "D12.7": (reference.categorical_nll_backward, "np.where(taken, -others", "np.where(taken, others"),
-    "D12.8": (BETA_BINOMIAL, "(r_s - r_a - r_b)", "(r_s + r_a - r_b)"),
+    "D12.8": (BETA_BINOMIAL, "(rest_s - rest_a - rest_b)", "(rest_s + rest_a - rest_b)"),
     "D12.9": (reference.beta_binomial_nll_backward, "sigmoid(log_alpha - log_beta) * both", "both"),
     "D12.10": (reference.gaussian_optimal_nll_backward, "(dnll[:, :, None] + c)", "dnll[:, :, None]")}
 

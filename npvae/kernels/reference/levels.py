@@ -51,9 +51,9 @@ def _black_and_white(x: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def _bin(output: Array, x: Array) -> tuple[Array, ...]:
-    """u, l, w, t = r - c, 1 / s and log s of `discretized_logistic_nll_forward`, (B, K, D) each."""
-    location, r = np.split(output, 2, axis=-1)
-    t = r - LOG_SCALE_FLOOR
+    """u, l, w, t = rho - c, 1 / s and log s of `discretized_logistic_nll_forward`, (B, K, D) each."""
+    location, rho = np.split(output, 2, axis=-1)
+    t = rho - LOG_SCALE_FLOOR
     log_scale = LOG_SCALE_FLOOR + softplus(t)
     rate = np.exp(-log_scale)
     residual = x[:, None, :] - location
@@ -75,9 +75,9 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
     The outer levels also get the tails:  l = -infinity for x = 0,  u = infinity for x = 1.  (Kingma et al. 2016, IAF;
     Salimans et al. 2017, PixelCNN++, with mixtures.)
 
-    output (B, K, 2 D): the first D columns are the locations m, the others r, from which
+    output (B, K, 2 D): the first D columns are the locations m, the others rho, from which
 
-        log s = c + softplus(r - c),   c = LOG_SCALE_FLOOR
+        log s = c + softplus(rho - c),   c = LOG_SCALE_FLOOR
 
     In a tail both sigmoids round to 0 or to 1, and their difference is lost.  With w = u - l = 2 h / s, exactly,
 
@@ -105,9 +105,9 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
         du = -sigmoid(-u)  but 0 for x = 1          dl = sigmoid(l)  but 0 for x = 0
         d/dm     = -(du + dl) / s                                           (D12.5)
         d/dlog s = -u du - l dl + w / (exp(w) - 1)      the last term, of log(1 - exp(-w)), for 0 < x < 1 only
-        dr = d/dlog s * sigmoid(r - c)                                      (D12.5)
+        drho = d/dlog s * sigmoid(rho - c)                                  (D12.5)
 
-    each times dnll.  doutput (B, K, 2 D) is [dm, dr].
+    each times dnll.  doutput (B, K, 2 D) is [dm, drho].
 
     For 0 < x < 1, du + dl is a difference of two sigmoids, which in a wide distribution are both near 1/2.  The
     addition theorem of tanh makes a product of it (where 1 + tanh tanh >= 0.05, since w is at most 8.6):
@@ -116,12 +116,12 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
     """
     upper, lower, width, t, rate, _ = _bin(output, x)
     (black, white), upstream = _black_and_white(x), dnll[:, :, None]
-    dlocation, dr = np.split(doutput, 2, axis=-1)
+    dlocation, drho = np.split(doutput, 2, axis=-1)
     dupper, dlower = np.where(white, 0, -sigmoid(-upper)), np.where(black, 0, sigmoid(lower))
     both = 0.5 * np.tanh(0.5 * (lower + upper)) * (1 + np.tanh(0.5 * lower) * np.tanh(0.5 * upper))
     inside = np.where(black | white, 0, np.exp(-width) / _mean_exp(width))
     dlocation[...] = upstream * -np.where(black | white, dupper + dlower, both) * rate
-    dr[...] = upstream * (inside - upper * dupper - lower * dlower) * sigmoid(t)
+    drho[...] = upstream * (inside - upper * dupper - lower * dlower) * sigmoid(t)
 
 
 def categorical_nll_forward(nll: Array, top: Array, total: Array, logits: Array, x: Array) -> None:
@@ -187,7 +187,7 @@ def _level_shares(a: Array, k: Array | int) -> Array:
 
 
 def _rising(a: Array, k: Array | int) -> tuple[Array, Array]:
-    """c and r of `beta_binomial_nll_forward`:  log (a)_k = c log a + r."""
+    """c and rest of `beta_binomial_nll_forward`:  log (a)_k = c log a + rest."""
     small, some = a.real < SHIFT, k != 0
     z, steps = np.where(small, a + SHIFT, a), np.arange(1, SHIFT)
     excess = (z + k - 0.5) * np.log1p(k / z) - k + _rest(z + k) - _rest(z)
@@ -196,7 +196,7 @@ def _rising(a: Array, k: Array | int) -> tuple[Array, Array]:
 
 
 def _rising_slope(a: Array, k: Array | int) -> Array:
-    """a S(a, k) of `beta_binomial_nll_backward`."""
+    """a H(a, k) of `beta_binomial_nll_backward`."""
     small, some = a.real < SHIFT, k != 0
     z = np.where(small, a + SHIFT, a)
     slope = a * (np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
@@ -235,7 +235,7 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
     For a < 8 it is taken at a + 8:  (a)_k = a [ (a + 8)_k / (a + k) ] prod_{0 < j < 8} (a + j) / (a + k + j),  k > 0.
 
-    So  log (a)_k = c log a + r,  with c = k for a >= 8,  else c = 1, or 0 if k = 0.  For very large or small a the
+    So  log (a)_k = c log a + rest,  with c = k for a >= 8,  else c = 1, or 0 if k = 0.  For very large or small a the
     terms c log a dominate, and are combined into differences of logarithms:
 
         c_s log(alpha + beta) - c_a log alpha - c_b log beta
@@ -243,30 +243,30 @@ def beta_binomial_nll_forward(nll: Array, output: Array, x: Array) -> None:
               + (c_s - c_a - c_b) log(alpha + beta),      log(alpha + beta) = log alpha + softplus(log beta - log alpha)
     """
     log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)
-    (c_a, r_a), (c_b, r_b) = _rising(alpha, level), _rising(beta, LEVELS - 1 - level)
-    c_s, r_s = _rising(alpha + beta, LEVELS - 1)
+    (c_a, rest_a), (c_b, rest_b) = _rising(alpha, level), _rising(beta, LEVELS - 1 - level)
+    c_s, rest_s = _rising(alpha + beta, LEVELS - 1)
     up, down = softplus(log_beta - log_alpha), softplus(log_alpha - log_beta)
     ways = LOG_CHOOSE[_index(x, LEVELS)]
     logarithms = c_a * up + c_b * down + (c_s - c_a - c_b) * (log_alpha + up)
-    nll[...] = np.sum(logarithms + (r_s - r_a - r_b) - ways, axis=-1)
+    nll[...] = np.sum(logarithms + (rest_s - rest_a - rest_b) - ways, axis=-1)
 
 
 def beta_binomial_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
     """Backward pass of  -log P(i) = log (alpha + beta)_n - log (alpha)_i - log (beta)_{n - i} + const.   With
 
-        S(a, k) = d/da log (a)_k = 1/a + ... + 1/(a + k - 1) = psi(a + k) - psi(a),      psi the digamma function,
+        H(a, k) = d/da log (a)_k = 1/a + ... + 1/(a + k - 1) = psi(a + k) - psi(a),      psi the digamma function,
 
-        d/dlog alpha = dnll * alpha [ S(alpha + beta, n) - S(alpha, i) ]            (D12.9)
-        d/dlog beta  = dnll * beta  [ S(alpha + beta, n) - S(beta, n - i) ]         (D12.9)
+        d/dlog alpha = dnll * alpha [ H(alpha + beta, n) - H(alpha, i) ]            (D12.9)
+        d/dlog beta  = dnll * beta  [ H(alpha + beta, n) - H(beta, n - i) ]         (D12.9)
 
     doutput (B, K, 2 D) holds the two, side by side.  From Stirling's formula, psi(z) = log z + R'(z) - 1/(2 z):
 
-        S(a, k) = log(1 + k/a) + [ R' - 1/(2 z) ] at z = a + k  -  [ R' - 1/(2 z) ] at z = a
+        H(a, k) = log(1 + k/a) + [ R' - 1/(2 z) ] at z = a + k  -  [ R' - 1/(2 z) ] at z = a
 
-    and for a < 8  S(a, k) = S(a + 8, k) + sum_{j < 8} [ 1/(a + j) - 1/(a + k + j) ].
+    and for a < 8  H(a, k) = H(a + 8, k) + sum_{j < 8} [ 1/(a + j) - 1/(a + k + j) ].
 
-    The code computes a S(a, k), which stays between 0 and k where 1/a and S overflow.  alpha S(alpha + beta, n) is
-    sigmoid(log alpha - log beta)  times  (alpha + beta) S(alpha + beta, n).
+    The code computes a H(a, k), which stays between 0 and k where 1/a and H overflow.  alpha H(alpha + beta, n) is
+    sigmoid(log alpha - log beta)  times  (alpha + beta) H(alpha + beta, n).
     """
     dlog_alpha, dlog_beta = np.split(doutput, 2, axis=-1)
     log_alpha, log_beta, alpha, beta, level = _alpha_beta_level(output, x)
