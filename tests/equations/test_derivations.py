@@ -119,3 +119,16 @@ def test_fences_are_closed_and_links_lead_somewhere(chapter):
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", prose):
         assert link.startswith("https://") or (CHAPTERS[chapter].parent / link).exists(), link
+
+
+def test_the_glossary_is_in_alphabetical_order_and_each_word_stands_where_it_links():
+    folder = CHAPTERS["01"].parent
+    entries = re.findall(r"^\*\*(.+?)\.\*\* (.*?)(?=^\*\*|\Z)", (folder / "glossary.md").read_text(encoding="utf-8"),
+                         re.MULTILINE | re.DOTALL)
+    words = [word.lower() for word, _ in entries]
+    assert len(words) > 50 and words == sorted(set(words))
+    for word, (_, text) in zip(words, entries):
+        links = re.findall(r"\]\(([^)]+)\)", text)
+        assert links, word
+        for link in links:
+            assert word in " ".join((folder / link).read_text(encoding="utf-8").lower().split()), (word, link)
