@@ -21,12 +21,14 @@ from ..gradcheck.checker import check_gradients
 from ..likelihoods.support import Counts, Levels, fitting
 from ..model.vae import VAE
 from ..objectives import Objective
+from ..pages.explain import IMAGES, write_explain
 from ..pages.explorer import write_explorer
 from ..params import Array
+from ..plotting.figures import label_text
 from ..system.files import write_atomically
 from ..system.terminal import plain
 from .command_line import UsageError
-from .runs import EXPLORER, FILES, SavedRun, load_images, open_run, test_images
+from .runs import EXPLAINED, EXPLORER, FILES, SavedRun, load_images, open_run, test_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,6 +40,9 @@ _EXTRA_LOSSES = 9      # roughly, for each tensor: they compare the complex step
 SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
          "prior": "normal", "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 2, "beta": 1.0,
          "free_bits": 0.0}
+#: the network of explain --small by default: few enough numbers to show each of them
+SMALLEST = {**SMALL, "pixels": 2, "hidden": (3,), "latent": 2, "activation": "tanh", "k": 1}
+_MOST_DRAWS = 3      # of z on the page of a run
 
 
 # ---- Numbers
@@ -91,10 +96,9 @@ def _print_dimensions(found: Summary) -> None:
 def gradcheck(args: argparse.Namespace) -> int:
     """Compare the gradients of a run's network, or of one that flags name, with the complex step, in float64.  Returns
     exit code 1 if they are wrong."""
-    given = {name: value for name in SMALL if (value := getattr(args, name)) is not None}
-    if args.run and given:
-        raise UsageError(f"{options.flag(next(iter(given)))} and RUN exclude each other: a run has its own network")
-    vae, objective, draws, step = _of_run(args) if args.run else _of_flags(args, given)
+    given = _given(args)
+    vae, objective, draws, step = (_of_run(open_run(args.run)) if args.run else
+                                   _of_flags(args, {**SMALL, **given}))
     analytic = VAE(**{**vae.config(), "dtype": "complex128", "kernels": "numpy"})
     rng = np.random.default_rng(args.seed)
     batch = max(2, 8 // draws)
@@ -122,18 +126,25 @@ def gradcheck(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _of_run(args: argparse.Namespace) -> tuple[VAE, Objective, int, int]:
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of network and objective that were given.  Raises UsageError if RUN was given as well."""
+    given = {name: value for name in SMALL if (value := getattr(args, name)) is not None}
+    if args.run and given:
+        raise UsageError(f"{options.flag(next(iter(given)))} and RUN exclude each other: a run has its own network")
+    return given
+
+
+def _of_run(run: SavedRun) -> tuple[VAE, Objective, int, int]:
     """The trained network, its objective, K, and the number of steps trained, for schedules of beta."""
-    run = open_run(args.run)
     vae = VAE(**{**run.vae.config(), "dtype": "float64", "kernels": "numpy"})
     vae.parameters.flat[...] = run.vae.parameters.flat
     run.args.gradient = "total"      # the other estimators are not the derivative of the loss
     return vae, options.make_objective(run.args, run.training_images), run.args.k, int(run.last.get("step", 0))
 
 
-def _of_flags(args: argparse.Namespace, given: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
-    """The network that the flags name, with random weights and biases; its objective, K, and step 0."""
-    flags = argparse.Namespace(**{**vars(options.training_parser().parse_args([])), **SMALL, **given})
+def _of_flags(args: argparse.Namespace, network: dict[str, Any]) -> tuple[VAE, Objective, int, int]:
+    """The network that these flags name, with random weights and biases; its objective, K, and step 0."""
+    flags = argparse.Namespace(**{**vars(options.training_parser().parse_args([])), **network})
     options.check_objective(flags)
     vae = VAE(flags.pixels, flags.hidden, flags.latent, flags.activation, flags.likelihood, "float64", "numpy",
               args.seed, prior=flags.prior, posterior=flags.posterior, decoder=flags.decoder)
@@ -249,6 +260,39 @@ def explore(args: argparse.Namespace) -> None:
     images, x, _ = _test_set(run, args)
     write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
     print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
+
+
+def explain(args: argparse.Namespace) -> None:
+    """Write a web page on which one image goes through the network, and its gradient comes back."""
+    given = _given(args)
+    if args.run is not None and args.small:
+        raise UsageError("--small and RUN exclude each other: a run has its own network")
+    if args.run is None and not args.small:
+        raise UsageError("a RUN, or --small for a small network, is needed (see npvae explain --help)")
+    if args.small:
+        if args.data_dir is not None:
+            raise UsageError("--data-dir and --small exclude each other: a small network has its own images")
+        out = command_line.output("--out", Path(EXPLAINED) if args.out is None else args.out, [".html"])
+        vae, objective, draws, step = _of_flags(args, {**SMALLEST, **given})
+        x = fitting(vae.output, fitting(vae.likelihood, _corners(vae.input_dim)))
+        names = [f"[{' '.join(f'{pixel:.3g}' for pixel in image[:8])}{' ...' * (len(image) > 8)}]" for image in x]
+        write_explain(vae, x, out, (1, vae.input_dim), objective, step, draws, names=names, seed=args.seed)
+    else:
+        run, out = _open(args, EXPLAINED, [".html"])
+        images, x, labels = _test_set(run, args)
+        vae, objective, draws, step = _of_run(run)
+        chosen = plotting.spread(len(x), IMAGES)
+        names = [f"test image {i}" for i in chosen]
+        if images.test_labels is not None:
+            names = [f"{name}, {label_text(label)}" for name, label in zip(names, images.test_labels[chosen])]
+        write_explain(vae, x[chosen], out, run.image_shape, objective, step, min(draws, _MOST_DRAWS),
+                      None if labels is None else labels[chosen], names, args.seed)
+    print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
+
+
+def _corners(pixels: int) -> Array:
+    """Four black-and-white images (4, D), all different if D > 1."""
+    return (np.array([[1], [2], [3], [0]]) >> np.arange(pixels) % 2 & 1).astype(float)
 
 
 # ---- Helpers

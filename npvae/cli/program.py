@@ -216,6 +216,33 @@ def _gradcheck_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _explain_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "npvae explain",
+        "Write a web page, in one file, on which one image goes through the network and its gradient comes back: step "
+        "by step each call of a kernel, with its formula and values; where two paths meet, both gradients and their "
+        "sum; and the derivative with respect to a weight beside the complex step and the central difference.  The "
+        "network is that of a run, or a small one, which the flags of network and objective may change.  All is "
+        "computed in float64.",
+        "examples:\n"
+        "  %(prog)s runs/mnist\n"
+        "  %(prog)s --small                              2-3-2, every number legible\n"
+        "  %(prog)s --small --posterior planar:1 --likelihood gaussian\n")
+    parser.add_argument("run", type=Path, nargs="?", default=None, metavar="RUN",
+                        help="a folder that npvae train has made")
+    parser.add_argument("--small", action="store_true", help="a small network that is not trained, in place of RUN")
+    parser.add_argument("--pixels", type=number(int, 1), metavar="D", help="pixels of an image")
+    options.add_network(parser)
+    options.add_objective(parser)
+    _add_seed(parser, "eps and, with --small, parameters")
+    parser.add_argument("--out", type=Path, default=None, metavar="FILE",
+                        help=f"an .html file for the page (default: RUN/{runs.EXPLAINED}, or {runs.EXPLAINED} here)")
+    _add_data(parser)
+    options.add_threads(parser)
+    parser.set_defaults(**dict.fromkeys(commands.SMALL))      # None: the flag was not given
+    return parser
+
+
 def _info_parser() -> argparse.ArgumentParser:
     return _run_parser(
         "info", "Print what a run's folder holds: settings, parameters, epochs done, last numbers, versions, files.",
@@ -232,4 +259,6 @@ COMMANDS = {
     "traverse": Command("a test image, one latent coordinate varied at a time", _traverse_parser, commands.traverse),
     "gradcheck": Command("check the gradients of a run or of any network", _gradcheck_parser, commands.gradcheck),
     "explore": Command("a web page: drag through the latent space", _explore_parser, commands.explore),
+    "explain": Command("a web page: one image through the network, and its gradient back", _explain_parser,
+                       commands.explain),
     "info": Command("settings, parameters, numbers and files of a run", _info_parser, commands.info)}

@@ -37,12 +37,13 @@ from ..train.run import Metrics, Run, saved_state
 from ..validate import NonFiniteError, shown
 from .command_line import CHECKPOINT, CONFIG, METRICS, UsageError
 
-EXPLORER = "explore.html"
+EXPLORER, EXPLAINED = "explore.html", "explain.html"
 FEW_STEPS = 1000      # fewer tend to leave blurred grey pictures
 #: the files of a run, with a description for `npvae info`
 FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers of each epoch, one JSON object a line",
          CHECKPOINT: "the model, and what an exact resume needs",
          REPORT: "settings, numbers, curves and pictures on one page", EXPLORER: "a web page that contains the decoder",
+         EXPLAINED: "a web page: one image through the network, and its gradient back",
          **dict.fromkeys(PICTURES, "a picture made by training"),
          **dict.fromkeys(("sample.png", "reconstruct.png", "interpolate.png", "traverse.png"),
                          "a picture made by the command of that name")}

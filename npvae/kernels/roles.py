@@ -21,6 +21,7 @@ ROLES = {
 #: In all other kernels every argument has rows.  How many arguments are written, where it is more than one:
 _WRITTEN = {
     "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2, "categorical_nll_forward": 3,
+    "gaussian_optimal_nll_forward": 2,
     "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
     "gaussian_log_density_backward": 3, "planar_direction_forward": 2, "planar_direction_backward": 2,
     "planar_forward": 3, "planar_backward": 5, "gate_forward": 2, "gate_backward": 2}

@@ -24,7 +24,8 @@ from npvae.evaluate import summarize
 from tiny_runs import TINY, drawn, library, pixels, program_in, train_in, without_pictures
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "info")
+COMMANDS = ("train", "evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "explain",
+            "info")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_help_names_every_command(npvae):
         assert code == 0 and not error
         lines = out.splitlines()
         start = lines.index("commands:") + 1
-        assert [line.split()[0] for line in lines[start:start + 9]] == list(COMMANDS) == list(program.COMMANDS)
+        assert [line.split()[0] for line in lines[start:start + 10]] == list(COMMANDS) == list(program.COMMANDS)
         assert max(map(len, lines)) <= 120
 
 

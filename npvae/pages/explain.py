@@ -1,0 +1,528 @@
+"""explain.html: one image goes through the network, and its gradient comes back.  Not part of the lesson.
+
+The nodes of the page are the calls of kernels that a pass of the model makes: `Tracer` stands in for the module of
+kernels, makes each call, and notes it with its values.  So the page shows what the model computes, whatever its parts.
+The passes are computed here, in float64, for a few images and a few values of one eps; `templates/explain.js` draws.
+Only a matrix product with more numbers than its two factors together, as dW = x^T dpre of one image, is computed in
+the page again.  The page is one file: it needs no library and loads nothing.
+"""
+import base64
+import copy
+import hashlib
+import inspect
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+
+from ..buffers import Activations, Gradients
+from ..evaluate.dimensions import nats_per_dimension
+from ..gradcheck.derivatives import COMPLEX_STEP, entries
+from ..kernels import reference
+from ..kernels.roles import roles_of
+from ..model.vae import VAE
+from ..objectives import ELBO, Objective
+from ..params import Array
+from ..system.files import write_atomically
+from ..validate import integer
+from .report import TEMPLATES, escape, fill
+
+IMAGES = 5      # in the menu
+EPS = tuple(np.linspace(-2, 2, 9).tolist())      # places of the slider
+#: the page holds fewer images and places where it would otherwise have more bytes than these
+ENOUGH = 2_800_000
+#: the most parameters that a page can hold: its size is some six bytes for each
+MOST = 4_000_000
+#: arrays of at most so many numbers stand in the page in full precision, larger ones in float32
+FEW = 64
+#: a network of at most so many parameters is checked entry by entry, of others four entries in each tensor
+SMALL, SOME = 200, 4
+
+
+def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, int], objective: Objective | None = None,
+                  step: int = 0, draws: int = 1, labels: Array | None = None, names: Sequence[str] = (), seed: int = 0,
+                  title: str = "One image through the network, and its gradient back") -> Path:
+    """Write the page of a VAE, atomically.  Returns the path.
+
+    x (N, D): images, of which the first few are in the menu, under `names`; labels (N,) for a model with classes;
+    image_shape (height, width) with height * width = D; objective at this step of its schedules, the ELBO if it is
+    None; draws: K; seed: of eps.  All of it is computed in float64 by the reference kernels.
+    Raises ValueError or TypeError for what does not fit, for a model that is too large, and for one that computes NaN
+    or infinity.
+    """
+    if len(image_shape) != 2 or math.prod(image_shape) != vae.input_dim:
+        raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, got {image_shape}")
+    if vae.parameters.flat.size > MOST:
+        raise ValueError(f"a model of {vae.parameters.flat.size:,} parameters is too large for a web page; at most "
+                         f"{MOST:,} fit")
+    if objective is None:
+        objective = ELBO(sampled=not vae.latent.analytic)
+    lesson = _Lesson(vae, x[:IMAGES], labels if labels is None else labels[:IMAGES], objective, step,
+                     integer("draws", draws, 1), np.random.default_rng(integer("seed", seed, 0)))
+    write_atomically(path, _page(lesson, image_shape, [*names[:IMAGES]], title))
+    return Path(path)
+
+
+def twin(vae: VAE, dtype: str) -> VAE:
+    """The model in another dtype, with the reference kernels."""
+    activation, likelihood, output, _, flow, prior = (cast(Any, part) for part in copy.deepcopy([*vae.parts]))
+    other = VAE(vae.input_dim, vae.hidden, vae.latent_dim, activation, likelihood, dtype, "numpy", 0,
+                vae.decoder_hidden, prior, flow, output, vae.classes)
+    other.parameters.flat[...] = vae.parameters.flat
+    return other
+
+
+# ---- A pass, call by call
+
+@dataclass(frozen=True)
+class Place:
+    """A name for some memory: bytes low to high, in rows of `row` bytes."""
+
+    name: str
+    low: int
+    high: int
+    row: int
+    kind: str      # value, gradient, parameter or constant
+
+    def holds(self, low: int, high: int) -> bool:
+        return self.low <= low and high <= self.high and low < high
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An array that a kernel is given: what the kernel and what the model call it, and its values, copied."""
+
+    parameter: str
+    name: str
+    kind: str
+    written: bool
+    low: int
+    high: int
+    values: Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call of a kernel; of the objective, between the two passes, `kernel` is None."""
+
+    kernel: Callable[..., None] | None
+    phase: str
+    arguments: list[Argument]
+
+    @property
+    def name(self) -> str:
+        return "objective" if self.kernel is None else self.kernel.__name__
+
+
+class Tracer:
+    """Stands in for a module of kernels: makes each call, and notes it with its values."""
+
+    def __init__(self, kernels: ModuleType, vae: VAE, a: Activations, d: Gradients) -> None:
+        self._kernels, self.phase, self.steps = kernels, "forward", list[Step]()
+        self._vae, self._written, self._kept = vae, list[Place](), list[Any]()
+        params = [_place(name, array, "parameter") for name, array in vae.parameters.items()]
+        grads = [_place(f"d{name}", array, "gradient") for name, array in vae.gradients.items()]
+        values = [*_places(a, ("x", "eps", "z", "output"), ""), *params]
+        self._tables = {"forward": values, "backward": [*_places(d, ("output", "z_nll", "z", "h"), "d"), *grads,
+                                                        *values]}
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        kernel: Callable[..., None] = getattr(self._kernels, name)
+
+        def call(*arguments: Any) -> None:
+            kernel(*arguments)
+            written = [role.isupper() for role in roles_of(kernel, arguments)]
+            self.note(kernel, [*inspect.signature(getattr(reference, name, kernel)).parameters], arguments, written)
+        return call
+
+    def note(self, kernel: Callable[..., None] | None, parameters: Sequence[str], arguments: Sequence[Any],
+             written: Sequence[bool]) -> None:
+        """What has just been called.  What it reads is named first: an output takes its name from there, if it has no
+        other."""
+        self._kept.append(arguments)      # so that no other array gets the same memory
+        found: dict[int, Argument] = {}
+        for i in sorted(range(len(arguments)), key=lambda i: written[i]):
+            if isinstance(arguments[i], np.ndarray) and arguments[i].size:
+                inputs = [found[j].name for j in range(len(arguments)) if j in found and not written[j]]
+                found[i] = self._argument(parameters[i], arguments[i], written[i], kernel, inputs)
+        self.steps.append(Step(kernel, self.phase, [found[i] for i in sorted(found)]))
+
+    def _argument(self, parameter: str, array: Array, written: bool, kernel: Callable[..., None] | None,
+                  inputs: list[str]) -> Argument:
+        low, high = _extent(array)
+        known = self._tables["forward" if self.phase == "forward" else "backward"]
+        if not written:
+            known = [*self._written[::-1], *self._tables["forward"], *self._tables["backward"]]
+        fitting = [place for place in known if place.holds(low, high)]
+        place = min(fitting, key=lambda place: place.high - place.low, default=None)
+        backwards = written and self.phase != "forward"
+        if place is None:
+            first = f"{kernel.__name__.partition('_')[0]}({inputs[0]})" if written and kernel and inputs else parameter
+            kind = "gradient" if backwards else "value" if written else "constant"
+            place = Place(parameter if backwards else first, low, high, high - low, kind)
+        elif backwards and place.kind == "value":      # memory of a value that is needed no more
+            place = replace(place, name=f"d{place.name}", kind="gradient")
+        if written:
+            self._written.append(place)
+        values = array.real.copy(order="K") if array.dtype.kind == "f" else array.copy(order="K")
+        return Argument(parameter, _part(place, low, high), place.kind, written, low, high, values)
+
+
+def _extent(array: Array) -> tuple[int, int]:
+    """The first byte of an array, and the one after its last."""
+    low: int = array.__array_interface__["data"][0]
+    return low, low + sum((n - 1) * step for n, step in zip(array.shape, array.strides)) + array.itemsize
+
+
+def _place(name: str, array: Array, kind: str) -> Place:
+    return Place(name, *_extent(array), array.strides[0] if array.ndim else array.itemsize, kind)
+
+
+def _part(place: Place, low: int, high: int) -> str:
+    """Its name, with the rows that these bytes are, or "part of" if they are no whole rows."""
+    if (low, high) == (place.low, place.high):
+        return place.name
+    first, last = (low - place.low) / place.row, (high - place.low) / place.row
+    if first != int(first) or last != int(last):
+        return f"part of {place.name}"
+    return f"{place.name}[{int(first)}]" if last == first + 1 else f"{place.name}[{int(first)}:{int(last)}]"
+
+
+def _places(arrays: object, first: Sequence[str], prefix: str) -> Iterator[Place]:
+    """The arrays of a dataclass by their names, those in `first` first: of two names for one memory one is enough."""
+    seen = set[tuple[int, int]]()
+    order = sorted((field.name for field in fields(cast(Any, arrays))), key=lambda name: name not in first)
+    for name in order:
+        if name in ("index", "uniform", "noise"):      # what a training step makes the batch of
+            continue
+        value = getattr(arrays, name)
+        if is_dataclass(value):
+            yield from _places(value, (), "")
+        for i, array in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(array, np.ndarray) or not array.size or _extent(array) in seen:
+                continue
+            seen.add(_extent(array))
+            label = name if array is value else f"{name}.{i}"
+            if name in ("encoder", "decoder"):      # the first is the input of layer 0
+                label = f"{name}.{i - 1}" if i else f"{name}'s input"
+            elif name in ("encoder_pre", "decoder_pre"):
+                label = f"{name.removesuffix('_pre')}.{i}_pre"
+            own = not prefix and name.startswith("d") and not name.startswith("decoder")
+            kind = "constant" if array.dtype.kind in "iu" else "gradient" if prefix or own else "value"
+            yield _place(prefix + label, array, kind)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The passes of one image with one eps."""
+
+    steps: list[Step]
+    loss: float
+    shown: dict[str, Array]      # x, mu, sigma, ... by name
+
+
+class _Lesson:
+    """The passes of a few images and places of the slider."""
+
+    def __init__(self, vae: VAE, x: Array, labels: Array | None, objective: Objective, step: int, draws: int,
+                 rng: np.random.Generator) -> None:
+        self.vae, self.analytic = twin(vae, "float64"), twin(vae, "complex128")
+        self.objective, self.step, self.labels = objective, step, labels
+        self.x = self.vae.images(x, "x")
+        self.vae.check_objective(objective)
+        with np.errstate(divide="ignore"):      # of a single image, information is minus infinity
+            nats = nats_per_dimension(self.vae, self.x, self.vae.check_labels(labels, len(self.x))
+                                      if self.vae.classes else None)
+        self.j = int(np.argmax(nats))      # eps[j] is what the slider moves: where z says most
+        self.eps = rng.standard_normal((1, draws, self.vae.noise_dim))
+
+    def noise(self, place: float) -> Array:
+        """eps (1, K, Z), with that of the first draw moved."""
+        eps: Array = self.eps.copy()
+        eps[0, 0, self.j] = place
+        return eps
+
+    def batch(self, image: int, place: float) -> tuple[Any, ...]:
+        """The arguments of `VAE.loss` for one image."""
+        rows = slice(image, image + 1)
+        return (self.x[rows], self.noise(place), self.objective, self.step,
+                None if self.labels is None else np.asarray(self.labels)[rows])
+
+    def case(self, image: int, place: float) -> Case:
+        """Both passes, with a tracer in place of the kernels."""
+        vae, estimator = self.vae, self.objective.kl_estimator
+        x, eps, objective, step, labels = self.batch(image, place)
+        a, d = vae.passes(1, eps.shape[1])
+        a.x[...], a.labels[...] = x, vae.check_labels(labels, 1)
+        a.eps[...], a.eps_prior[...] = eps[..., :vae.latent_dim], eps[..., vae.latent_dim:]
+        tracer = Tracer(vae.kernels, vae, a, d)
+        kernels = cast(ModuleType, tracer)
+        vae.forward(a, estimator, kernels)
+        if vae.likelihood.fits_batch:
+            vae.likelihood.fit_batch(kernels, a.nll, a.kept, a.output, a.x)
+        name, reg, dreg = (("log_ratio", a.log_ratio, d.log_ratio) if estimator.is_sampled else ("kl", a.kl, d.kl))
+        loss, d.nll[...], dreg[...] = objective(a.nll, reg, step)
+        tracer.phase = "objective"
+        tracer.note(None, ("dnll", f"d{name}", "nll", name), (d.nll, dreg, a.nll, reg), (True, True, False, False))
+        tracer.phase = "backward"
+        vae.backward(d, a, estimator, kernels)
+        if not (np.isfinite(loss) and np.isfinite(vae.gradients.flat).all()):
+            raise ValueError("the model computes NaN or infinity for a test image, which no page can show")
+        shown = {"x": x, "mu": a.mu[:1], "sigma": np.exp(0.5 * a.logvar[:1]), "eps": a.eps, "z": a.z, "logits": a.rows,
+                 "p": vae.likelihood.mean(vae.kernels, a.rows)}
+        if vae.likelihood.name != "bernoulli":
+            shown = {{"logits": "output", "p": "E[x|z]"}.get(key, key): value for key, value in shown.items()}
+        return Case(tracer.steps, float(loss), {key: value.copy() for key, value in shown.items()})
+
+    def gradient(self) -> dict[str, Array]:
+        """That of the last case."""
+        return {name: array.copy() for name, array in self.vae.gradients.items()}
+
+    def numerical(self, name: str, index: tuple[int, ...], image: int, place: float) -> tuple[float, float]:
+        """The derivative by one weight: by a complex step, and by a central difference.
+
+            Im loss(w + i h) / h                                 (D9.3)
+            ( loss(w + h) - loss(w - h) ) / 2h                   (D9.1)
+        """
+        batch, weights, moved = self.batch(image, place), self.vae.parameters[name], self.analytic.parameters[name]
+        w = weights[index]
+        h = float(entries(weights[index].reshape(1))[0].size)
+        losses = []
+        try:
+            moved[index] = w + 1j * COMPLEX_STEP
+            slope = np.imag(self.analytic.loss(*batch)) / COMPLEX_STEP
+            for near in (w + h, w - h):
+                weights[index] = near
+                losses.append(self.vae.loss(*batch))
+        finally:
+            weights[index] = moved[index] = w
+        return float(slope), (losses[0] - losses[1]) / float((w + h) - (w - h))
+
+
+# ---- What the page is given
+
+class _Arrays:
+    """The values of all passes, each only once."""
+
+    def __init__(self) -> None:
+        self.encoded: list[list[float] | dict[str, Any]] = []
+        self.bytes = 0
+        self._known: dict[bytes, int] = {}
+
+    def add(self, values: Array, factors: tuple[Argument, ...] = ()) -> int:
+        """The number of these values; `factors` are those of the product that they are."""
+        flat = np.ascontiguousarray(values.T if _turned(values) else values).ravel()
+        key = hashlib.sha256(flat.dtype.str.encode() + flat.tobytes()).digest()
+        if key not in self._known:
+            entry = self._encode(flat, factors)
+            self._known[key] = len(self.encoded)
+            self.encoded.append(entry)
+            self.bytes += len(json.dumps(entry))
+        return self._known[key]
+
+    def _encode(self, flat: Array, factors: tuple[Argument, ...]) -> list[float] | dict[str, Any]:
+        if len(factors) > 1 and flat.size > 4 * FEW + sum(factor.values.size for factor in factors[:2]):
+            (rows, inner), columns = factors[0].values.shape, factors[1].values.shape[1]
+            return {"product": [self.add(factor.values) for factor in factors], "sizes": [rows, inner, columns],
+                    "turned": [_turned(factor.values) for factor in factors[:2]]}
+        if flat.size <= FEW:
+            return [float(value) for value in flat]
+        if flat.dtype == bool:
+            return {"bits": _base64(np.packbits(flat)), "size": flat.size}
+        return {"float32": _base64(flat.astype("<f4"))}
+
+
+def _turned(values: Array) -> bool:
+    """Is it a transposed view of a matrix?"""
+    return values.ndim == 2 and values.flags.f_contiguous and not values.flags.c_contiguous
+
+
+def _factors(step: Step) -> tuple[Argument, ...]:
+    """Of a step that is a matrix product: its two factors, and the mask."""
+    return tuple(step.arguments[1:]) if step.name in ("matmul", "mask_backward") else ()
+
+
+def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title: str) -> bytes:
+    vae, arrays = lesson.vae, _Arrays()
+    D, n_images = vae.input_dim, len(lesson.x)
+
+    def numbers(case: Case) -> dict[str, Any]:
+        return {"ids": [arrays.add(one.values, _factors(step) if one.written else ())
+                        for step in case.steps for one in step.arguments],
+                "shown": [arrays.add(value) for value in case.shown.values()], "loss": case.loss}
+
+    middle = len(EPS) // 2
+    first = lesson.case(0, EPS[middle])
+    numbers(first)
+    before = arrays.bytes
+    numbers(lesson.case(0, EPS[middle - 1]))
+    places, images = _fitting(before, max(1, arrays.bytes - before), n_images)
+    steps, cases, gradients = first.steps, [], []
+    for image in range(images):
+        for place in places:
+            case = lesson.case(image, place)
+            assert [step.name for step in case.steps] == [step.name for step in steps]
+            cases.append(numbers(case))
+            gradients.append(lesson.gradient())
+    checks = {name: [_check(lesson, name, index, places, images, gradients)
+                     for index in _chosen(gradients[0][name], vae.parameters.flat.size <= SMALL)]
+              for name in vae.parameters}
+    rows = _rows(steps)
+    data = {
+        "shape": [int(side) for side in image_shape], "small": vae.parameters.flat.size <= SMALL,
+        "nodes": [_node(step, steps[:i], lesson) for i, step in enumerate(steps)],
+        "cases": cases, "places": places, "arrays": arrays.encoded, "checks": checks,
+        "shown": [[name, list(value.shape)] for name, value in first.shown.items()],
+        "tensors": {name: list(value.shape) for name, value in vae.parameters.items()}, "j": lesson.j}
+    network = "-".join(map(str, (D, *vae.hidden, vae.latent_dim)))
+    config = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", **vae.config()}
+    draws = lesson.eps.shape[1]
+    return fill(
+        "explain.html", title=escape(title), data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        script=(TEMPLATES / "explain.js").read_text(encoding="utf-8"),
+        lead=escape(f"{network}, {vae.activation}, likelihood {vae.likelihood.name}, prior {config['prior']}, "
+                    f"posterior {config['posterior']}, decoder {config['decoder']}; {lesson.objective!r}, {draws} "
+                    f"draw{'s' * (draws > 1)} of z; {vae.parameters.flat.size:,} parameters."),
+        images="".join(f"<option>{escape(name)}</option>" for name in
+                       [*names, *(f"image {i}" for i in range(len(names), images))][:images]),
+        last=str(len(places) - 1), start=str(_nearest(places, 0.5)), j=str(lesson.j), map="\n".join(_map(steps, rows)),
+        tensors="".join(f"<option>{escape(name)}</option>" for name in vae.parameters))
+
+
+def _fitting(fixed: int, each: int, images: int) -> tuple[list[float], int]:
+    """Places of the slider and images, as many as fit into the page."""
+    for count, places in ((images, EPS), (images, EPS[::2]), (min(2, images), EPS[::2])):
+        if fixed + each * count * len(places) <= ENOUGH:
+            return list(places), count
+    return list(EPS[::4]), 1
+
+
+def _nearest(places: Sequence[float], to: float) -> int:
+    return int(np.argmin(np.abs(np.array(places) - to)))
+
+
+def _chosen(gradient: Array, all_of_them: bool) -> list[tuple[int, ...]]:
+    """The entries whose derivative is also computed numerically: all, or the largest and others down to zero."""
+    if all_of_them or gradient.size <= SOME:
+        return list(np.ndindex(gradient.shape))
+    order = np.argsort(-np.abs(gradient.ravel()), kind="stable")
+    many = max(SOME, int(np.count_nonzero(gradient)))
+    flat = dict.fromkeys(int(order[int(i)]) for i in (0, many // 4, many // 2, gradient.size - 1))
+    return [tuple(int(i) for i in np.unravel_index(index, gradient.shape)) for index in flat]
+
+
+def _check(lesson: _Lesson, name: str, index: tuple[int, ...], places: list[float], images: int,
+           gradients: list[dict[str, Array]]) -> dict[str, Any]:
+    """For each case: the gradient's entry, the complex step, the central difference."""
+    cases = [(image, place) for image in range(images) for place in places]
+    return {"index": list(index), "weight": float(lesson.vae.parameters[name][index]),
+            "slopes": [[float(gradient[name][index]), *lesson.numerical(name, index, *case)]
+                       for gradient, case in zip(gradients, cases)]}
+
+
+def _node(step: Step, before: Sequence[Step], lesson: _Lesson) -> dict[str, Any]:
+    formula, ids, text = formula_of(lesson.objective if step.kernel is None else step.kernel, step.phase)
+    return {"kernel": step.name, "phase": step.phase, "formula": formula, "ids": ids, "doc": text,
+            "arguments": [_argument(one, before, lesson.vae) for one in step.arguments]}
+
+
+def _argument(one: Argument, before: Sequence[Step], vae: VAE) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "parameter": one.parameter, "name": one.name, "kind": one.kind, "written": one.written,
+        "shape": list(one.values.shape), "turned": _turned(one.values)}
+    if not one.written:
+        found["source"] = next((i for i in reversed(range(len(before))) if any(
+            other.written and other.low < one.high and one.low < other.high for other in before[i].arguments)), None)
+    for block in (vae.parameters, vae.gradients):
+        for name, array in block.items():
+            low, high = _extent(array)
+            dense = one.values.size * array.itemsize == one.high - one.low
+            if low <= one.low and one.high <= high and dense:
+                found |= {"tensor": name, "start": (one.low - low) // array.itemsize}
+    return found
+
+
+def formula_of(source: object, phase: str = "forward") -> tuple[str, list[str], str]:
+    """Of a kernel or an objective, from its docstring: the formula, the ids of the equations, the whole text.
+
+    The formula is the first paragraph, and of others the lines that say what is computed.  An output that they do not
+    name, such as dpre of an activation, is looked up in the docstring of the module.  What serves in both passes, as
+    matmul does, has a paragraph on its backward pass, too.
+    """
+    method = isinstance(source, Objective)
+    function: Any = source.__call__ if isinstance(source, Objective) else source
+    text = re.sub("(?m)^" + " " * (8 if method else 4), "", function.__doc__ or "").strip()
+    first, *others = re.split(r"\n\s*\n", text)
+    lines = first.splitlines()
+    for paragraph in others:
+        both = phase == "backward" and paragraph.startswith("Its backward pass")
+        lines += [line for line in paragraph.splitlines() if both or re.match(r" {2,}\S+(?:, +\w+)* +=", line)]
+    module = sys.modules[function.__module__].__doc__ or ""
+    for name in [name for name in inspect.signature(function).parameters if re.match(r"d[a-z]", name)][:2]:
+        if not any(re.match(rf"\W*(?:.* )?{name}\b", line) for line in lines):
+            lines += [line for line in module.splitlines() if re.match(rf"\s+{name}\[.*=", line)]
+    formula = "\n".join(re.sub(r"^ +", "  ", re.sub(r"\s{3,}(?=\(D)", "   ", line.rstrip())) for line in lines)
+    return formula, list(dict.fromkeys(re.findall(r"\bD\d+\.\d+\b", formula))), text
+
+
+# ---- The map: forward on the left, downwards; backward on the right, upwards
+
+def _rows(steps: Sequence[Step]) -> list[int]:
+    """The row of each step: a step of the backward pass stands beside the one that it goes back through."""
+    forward = [step for step in steps if step.phase == "forward"]
+    rows, row = list[int](), len(forward)
+    for i, step in enumerate(steps):
+        if step.phase == "forward":
+            rows.append(i)
+        elif step.phase == "objective":
+            rows.append(len(forward))
+        else:
+            output = step.arguments[0].name
+            made = [j for j, other in enumerate(forward) if f"d{other.arguments[0].name}" == output]
+            found = [j for j, other in enumerate(forward) if _goes_back(step, other)] or made
+            row = found[-1] if found else min(row, len(forward) - 1)
+            rows.append(row)
+    return rows
+
+
+def _goes_back(step: Step, through: Step) -> bool:
+    """Is a step the backward pass of the other, or one of the two of a matrix product?"""
+    name = step.name.removesuffix("_backward")
+    if step.name in ("matmul", "mask_backward"):
+        if through.name != "matmul":
+            return False
+        of_weight = step.arguments[0].name.startswith("d") and step.arguments[0].name[1:] == through.arguments[2].name
+        return of_weight or any(one.low == through.arguments[2].low for one in step.arguments[1:])
+    read = {one.low for one in step.arguments if not one.written}
+    return through.name == f"{name}_forward" and any(one.low in read or f"d{one.name}" in
+                                                     {other.name for other in step.arguments}
+                                                     for one in through.arguments)
+
+
+def _map(steps: Sequence[Step], rows: Sequence[int]) -> Iterator[str]:
+    """A button for each step, in order; their places are those of a grid."""
+    last = max(rows)
+    heights = [max(1, sum(step.phase == "backward" and row == r for step, row in zip(steps, rows)))
+               for r in range(last + 1)]
+    used = [0] * (last + 1)
+    for i, (step, row) in enumerate(zip(steps, rows)):
+        top = 1 + sum(heights[:row])
+        place = f"{top} / span {heights[row]}"
+        if step.phase == "backward":
+            used[row] += 1
+            place = f"{top + heights[row] - used[row]}"
+        outputs = ", ".join(dict.fromkeys(one.name for one in step.arguments if one.written))
+        short = re.sub("_(forward|backward)$", "", step.name)
+        yield (f'<li class="{step.phase}" style="grid-row: {place}"><button type="button">'
+               f'<small>{i + 1} {escape(short)}</small> {escape(outputs)}</button></li>')
+
+
+def _base64(array: Array) -> str:
+    return base64.b64encode(array.tobytes()).decode()
