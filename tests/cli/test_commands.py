@@ -18,7 +18,7 @@ from refusals import assert_refused
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (4, 3)
-ON_A_RUN = ("evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "info")
+ON_A_RUN = ("evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "explain", "info")
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +133,35 @@ def test_explore(npvae, first, monkeypatch, tmp_path):
     assert "<script" in page and page.rstrip().endswith("</html>")
 
 
+def test_explain(npvae, first, monkeypatch, tmp_path):
+    """A run's network, objective and images, and, where no run is named, a small network that the flags change."""
+    calls = []
+    real = commands.write_explain
+    monkeypatch.setattr(commands, "write_explain", lambda *args, **more: calls.append((*args, more)) or
+                        real(*args, **more))
+    code, out, error = npvae("explain", "run", "--out", tmp_path / "x.html", "--seed", 3)
+    (vae, images, path, shape, objective, step, draws, labels, names, seed, _), = calls
+    expected, x = library(first)
+    assert code == 0 and not error and out.startswith(f"{path}\n") and f"{path.as_uri()}\n" in out
+    assert vae.dtype == "float64" and np.array_equal(vae.parameters.flat, expected.parameters.flat)
+    assert np.array_equal(images, x[plotting.spread(len(x), 5)]) and (shape, draws, labels, seed) == (SHAPE, 1, None, 3)
+    assert type(objective).__name__ == "ELBO" and step > 0 and len(names) == 5
+    assert names[0] == f"test image 0, {np.load(first / 'data.npz')['test_labels'][0]}"
+
+    monkeypatch.chdir(tmp_path)
+    assert npvae("explain", "--small")[0] == npvae("explain", "--small", "--posterior", "planar:1", "--objective",
+                                                   "iwae", "--k", 2, "--out", "planar.html")[0] == 0
+    (small, images, path, *_), (planar, _, _, _, iwae, _, draws, more) = calls[1:]
+    assert (small.input_dim, small.hidden, small.latent_dim, path) == (2, (3,), 2, Path("explain.html"))
+    assert sorted(images.tolist()) == [[0, 0], [0, 1], [1, 0], [1, 1]] and more["names"][0] == "[1 0]"
+    assert (type(iwae).__name__, draws, planar.config()["posterior"]) == ("IWAE", 2, "planar:1")
+    assert "planar" in (tmp_path / "planar.html").read_text() and (tmp_path / "explain.html").exists()
+
+
 def test_where_results_go_by_themselves(npvae, first, tmp_path):
     """Into the run's folder, and a second time in place of the first."""
     names = {"sample": "sample.png", "reconstruct": "reconstruct.png", "interpolate": "interpolate.png",
-             "traverse": "traverse.png", "explore": "explore.html"}
+             "traverse": "traverse.png", "explore": "explore.html", "explain": "explain.html"}
     folder = shutil.copytree(first / "run", tmp_path / "run", ignore=shutil.ignore_patterns(*names.values()))
     before = contents(folder)
     for name, file in [*names.items(), ("sample", "sample.png")]:
@@ -183,7 +208,7 @@ BAD = {
        for name in ON_A_RUN},
     "sample file": "there is no run in file", "info run extra": "unrecognized arguments: extra",
     **{f"{name} run --data-dir nowhere": "nowhere: there is no such file or folder; .* are allowed"
-       for name in ("evaluate", "reconstruct", "interpolate", "traverse", "explore")},
+       for name in ("evaluate", "reconstruct", "interpolate", "traverse", "explore", "explain")},
     "traverse run --data-dir wide.npy": "wide.npy: holds 18 pixels an image; the model takes 12",
     "explore run --data-dir file": "file: is not a data set", "evaluate run --data-dir empty": "empty: holds nothing",
     "evaluate run --data-dir letters.csv": "letters.csv: row 2, column 3 holds 'x', which is not a number",
@@ -208,6 +233,12 @@ BAD = {
     "traverse run --rows 0": "--rows: must be", "gradcheck run --hidden 4": "--hidden and RUN exclude each other",
     "gradcheck run --free-bits 0": "--free-bits and RUN exclude each other: a run has its own network",
     "gradcheck --objective iwae --free-bits 1": "--free-bits needs the analytic KL of --objective elbo",
+    "explain": "a RUN, or --small for a small network, is needed", "explain --hidden 3": "a RUN, or --small",
+    "explain run --small": "--small and RUN exclude each other", "explain run --latent 3": "--latent and RUN exclude",
+    "explain --small --data-dir file": "--data-dir and --small exclude each other",
+    "explain --small --out x.png": "--out x.png: must end in .html", "explain --small --k 0": "--k: must be",
+    "explain --small --decoder made:3 --likelihood gaussian": "decoder made:3 needs likelihood bernoulli",
+    "explain --small --hidden 2100,2100": "a model of [0-9,]+ parameters is too large for a web page; at most",
     "gradcheck --hidden x": "--hidden: must be positive integers", "gradcheck --pixels 0": "--pixels: must be"}
 
 

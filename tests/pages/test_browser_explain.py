@@ -181,8 +181,12 @@ def test_pictures_are_drawn_anew_in_the_dark(browser, tmp_path, monkeypatch):   
     monkeypatch.setattr(explain, "SOME", 1)
     explain.write_explain(VAE(784, (20,), 3, kernels="numpy"), np.eye(784)[:1], tmp_path / "explain.html", (28, 28))
     browser.open(tmp_path / "explain.html")
-    corner = """const canvas = document.querySelector("#pass canvas");
-        return Array.from(canvas.getContext("2d").getImageData(5, 5, 1, 1).data.slice(0, 3))"""
+    corner = """return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => {      // drawn anew
+        const canvas = document.querySelector("#pass canvas"), copy = canvas.cloneNode();
+        const context = copy.getContext("2d", {willReadFrequently: true});
+        context.drawImage(canvas, 0, 0);
+        done(Array.from(context.getImageData(5, 5, 1, 1).data.slice(0, 3)));
+    })))"""
     assert browser.run(corner) == [255, 255, 255]
     browser.media(prefers_color_scheme="dark")
     assert browser.run(corner) == [0x15, 0x17, 0x1b]

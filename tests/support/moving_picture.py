@@ -1,4 +1,4 @@
-"""The moving picture of explain.html in the README: headless Chromium goes from step to step, and takes a picture of each.
+"""The moving picture of explain.html in the README: headless Chromium goes from step to step, and takes pictures.
 
     npvae train && npvae explain runs/mnist
     python tests/support/moving_picture.py runs/mnist/explain.html examples/pictures/explain.gif
