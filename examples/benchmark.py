@@ -1,21 +1,21 @@
-"""How fast is npvae?  Against PyTorch, JAX, and the matrix products alone, on the machine it is run on.
+"""How fast is npvae on this machine, compared with PyTorch, JAX, and the matrix products alone?
 
     python examples/benchmark.py                      everything
-    python examples/benchmark.py epochs               training only; others: start likelihood scaling kernels
+    python examples/benchmark.py epochs               only training; the other parts: start likelihood scaling kernels
     python examples/benchmark.py epochs --works "784-128-20 b128 relu" --rounds 9
     python examples/benchmark.py epochs --works 7 8                        a MADE decoder, a VampPrior
-    python examples/benchmark.py --quick              does it all work?  a minute or two; the numbers mean little
+    python examples/benchmark.py --quick              only to see that it runs, in a minute or two
     python examples/benchmark.py --json results.json
 
-Rules: each contender has a process of its own; they take turns, an epoch each, for --rounds rounds after a warm-up,
-and only one works at a time.  All start from the same weights, see the same batches, minimise the same loss by the same
-Adam; their losses have to agree.  Noise is drawn by each library's own generator, as part of the work.  A library that
-is not installed is reported as absent.  OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which slow down NumPy's BLAS alone, are
-taken out of the environment of every contender unless --keep-blas-settings is given; so are the variables that set
-numbers of threads: --threads sets them for all.
+Rules.  Each contender has a process of its own.  After a warm-up they take turns, one epoch at a time, for --rounds
+rounds; only one works at a time.  All start from the same weights, see the same batches, and minimise the same loss
+with the same Adam; their losses must agree.  Each library draws the noise with its own generator, within the measured
+time.  A library that is not installed is reported as absent.  OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which slow down
+only NumPy's BLAS, are removed from the environment of all contenders unless --keep-blas-settings is given.  So are
+variables that set numbers of threads, which --threads sets for all.
 
-Leave the machine alone meanwhile, and compare only numbers of one run.  Exit code 0; 1 if losses disagree, a contender
-failed, or one that should have been idle was not; 2 for bad input.  Read on in `contenders/`.
+Let nothing else run meanwhile, and compare only numbers of one run.  Exit codes: 0; 1 if losses disagree, a contender
+failed, or one used the processor during another's turn; 2 for bad input.  Read on in `contenders/`.
 """
 import argparse
 import json
@@ -40,29 +40,29 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags."""
+    """The parser of the flags."""
     made = _Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False,
                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     made.add_argument("parts", nargs="*", default=["all"], metavar="part", help=f"{', '.join(PARTS)} or all")
     made.add_argument("--works", nargs="+", default=["all"], metavar="WORK",
-                      help=f"of the part epochs, by name or number from 1: {'; '.join(works.WORKS)}; and those of the "
-                      f"family, which all leaves out: {'; '.join(works.FAMILY)}")
-    made.add_argument("--contenders", nargs="+", default=list(CONTENDERS), metavar="NAME", help="leave some out")
-    made.add_argument("--rounds", type=int, default=5, help="epochs that count, of each contender")
-    made.add_argument("--images", type=int, default=60000, metavar="N", help="at most so many in an epoch")
-    made.add_argument("--threads", type=int, default=machine.cores(), metavar="N", help="of every contender")
+                      help=f"works of the part epochs, by name or by number from 1: {'; '.join(works.WORKS)}; or, not "
+                      f"included in all: {'; '.join(works.FAMILY)}")
+    made.add_argument("--contenders", nargs="+", default=list(CONTENDERS), metavar="NAME", help="libraries to measure")
+    made.add_argument("--rounds", type=int, default=5, help="measured epochs of each contender")
+    made.add_argument("--images", type=int, default=60000, metavar="N", help="at most this many images in an epoch")
+    made.add_argument("--threads", type=int, default=machine.cores(), metavar="N", help="for every contender")
     made.add_argument("--data", default="mnist", help="mnist or synthetic")
-    made.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    made.add_argument("--quick", action="store_true", help="two rounds of 1,280 images, and less of everything else")
+    made.add_argument("--seed", type=int, default=0, help="seed of weights, order and noise")
+    made.add_argument("--quick", action="store_true", help="only to see that it runs: two rounds of 1,280 images")
     made.add_argument("--keep-blas-settings", action="store_true",
                       help=f"leave {' and '.join(pool.BLAS_SETTINGS)} as they are")
     made.add_argument("--coretype", metavar="NAME", help="set OPENBLAS_CORETYPE for all, such as Haswell")
-    made.add_argument("--json", type=Path, metavar="FILE", help="all raw timings, replaced after every part")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all timings to this file, after every part")
     return made
 
 
 def chosen_works(given: list[str]) -> tuple[str, ...]:
-    """Names of works from names or numbers.  Raises ValueError."""
+    """The names of works that are given by name or number.  Raises ValueError."""
     names = list(works.ALL)
     if given == ["all"]:
         return tuple(works.WORKS)
@@ -71,14 +71,14 @@ def chosen_works(given: list[str]) -> tuple[str, ...]:
 
 
 def chosen_parts(given: list[str]) -> list[str]:
-    """Names of parts, in order.  Raises ValueError."""
+    """The names of parts, in order.  Raises ValueError."""
     for part in given:
         choice("part", part, [*PARTS, "all"])
     return list(PARTS) if "all" in given else [part for part in PARTS if part in given]
 
 
 def make_settings(args: argparse.Namespace, folder: Path) -> tuple[pool.Settings, dict[str, Any]]:
-    """What the flags say, and what is worth recording of it.  Raises ValueError."""
+    """The settings that the flags give, and the record of machine and settings for --json.  Raises ValueError."""
     for name, least in (("rounds", 1), ("images", 1), ("threads", 1), ("seed", 0)):
         integer(f"--{name}", getattr(args, name), least)
     choice("--data", args.data, ("mnist", "synthetic"))
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def run(parts: list[str], settings: pool.Settings, record: dict[str, Any], path: Path | None) -> list[str]:
-    """The parts, one after the other; returns what went wrong."""
+    """Run the parts one after the other.  Returns the problems found."""
     results: dict[str, Any] = {}
     problems = []
     for part in parts:

@@ -1,26 +1,29 @@
-"""A museum of bugs: mistakes that people make in a variational autoencoder, and the check that catches each one.
+"""A museum of bugs: mistakes that people make in variational autoencoders, and the check that catches each one.
 
     python examples/bug_museum.py                       run every exhibit and print the table
     python examples/bug_museum.py --scale 1e-6          the same with the loss a million times smaller
-    python examples/bug_museum.py --only "heads swapped"    one exhibit: its line, right and wrong, and what was found
+    python examples/bug_museum.py --only "heads swapped"    one exhibit: its line, right and wrong, and what is found
     python examples/bug_museum.py --markdown            the table with every line of code, as Markdown
 
-An exhibit changes a line of npvae while its check runs.  Three things are shown for each: a check catches it; whether a
-gradient check sees it is as stated; and the intact code passes the same checks.  Exit code 0 if all of that holds.
+An exhibit changes a line of npvae while its check runs.  The program shows three things for each: a check catches it; a
+gradient check sees it, or not, as stated; and the original code passes the same checks.  The exit code is 0 if all of
+this holds.
 
-The lesson is in the second column.  Where it says "no", the gradient is right, but of the wrong function (or right the
-first time only).  Such a model trains, its loss falls, and its numbers mean nothing.  What finds it is a question about
-distributions and bounds: does z have the variance it claims, does p(x|z) sum to one, does the bound stay below log p(x)
-where that is known?  Read on in `museum/`.
+The lesson is in the second column.  Where it says "no", the gradient is right, but it is that of the wrong function (or
+right only the first time).  Such a model trains, its loss falls, and its numbers mean nothing.  It is found by tests of
+distributions and bounds: does z have the variance exp(logvar), does p(x|z) sum to one, does the bound stay below
+log p(x) where that is known?  Read on in `museum/`.
 """
 import argparse
 import difflib
-import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from npvae import cli
+from npvae.system.terminal import shortened
 
 from museum import checks, latent, network, replays, training
 from museum.exhibit import NOT_APPLICABLE, YES, Exhibit, Outdated, Setting, planted
@@ -42,16 +45,16 @@ CHECKS: dict[str, Callable[[Setting], str]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one exhibit: what its check found, and what the complex step found."""
+    """The result of one exhibit: what its check found, and what the complex step found; "" is nothing."""
 
     exhibit: Exhibit
     found: str
     gradient: str
-    outdated: str = ""      # why it could not be planted
+    outdated: str = ""      # why it could not be planted; "" if it was
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """Right and wrong; of an exhibit that could not be planted, what it looked for."""
+        """Pairs of lines, right and wrong; for an exhibit that could not be planted, the pieces of code it names."""
         return [change[1:] for change in self.exhibit.changes] if self.outdated else self.exhibit.lines()
 
     @property
@@ -64,13 +67,13 @@ class Result:
 
 
 def run(check: str, setting: Setting) -> str:
-    """What a check finds; "" if nothing.  Wrong code may overflow or divide by zero: the check is to notice."""
+    """What a check finds; "" if nothing.  No warnings: wrong code may overflow or divide by zero."""
     with np.errstate(all="ignore"):
         return CHECKS[check](setting)
 
 
 def examine(exhibit: Exhibit, scale: float = 1.0) -> Result:
-    """Plant the mistake, run its check and the complex step, take the mistake out again."""
+    """Plant the mistake, run its check and the complex step, and remove the mistake."""
     setting = replace(exhibit.setting, scale=scale)
     try:
         with planted(exhibit):
@@ -78,13 +81,13 @@ def examine(exhibit: Exhibit, scale: float = 1.0) -> Result:
             gradient = found if exhibit.caught_by == "complex step" else run("complex step", setting)
     except Outdated as error:
         return Result(exhibit, "", "", str(error))
-    except NameError as error:      # a name that only the wrong line has is called otherwise by now
+    except NameError as error:      # the wrong line has a name that npvae has changed
         return Result(exhibit, "", "", f"exhibit {exhibit.name!r}: {error}")
     return Result(exhibit, found, gradient)
 
 
 def intact(exhibits: list[Exhibit], scale: float = 1.0) -> dict[tuple[str, Setting], str]:
-    """Every check that these exhibits need, on the code as it is: (check, setting) -> what it found, "" if nothing."""
+    """All checks of these exhibits on the original code: (check, setting) -> what it found, "" if nothing."""
     pairs = {(check, replace(exhibit.setting, scale=scale)): "" for exhibit in exhibits
              for check in (exhibit.caught_by, "complex step")}
     return {pair: run(*pair) for pair in pairs}
@@ -99,12 +102,12 @@ def text(results: list[Result]) -> Iterator[str]:
             yield f"\n{room:52s} {'gradient check':14s} {'caught by':24s} {'verdict':8s} found"
         for result in shown:
             exhibit = result.exhibit
-            found = result.found if len(result.found) <= 70 else result.found[:67] + "..."
-            yield f"  {exhibit.name:50s} {exhibit.seen:14s} {exhibit.caught_by:24s} {result.verdict:8s} {found}"
+            yield (f"  {exhibit.name:50s} {exhibit.seen:14s} {exhibit.caught_by:24s} {result.verdict:8s} "
+                   f"{shortened(result.found, 70)}")
 
 
 def markdown(results: list[Result]) -> Iterator[str]:
-    """The table with the lines of code and who shipped them."""
+    """The table in Markdown, with the lines of code and who shipped them."""
     by_name = {result.exhibit.name: result for result in results}
     for room, exhibits in ROOMS.items():
         yield (f"\n### {room}\n\n| exhibit | should say | says | gradient check | caught by | verdict | found | "
@@ -118,7 +121,7 @@ def markdown(results: list[Result]) -> Iterator[str]:
 
 
 def story(result: Result) -> Iterator[str]:
-    """One exhibit at length."""
+    """One exhibit in detail."""
     exhibit = result.exhibit
     yield f"{exhibit.name}"
     for (function, _, _), (right, wrong) in zip(exhibit.changes, result.lines):
@@ -134,31 +137,20 @@ def story(result: Result) -> Iterator[str]:
 
 
 def summary(results: list[Result]) -> str:
-    """How many, and how many a gradient check can see."""
+    """Counts: exhibits, caught, and seen by a gradient check."""
     caught = sum(result.verdict == "caught" for result in results)
     seen, none = (sum(result.exhibit.seen == answer for result in results) for answer in (YES, NOT_APPLICABLE))
     return (f"{len(results)} exhibits, {caught} caught.  A gradient check sees {seen}, does not see "
             f"{len(results) - seen - none}, and has nothing to look at in {none}")
 
 
-def positive(value: str) -> float:
-    """For argparse: a finite number more than 0."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"must be a finite number more than 0, got {value!r}")
-    return number
-
-
 def arguments() -> tuple[argparse.Namespace, list[Exhibit]]:
-    """The flags, and the exhibits they ask for."""
+    """The flags, and the exhibits to run."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, allow_abbrev=False,      # errors then take one line
                                      description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scale", type=positive, default=1.0, metavar="NUMBER",
-                        help="multiply the loss, and its gradients with it, by a positive number (default 1)")
-    parser.add_argument("--only", metavar="NAME", help="one exhibit, at length")
+    parser.add_argument("--scale", type=cli.number(float, 0, strict=True), default=1.0, metavar="NUMBER",
+                        help="multiply the loss and its gradients by a positive number (default 1)")
+    parser.add_argument("--only", metavar="NAME", help="one exhibit, in detail")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown, with the lines of code")
     args = parser.parse_args()
     exhibits = {exhibit.name: exhibit for room in ROOMS.values() for exhibit in room}
@@ -166,7 +158,7 @@ def arguments() -> tuple[argparse.Namespace, list[Exhibit]]:
         return args, list(exhibits.values())
     if args.only not in exhibits:
         near = difflib.get_close_matches(args.only, exhibits, 3, 0.3)
-        parser.error(f"--only {args.only!r} names no exhibit; near it: {'; '.join(near) or 'none'}")
+        parser.error(f"--only {args.only!r} names no exhibit; similar: {'; '.join(near) or 'none'}")
     return args, [exhibits[args.only]]
 
 

@@ -1,8 +1,9 @@
-"""Is your layer's backward pass right?  Layer normalisation, which npvae does not have, once right and six times wrong.
+"""Is your layer's backward pass right?  Layer normalisation, which npvae does not have: one right version, six wrong.
 
     python examples/check_your_layer.py      exit code 0: the right one passes and every wrong one is caught
 
-Rows of x (B, D) are brought to mean 0 and variance 1, then scaled and shifted per column (Ba, Kiros and Hinton 2016):
+Each row of x (B, D) is normalised to mean 0 and variance 1, then each column is scaled and shifted (Ba, Kiros and
+Hinton 2016):
 
     y = gain * x_hat + bias,    x_hat = (x - m) / s,    m = mean_D x,    s = sqrt(mean_D (x - m)^2 + 1e-5)
 
@@ -10,8 +11,8 @@ Backward, from dy (B, D), with d = dy * gain.  x_hat depends on x directly, thro
 
     dgain = sum_B dy * x_hat        dbias = sum_B dy        dx = (d - mean_D d - x_hat * mean_D (d * x_hat)) / s
 
-To test a layer of yours you need two functions: forward(**inputs) -> array, and backward(dy, **inputs) -> gradients by
-name.  Then one call; with the shapes and values drawn by Hypothesis, in a test of your own, it reads:
+To test a layer of your own you need two functions: forward(**inputs) -> array, and backward(dy, **inputs) -> gradients
+by name.  The test is one call; with shapes and values drawn by Hypothesis it reads:
 
     from hypothesis import given
     from npvae.testing import assert_gradients, inputs
@@ -32,7 +33,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def normalise(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x_hat (B, D) and s (B, 1).  No abs, no comparison: so x may be complex, and derivatives are exact to rounding."""
+    """x_hat (B, D) and s (B, 1).  Without abs and comparisons, so that x may be complex for exact derivatives."""
     centred = x - x.mean(axis=1, keepdims=True)
     s = np.sqrt((centred * centred).mean(axis=1, keepdims=True) + 1e-5)
     return centred / s, s
@@ -44,17 +45,17 @@ def forward(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def backward(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """The gradients of all three, by name, from dy (B, D)."""
+    """The gradients of x, gain and bias, from dy (B, D)."""
     x_hat, s = normalise(x)
     d = dy * gain
     dx = (d - d.mean(axis=1, keepdims=True) - x_hat * (d * x_hat).mean(axis=1, keepdims=True)) / s
     return {"x": dx, "gain": (dy * x_hat).sum(axis=0), "bias": dy.sum(axis=0)}
 
 
-# --- and what goes wrong ---
+# --- Wrong versions ---
 
 def mean_forgotten(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """As if m were a constant."""
+    """dx as if m were a constant."""
     x_hat, s = normalise(x)
     d = dy * gain
     dx = (d - x_hat * (d * x_hat).mean(axis=1, keepdims=True)) / s
@@ -62,24 +63,24 @@ def mean_forgotten(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.nda
 
 
 def variance_forgotten(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """As if s were a constant."""
+    """dx as if s were a constant."""
     s = normalise(x)[1]
     d = dy * gain
     return {**backward(dy, x, gain, bias), "x": (d - d.mean(axis=1, keepdims=True)) / s}
 
 
 def mean_for_sum(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """Every row has its say in dbias, and not a B-th of it."""
+    """dbias is the mean over rows instead of their sum."""
     return {**backward(dy, x, gain, bias), "bias": dy.mean(axis=0)}
 
 
 def input_forgotten(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """The gain multiplies x_hat, so its gradient does too."""
+    """dgain lacks its factor x_hat."""
     return {**backward(dy, x, gain, bias), "gain": dy.sum(axis=0)}
 
 
 def in_place(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """Right numbers, but dy belongs to the caller, who may need it for another path."""
+    """The gradients are right, but dy is overwritten, and the caller may need it elsewhere."""
     gradients = backward(dy, x, gain, bias)
     dy *= gain
     return gradients
@@ -89,7 +90,7 @@ TOTAL: Arrays = {}
 
 
 def accumulating(dy: np.ndarray, x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> Arrays:
-    """Right the first time; then each call adds to the last one's."""
+    """Right at the first call; later ones add their gradients to it."""
     for name, gradient in backward(dy, x, gain, bias).items():
         TOTAL[name] = TOTAL.get(name, 0) + gradient
     return dict(TOTAL)
@@ -99,14 +100,14 @@ WRONG = [mean_forgotten, variance_forgotten, mean_for_sum, input_forgotten, in_p
 
 
 def check(candidate: Callable[..., Arrays]) -> Report:
-    """The test: sizes that differ from one another, values of both signs, one call."""
+    """The test: one call, on inputs whose sizes differ and whose values have both signs."""
     rng = np.random.default_rng(0)
     inputs = {"x": rng.normal(size=(4, 7)), "gain": rng.normal(size=7), "bias": rng.normal(size=7)}
     return check_pair(forward, candidate, inputs)
 
 
 def main() -> int:
-    """Print every report.  0 if the right layer passes and every wrong one is caught, else 1."""
+    """Print all reports.  Returns 0 if the right version passes and every wrong one is caught, else 1."""
     reports = {candidate: check(candidate) for candidate in [backward, *WRONG]}
     for candidate, report in reports.items():
         print(f"{candidate.__name__}: {' '.join((candidate.__doc__ or '').split())}\n{report}\n")

@@ -1,17 +1,16 @@
-"""The latent plane while it is learned: a moving picture (GIF) of what a VAE with Z = 2 decodes, from noise to digits.
+"""A GIF of the latent plane of a VAE with Z = 2 during training, from noise to digits.
 
-    python examples/manifold_movie.py                                        runs/manifold.gif, under a minute
+    python examples/manifold_movie.py                                        runs/manifold.gif, in less than a minute
     python examples/manifold_movie.py --epochs 60 --frames 80 --seed 1       longer, and another plane
     python examples/manifold_movie.py --data-dir FOLDER --out fashion.gif    a folder of IDX files, an .npy or .npz file
 
-Every frame decodes the same codes z: a grid at the quantiles of the prior, so that each tile stands for the same share
-of its probability (`npvae.plotting.manifold_grid`; Kingma and Welling 2014, figure 4).  It is one training run
-throughout, and a step of Adam changes little: the plane flows from frame to frame.  Half of what can be seen happens
-in the first epoch, so the frames lie dense there and grow apart in geometric progression.
+Every frame decodes the same codes z: a grid at the quantiles of the prior, so that each tile has the same probability
+(`npvae.plotting.manifold_grid`; Kingma and Welling 2014, figure 4).  All frames come from one training run.  Most
+changes happen in the first epoch, so the steps between frames grow in geometric progression.
 
-Look for: grey paper first (every pixel a coin toss); then the mean of all digits, nearly the same everywhere, as the
-decoder does not use z yet; then the plane parts into round and upright shapes; last, digits come out of them one after
-the other, and what two of them share lies between them.
+What to look for: first all is grey, since every pixel has probability 1/2; then every tile is nearly the mean of all
+digits, as the decoder does not use z yet; then round and upright shapes separate; at last single digits appear, with
+mixtures of two between them.
 """
 import argparse
 import io
@@ -30,16 +29,16 @@ from npvae.train import Run
 
 EPOCHS = 30
 SIDE = 16      # tiles along each side of the plane
-DENSE = 10      # the first steps: more of them would be frames of grey
+DENSE = 10      # in the first steps all frames would be grey: see `frame_steps`
 LEVELS = 16      # shades of grey: enough for strokes, and half the bytes of 256
-FONT, LINE, MARGIN = 19, 40, 4      # of the text below the plane, pixels
+FONT, LINE, MARGIN = 19, 40, 4      # pixels: size, height and margin of the text below the plane
 FRAME_MS, FIRST_MS, LAST_MS = 100, 600, 2500
 TEST_IMAGES = 2000      # for the loss in each frame
 
 
 def frame_steps(total: int, frames: int) -> list[int]:
-    """Steps from 0 to `total`, dense at the start: DENSE steps on, they are in geometric progression.  No step is
-    taken twice, so a short run has fewer frames."""
+    """Steps from 0 to `total`, step + DENSE in geometric progression.  No step occurs twice, so a short run has fewer
+    frames."""
     i = np.arange(frames) / (frames - 1)
     return [int(step) for step in np.unique(np.rint(DENSE * ((total / DENSE + 1) ** i - 1)))]
 
@@ -64,7 +63,7 @@ class Film(Callback):
         self.bar.close()
 
     def take(self, run: Run) -> None:
-        """The plane as it is now.  The noise behind the loss is the same each time, and none of the training's."""
+        """Draw the plane as it is now.  The loss has the same noise in all frames, drawn apart from training."""
         loss = -float(run.vae.elbo(self.x, np.random.default_rng(self.seed)).mean())
         z = manifold_grid(SIDE).reshape(-1, 2).astype(run.vae.dtype)
         tiles = run.vae.decode(z).reshape(SIDE, SIDE, -1)
@@ -73,7 +72,7 @@ class Film(Callback):
 
 
 def draw(tiles: np.ndarray, image_shape: tuple[int, int], left: str, middle: str, right: str) -> Image.Image:
-    """Tiles (R, C, D) in [0, 1] as ink on white paper, and below them three texts."""
+    """Tiles (R, C, D) in [0, 1], 1 being black, with three texts below them."""
     from matplotlib.font_manager import findfont      # matplotlib brings the font, as it brings Pillow
     ink, *_ = mosaic(tiles, image_shape)
     height, width = ink.shape
@@ -87,7 +86,7 @@ def draw(tiles: np.ndarray, image_shape: tuple[int, int], left: str, middle: str
 
 
 def gif(frames: list[Image.Image]) -> bytes:
-    """The frames as a GIF that loops for ever and rests on the last, in LEVELS shades of grey."""
+    """The frames as a GIF in LEVELS shades of grey, which loops and pauses at the last frame."""
     grey = np.linspace(0, 255, LEVELS).round().astype(np.uint8)
     shades = []
     for frame in frames:
@@ -104,17 +103,17 @@ def gif(frames: list[Image.Image]) -> bytes:
 
 
 def arguments() -> argparse.Namespace:
-    """The flags.  Raises UsageError, also for a picture that cannot be written: now, not after the training."""
+    """The flags.  Raises UsageError, also if the picture cannot be written: before training, not after it."""
     parser = cli.Parser(None, (__doc__ or "").splitlines()[0], "")
     parser.add_argument("--epochs", type=cli.number(int, 1), default=EPOCHS, help="passes over the training images")
     parser.add_argument("--hidden", type=cli.widths, default="400", metavar="400,200",
                         help="widths of the encoder's hidden layers, mirrored in the decoder")
-    parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="of all randomness: another plane")
-    parser.add_argument("--frames", type=cli.number(int, 2), default=50, help="pictures")
+    parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="seed of all random numbers: another plane")
+    parser.add_argument("--frames", type=cli.number(int, 2), default=50, help="number of frames")
     parser.add_argument("--data-dir", default="mnist", metavar="PATH", help=f"{ALLOWED}; mnist comes with npvae")
     parser.add_argument("--limit", type=cli.number(int, 1), default=None, metavar="N",
-                        help="use the first N images only")
-    parser.add_argument("--out", type=Path, default=Path("runs/manifold.gif"), metavar="FILE", help="the picture, .gif")
+                        help="use only the first N images")
+    parser.add_argument("--out", type=Path, default=Path("runs/manifold.gif"), metavar="FILE", help="a .gif file")
     args = parser.parse_args()
     if args.out == parser.get_default("out"):
         args.out.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How the programs of the published tables write down what they find: one JSON object per line, and by which code."""
+"""Records of the programs for the published tables: one JSON object per line, with the commit that produced it."""
 import json
 import subprocess
 import zlib
@@ -13,16 +13,17 @@ _BUT_RECORDS = ":(exclude)paper_tables.jsonl"
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """A file of one JSON object per line; none where there is no file."""
+    """The objects in a file of one JSON object per line; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def add_line(path: Path, record: dict[str, Any]) -> None:
+    """Append an object to the file."""
     write_atomically(path, "".join(json.dumps(one) + "\n" for one in [*lines(path), record]).encode())
 
 
 def commit() -> str:
-    """That of the code which is running; "-dirty" if files were changed since, the records themselves apart."""
+    """The git commit of the running code, with "-dirty" if files other than the records have changed since."""
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     try:
@@ -33,22 +34,22 @@ def commit() -> str:
 
 
 def trained_by(sessions: list[dict[str, Any]], epoch: int) -> str:
-    """The commits that trained a model up to this epoch, in their order."""
+    """The commits that trained a model up to this epoch, in order."""
     found = [one["commit"] for one in sessions if one["epoch"] < epoch]
     known = bool(sessions) and sessions[0]["epoch"] == 0
     return ", ".join(dict.fromkeys(found if known else ["unknown", *found]))
 
 
 def evenly(x: np.ndarray, images: int) -> np.ndarray:
-    """So many rows of x from all over it: the test images of the static binarization are sorted by their label."""
+    """`images` rows of x, evenly spaced, since the test images of the static binarization are sorted by label."""
     return x[np.arange(min(images, len(x))) * len(x) // min(images, len(x))]
 
 
 def largest_first(kl: np.ndarray) -> list[float]:
-    """KL per dimension as a record has it."""
+    """KL per dimension for a record: rounded, in falling order."""
     return [round(float(value), 4) for value in np.sort(kl)[::-1]]
 
 
 def fingerprint(samples: int, *arrays: np.ndarray) -> list[int]:
-    """Of what a measurement is of: one that was stopped goes on only with the same."""
+    """Identifies what is measured: a measurement continues only with the same samples and arrays."""
     return [samples, *(zlib.crc32(np.ascontiguousarray(array).data) for array in arrays)]

@@ -1,19 +1,19 @@
 # mypy: disable-error-code="import-not-found"
-"""A row of the published tables once more, in code that shares nothing with npvae's models: PyTorch and its autograd.
+"""A row of the published tables, reproduced independently of npvae's models: in PyTorch, with its autograd.
 
-    python examples/paper_row_in_pytorch.py                                          train as row vae-k1 for 100 epochs,
+    python examples/paper_row_in_pytorch.py                                          train row vae-k1 for 100 epochs,
                                                                                      then measure log p(x)
     python examples/paper_row_in_pytorch.py --check runs/tables/vae-k1/epoch-100.npz     measure a model of npvae
 
-The protocol is that of row vae-k1 in `examples/paper_tables.py` (Burda, Grosse and Salakhutdinov 2016), written down a
-second time: 784-200-200 tanh to 50 and its mirror image, Glorot's uniform weights, output bias at the logit of the mean
-pixel, batches of 20, pixels binarized anew at every visit, the KL term at the z that was drawn, stages i = 0, 1, 2 ...
-of 3^i epochs at a learning rate of 1e-3 * 10^(-i/7).  Adam is PyTorch's, with eps 1e-4: it too adds eps to the root
-after the correction of the bias.  From npvae come the images of MNIST, the binarized test images, and the bookkeeping.
+The protocol is that of row vae-k1 in `examples/paper_tables.py` (Burda, Grosse and Salakhutdinov 2016), implemented
+again: 784-200-200 tanh to 50 and its mirror image, Glorot's uniform weights, output bias at the logit of the mean
+pixel, batches of 20, pixels binarized anew for every batch, a KL term estimated at the z drawn, and stages i = 0, 1,
+2 ... of 3^i epochs at a learning rate of 1e-3 * 10^(-i/7).  Adam is PyTorch's, with eps 1e-4; like npvae's it adds eps
+after the bias correction.  From npvae come the images of MNIST, the binarized test images, and the code that writes
+records.
 
-Everything goes to --out.  A checkpoint is written after each epoch: to go on after a stop, give the same command again.
-The record is added to `examples/paper_tables.jsonl`, where `paper_tables.py table` finds it, and is compared with that
-of npvae, if there is one.
+A checkpoint is written to --out after each epoch; the same command continues from it.  The record is appended to
+`examples/paper_tables.jsonl`, which `paper_tables.py table` reads, and compared with npvae's record, if there is one.
 """
 import argparse
 import io
@@ -43,9 +43,9 @@ except ImportError:
 ROW = "vae-k1"
 NETWORK: dict[str, Any] = {"input_dim": 784, "hidden": [200, 200], "latent_dim": 50, "activation": "tanh",
                            "likelihood": "bernoulli", "dtype": "float32", "decoder_hidden": [200, 200]}
-SIZES = "hidden", "latent_dim", "decoder_hidden"      # which may be others in a model that is checked
+SIZES = "hidden", "latent_dim", "decoder_hidden"      # may differ in a model that is checked
 BATCH = 20
-DRAWS = 1000      # of one image, at a time
+DRAWS = 1000      # at a time, for one image
 
 Weights = dict[str, Any]      # name -> tensor: W (in, out), b (out,)
 
@@ -53,7 +53,7 @@ Weights = dict[str, Any]      # name -> tensor: W (in, out), b (out,)
 # ---- The model
 
 def layers(network: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Numbers in and out of each dense layer, in the order in which npvae saves them."""
+    """The inputs and outputs of each dense layer, in the order in which npvae saves them."""
     up, down = [network["input_dim"], *network["hidden"]], [network["latent_dim"], *network["decoder_hidden"]]
     return {**{f"encoder.{i}": pair for i, pair in enumerate(zip(up, up[1:]))},
             "mu": (up[-1], down[0]), "logvar": (up[-1], down[0]),
@@ -86,13 +86,13 @@ def log_p_of_x(weights: Weights, x: Any, z: Any) -> Any:
 def log_weights(weights: Weights, x: Any, mu: Any, logvar: Any, eps: Any) -> Any:
     """log p(x|z) + log p(z) - log q(z|x) at z = mu + exp(logvar / 2) eps, (B, K), eps (B, K, Z)."""
     z = mu[:, None] + torch.exp(0.5 * logvar)[:, None] * eps
-    log_prior = -0.5 * (z * z).sum(-1)      # both without the constant, which is the same
+    log_prior = -0.5 * (z * z).sum(-1)      # both without their constant, which cancels
     log_q = -0.5 * (eps * eps + logvar[:, None]).sum(-1)
     return log_p_of_x(weights, x, z) + log_prior - log_q
 
 
 def initial(mean: np.ndarray, generator: Any) -> Weights:
-    """Glorot's uniform weights, zeros as biases, but for the output: it starts at the mean image (D,)."""
+    """Uniform weights as in Glorot and Bengio 2010; zero biases, but at the output those of the mean image (D,)."""
     weights: Weights = {}
     for name, (n_in, n_out) in layers(NETWORK).items():
         limit = math.sqrt(6 / (n_in + n_out))
@@ -103,7 +103,7 @@ def initial(mean: np.ndarray, generator: Any) -> Weights:
 
 
 def saved_by_npvae(path: Path) -> tuple[Weights, dict[str, Any]]:
-    """The weights by name, and the network, of a model that npvae has saved: one vector of all tensors, W before b."""
+    """The weights by name, and the network, of a model saved by npvae: one vector with all tensors, W before b."""
     try:
         with np.load(path, allow_pickle=False) as file:
             flat, network = file["parameters"], json.loads(file["manifest.json"])["vae"]
@@ -116,8 +116,8 @@ def saved_by_npvae(path: Path) -> tuple[Weights, dict[str, Any]]:
                 weights[f"{name}.{letter}"] = torch.from_numpy(flat[start:stop].reshape(shape).copy())
                 start = stop
         if start != len(flat):
-            raise ValueError(f"{len(flat)} numbers are no network of {start}")
-    except Exception as error:      # whatever zipfile, json or numpy raise at other files
+            raise ValueError(f"it holds {len(flat)} numbers, and the network has {start}")
+    except Exception as error:      # zipfile, json and numpy raise many kinds
         raise cli.UsageError(f"--check {path}: no model that can be checked: {error or type(error).__name__}") from None
     return weights, network
 
@@ -125,7 +125,7 @@ def saved_by_npvae(path: Path) -> tuple[Weights, dict[str, Any]]:
 # ---- Training
 
 def learning_rate(epoch: int) -> float:
-    """Of the epoch after so many: 1e-3 * 10^(-i/7) in stage i, which has 3^i epochs."""
+    """The learning rate of an epoch, counted from 0: 1e-3 * 10^(-i/7) in stage i, which has 3^i epochs."""
     stage, end = 0, 1
     while epoch >= end:
         stage, end = stage + 1, end + 3 ** (stage + 1)
@@ -133,14 +133,14 @@ def learning_rate(epoch: int) -> float:
 
 
 def train(args: argparse.Namespace) -> dict[str, Any]:
-    """The state after --epochs: trained from where the checkpoint is, if there is one."""
+    """Train up to --epochs, from the checkpoint if there is one, and return the state."""
     images = torch.from_numpy(load_mnist()[0])
     path = args.out / "checkpoint.pt"
     state = restored(path, args) if path.exists() else {
         "weights": initial(images.numpy().mean(axis=0, dtype=np.float64) / 255, seeded(args.seed, 0)),
         "optimizer": None, "epoch": 0, "seed": args.seed, "seconds": 0.0, "commits": []}
     if state["epoch"] > args.epochs:
-        raise cli.UsageError(f"{path}: has done {state['epoch']} epochs; --epochs must be at least that")
+        raise cli.UsageError(f"{path}: is already at epoch {state['epoch']}; --epochs must be at least that")
     weights = {name: value.requires_grad_() for name, value in state["weights"].items()}
     adam = torch.optim.Adam(weights.values(), 1e-3, (0.9, 0.999), 1e-4, fused=True)
     if state["optimizer"]:
@@ -162,19 +162,19 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def restored(path: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """What `train` has written.  Raises UsageError for anything else, and for another --seed."""
+    """The state in a checkpoint of `train`.  Raises UsageError for any other file, and for another --seed."""
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
         seed = state["seed"]
-    except Exception as error:      # whatever pickle, zipfile or torch raise at other files
+    except Exception as error:      # pickle, zipfile and torch raise many kinds
         raise cli.UsageError(f"{path}: is no checkpoint of this program: {type(error).__name__}") from None
     if seed != args.seed:
-        raise cli.UsageError(f"{path}: was begun with --seed {seed}, not {args.seed}")
+        raise cli.UsageError(f"{path}: was started with --seed {seed}, not {args.seed}")
     return state
 
 
 def train_epoch(weights: Weights, adam: Any, images: Any, generator: Any) -> float:
-    """One visit to each of the images (N, D), bytes; the mean loss, nats per image."""
+    """Train on all images (N, D), bytes, once.  Returns the mean loss, in nats per image."""
     total = torch.zeros((), dtype=torch.float64)
     for index in torch.randperm(len(images), generator=generator).split(BATCH):
         x = torch.bernoulli(images[index].to(torch.float32) / 255, generator=generator)
@@ -189,7 +189,7 @@ def train_epoch(weights: Weights, adam: Any, images: Any, generator: Any) -> flo
 
 
 def seeded(seed: int, purpose: int) -> Any:
-    """A generator for one epoch, or for one block of images."""
+    """A random generator for one epoch, or for one block of images."""
     return torch.Generator().manual_seed(seed * 1_000_003 + purpose)
 
 
@@ -212,7 +212,7 @@ def log_likelihood(weights: Weights, x: Any, generator: Any, samples: int) -> tu
         group = torch.arange(samples) * min(16, samples) // samples
         without = torch.stack([torch.logsumexp(log_w[group != g], 0) - math.log(int((group != g).sum()))
                                for g in range(int(group[-1]) + 1)])
-        w = torch.exp(log_w - value)      # of mean one
+        w = torch.exp(log_w - value)      # their mean is one
         found.append((value, without.std(correction=0) * math.sqrt(len(without) - 1),
                       (len(without) - 1) * (without.mean() - value), samples / (w * w).mean()))
     values, errors, biases, ess = (torch.stack(column) for column in zip(*found))
@@ -220,7 +220,7 @@ def log_likelihood(weights: Weights, x: Any, generator: Any, samples: int) -> tu
 
 
 def measured(weights: Weights, x: np.ndarray, samples: int, partial: Path) -> dict[str, Any]:
-    """What `paper_tables.measured` reports, by other means; x (N, D) zeros and ones."""
+    """The numbers of `paper_tables.measured`, computed independently; x (N, D) zeros and ones."""
     images = torch.from_numpy(x)
 
     def block(start: int) -> Any:
@@ -240,7 +240,7 @@ def measured(weights: Weights, x: np.ndarray, samples: int, partial: Path) -> di
 
 
 def compare(record: dict[str, Any], row: str, path: Path) -> None:
-    """Print the record, and those of npvae for as many epochs, images and draws."""
+    """Print the record, and npvae's records of the same numbers of epochs, images and draws."""
     same = {name: record[name] for name in ("epoch", "images", "samples")} | {"row": row}
     for one in [record, *(one for one in paper_records.lines(path) if same.items() <= one.items())]:
         print(f"{one['row']}, seed {one['seed']}, epoch {one['epoch']}: NLL {one['nll']:.3f}, {one['active']} active "
@@ -254,11 +254,11 @@ def compare(record: dict[str, Any], row: str, path: Path) -> None:
 # ---- The command
 
 def check(args: argparse.Namespace) -> tuple[Weights, dict[str, Any]]:
-    """A model of npvae, and what its record says of its training."""
+    """The model of npvae given by --check, and the entries of its record about training."""
     row, epoch = args.check.parent.name, args.check.stem.removeprefix("epoch-")
     if row not in paper_tables.ROWS or paper_tables.ROWS[row].data != "dynamic" or not epoch.isdecimal():
-        raise cli.UsageError(f"--check {args.check}: must be such as runs/tables/{ROW}/epoch-100.npz, of a row of "
-                             "dynamic binarization")
+        raise cli.UsageError(f"--check {args.check}: must be a file such as runs/tables/{ROW}/epoch-100.npz, of a row "
+                             "of dynamic binarization")
     weights, network = saved_by_npvae(args.check)
     seed = read(args.check.with_name("checkpoint.npz"))[1]["settings"]["seed"]
     return weights, {"row": f"{row}-checked", "epoch": int(epoch), "seed": seed, "model": network}
@@ -291,15 +291,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = cli.Parser(None, "Row vae-k1 of the published tables in PyTorch: trained anew, or a model of npvae "
-                              "measured from outside.", "")
+    parser = cli.Parser(None, "Row vae-k1 of the published tables in PyTorch: train it, or measure a model of npvae.",
+                        "")
     parser.add_argument("--check", type=Path, default=None, metavar="FILE", help="measure this model of npvae instead")
     parser.add_argument("--out", type=Path, default=Path("runs/tables/pytorch"), metavar="FOLDER",
-                        help="for the checkpoint and measurements under way")
-    parser.add_argument("--epochs", type=cli.number(int, 1), default=100, help="in all")
+                        help="for the checkpoint and unfinished measurements")
+    parser.add_argument("--epochs", type=cli.number(int, 1), default=100, help="epochs in all")
     parser.add_argument("--seed", type=cli.number(int, 0), default=0)
-    parser.add_argument("--samples", type=cli.number(int, 2), default=paper_tables.FULL[0], help="draws for an image")
-    parser.add_argument("--images", type=cli.number(int, 2), default=paper_tables.FULL[1], help="of the test set")
+    parser.add_argument("--samples", type=cli.number(int, 2), default=paper_tables.FULL[0], help="draws for each image")
+    parser.add_argument("--images", type=cli.number(int, 2), default=paper_tables.FULL[1], help="test images")
     parser.add_argument("--threads", type=cli.number(int, 1), default=min(2, available_cores()))
     parser.add_argument("--results", type=Path, default=paper_tables.RESULTS, metavar="FILE", help="for the record")
     run(parser.parse_args())

@@ -1,24 +1,26 @@
-"""Published tables, reproduced: a test that no one here wrote.
+"""Published tables, reproduced.
 
-    python examples/paper_tables.py rows                     what there is to train, and what the papers report
-    python examples/paper_tables.py train vae-k1             train a row, or go on with it: Ctrl-C saves, a row is hours
-    python examples/paper_tables.py measure vae-k1           log p(x) of the 10,000 test images, of each model kept
-    python examples/paper_tables.py table                    the table, in Markdown, of all results so far
+    python examples/paper_tables.py rows                     the rows, and what the papers report for them
+    python examples/paper_tables.py train vae-k1             train a row for hours, or continue it; Ctrl-C saves
+    python examples/paper_tables.py measure vae-k1           log p(x) of the 10,000 test images, for all saved models
+    python examples/paper_tables.py table                    all results so far, as a table in Markdown
 
 Rows of dynamic binarization follow Burda, Grosse and Salakhutdinov 2016 (IWAE), tables 1 and 2: 784-200-200 tanh to 50
 and its mirror image, Glorot's uniform weights, output bias at the logit of the mean pixel, batches of 20, pixels
-binarized anew at every visit, Adam with eps 1e-4, stages i = 0 ... 7 of 3^i epochs at a learning rate of
-1e-3 * 10^(-i/7): 3,280 epochs.  Their published code (github.com/yburda/iwae) differs from the paper's words: 59,600
-images, never shuffled, beta1 = 0.99, and a sum over the batch, so that eps is 20 times smaller than of a mean; row
-vae-k1-published-code follows it.  Rows of static binarization (the 50,000/10,000/10,000 images of Larochelle and Murray
-2011, not a part of npvae: --static FILE) share a network of 784-300-300 to 40 and batches of 100.  The two that compare
-priors follow Tomczak and Welling 2018: Adam at 5e-4, 100 epochs of KL annealing, and the model of the best epoch on the
-10,000 validation images.  Those of MADE decoders would know the training images by heart before that: they have 40
-epochs, a cosine from 1e-3 to 0, and weight decay 0.1.
+binarized anew for every batch, Adam with eps 1e-4, stages i = 0 ... 7 of 3^i epochs at a learning rate of
+1e-3 * 10^(-i/7): 3,280 epochs.  Their published code (github.com/yburda/iwae) differs from the paper: it has 59,600
+images, never shuffled, beta1 = 0.99, and a loss summed over the batch, which acts like an eps 20 times smaller.  Row
+vae-k1-published-code follows the code.
 
-Everything goes to --out: a folder for each row with its checkpoint and the models kept.  `measure` adds to
-`examples/paper_tables.jsonl`: protocol, seed, seconds and commit stand beside each number.  Row vae-k1 is trained and
-measured by other code as well, `examples/paper_row_in_pytorch.py`.
+Rows of static binarization use the 50,000/10,000/10,000 images of Larochelle and Murray 2011, which are not part of
+npvae (--static FILE), a network of 784-300-300 to 40, and batches of 100.  The two that compare priors follow Tomczak
+and Welling 2018: Adam at 5e-4, 100 epochs of KL annealing, and the model of the best epoch on the 10,000 validation
+images.  Those with MADE decoders would overfit in that time: they have 40 epochs, a learning rate that falls from 1e-3
+to 0 by a cosine, and weight decay 0.1.
+
+Checkpoints and saved models go to a folder for each row in --out.  `measure` appends its results to
+`examples/paper_tables.jsonl`, each with protocol, seed, seconds and commit.  `examples/paper_row_in_pytorch.py` trains
+and measures row vae-k1 with independent code.
 """
 import argparse
 import math
@@ -45,11 +47,11 @@ from npvae.train import Run
 from paper_records import add_line, commit, evenly, fingerprint, largest_first, lines, trained_by
 
 RESULTS = Path(__file__).with_name("paper_tables.jsonl")
-ENDS = [sum(3 ** i for i in range(stages + 1)) for stages in range(8)]      # of the stages: 1, 4, 13, 40, ... 3280
-WARMUP, PATIENCE, LONGEST = 100, 50, 400      # epochs, of rows that keep the best
+ENDS = [sum(3 ** i for i in range(stages + 1)) for stages in range(8)]      # of the stages: 1, 4, 13, ... 3280
+WARMUP, PATIENCE, LONGEST = 100, 50, 400      # epochs, for rows that save the best model
 MADE_WARMUP, MADE_EPOCHS = 10, 40
-BLOCK = 250      # images measured at a time; after each the result so far is on disk
-FULL = 5000, 10000      # draws and images
+BLOCK = 250      # images measured at a time; the results so far are saved after each block
+FULL = 5000, 10000      # draws and images of a full measurement
 
 IWAE_NET: dict[str, Any] = {"hidden": (200, 200), "latent_dim": 50, "activation": "tanh"}
 STATIC_NET: dict[str, Any] = {"hidden": (300, 300), "latent_dim": 40, "activation": "relu"}
@@ -77,11 +79,12 @@ def regularized(per_epoch: int) -> Adam:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: a model, how it is trained, and after which epochs it is kept.
+    """A row of a table: a model, how it is trained, and after which epochs it is saved.
 
-    objective, adam : of the steps in an epoch, since schedules count steps
-    images : the first so many of the training images; None for all
-    keep : epochs after which the model is kept; none where the best on the validation images is
+    published : what the paper reports
+    objective, adam : functions of the number of steps in an epoch, since schedules count steps
+    images : use only this many of the training images; None for all
+    keep : epochs after which the model is saved; none: the best on the validation images is
     """
 
     published: str
@@ -123,25 +126,25 @@ ROWS = {
     "static-made-free-bits": made_row("", lambda per_epoch: FreeBits(0.5))}
 
 
-# ---- Data, and a model at its start
+# ---- Data and models
 
 def load_rows(row: Row, static: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training images, those that training looks at besides, test images: (N, 784), bytes or zeros and ones.  The test
-    images of dynamic rows are binarized once, with a seed of their own."""
+    """Training images, images for evaluation during training, and test images: (N, 784), bytes or zeros and ones.  The
+    test images of dynamic rows are binarized once, with a seed of their own."""
     if row.data == "dynamic":
         x_train, _, x_test, _ = load_mnist()
         return x_train[:row.images], x_test, binarize(x_test, "static", np.random.default_rng(2016))
     try:
         with open(static, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             train, valid, test = (np.unpackbits(file[name], axis=1)[:, :784] for name in ("train", "valid", "test"))
-    except Exception as error:      # whatever zipfile, zlib or numpy raise at other files
+    except Exception as error:      # zipfile, zlib and numpy raise many kinds
         raise cli.UsageError(f"--static {static} must be an .npz with the packed bits of train, valid and test: "
                              f"{error or type(error).__name__}") from None
     return train * np.uint8(255), valid * np.uint8(255), test * np.uint8(255)
 
 
 def new_model(row: Row, x_train: np.ndarray, seed: int) -> VAE:
-    """As the protocol starts it: Glorot's uniform weights, the output at the mean image."""
+    """The protocol's initial model: uniform weights as in Glorot and Bengio 2010, output bias at the mean image."""
     vae = VAE(784, seed=seed, **row.model)
     if row.data == "dynamic":
         rng = np.random.default_rng(seed + 1)
@@ -154,8 +157,8 @@ def new_model(row: Row, x_train: np.ndarray, seed: int) -> VAE:
 
 
 class Keep(Callback):
-    """The models that will be measured: those of certain epochs, or the best on the validation images, from the end of
-    the annealing on; then training stops PATIENCE epochs after the best."""
+    """Saves the models to measure: those of the epochs `row.keep`, or, after annealing, the best on validation images.
+    In the latter case training stops PATIENCE epochs after the best."""
 
     def __init__(self, row: Row, folder: Path) -> None:
         self.row, self.folder = row, folder
@@ -171,12 +174,12 @@ class Keep(Callback):
         run.stop = self._since_best(run) >= PATIENCE
 
     def _since_best(self, run: Run) -> int:
-        """Epochs; 0 where none is waited for."""
+        """Epochs since the best; 0 if training does not stop early or still anneals."""
         return 0 if self.row.keep or run.epoch <= WARMUP else run.epoch - best_epoch(run.history)
 
 
 class Sessions(Callback):
-    """sessions.jsonl: a line for each time that training begins or goes on, after how many epochs, by which code."""
+    """Writes sessions.jsonl: a line each time that training starts or continues, with epochs done and commit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -188,7 +191,7 @@ class Sessions(Callback):
 # ---- The commands
 
 def train(args: argparse.Namespace) -> None:
-    """Train a row to its last epoch, from its checkpoint if there is one."""
+    """Train a row, or continue it."""
     row, folder = ROWS[args.row], args.out / args.row
     x_train, x_valid, _ = load_rows(row, args.static)
     vae = new_model(row, x_train, args.seed)
@@ -205,7 +208,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """log p(x) of the test images, for each model kept that has not been measured with so many samples and images."""
+    """Measure log p(x) of the test images for each saved model, unless its record exists."""
     row, folder = ROWS[args.row], args.out / args.row
     names = [*(f"epoch-{epoch}" for epoch in row.keep), "best"]
     paths = [path for path in (folder / f"{name}.npz" for name in names) if path.exists()]
@@ -219,7 +222,7 @@ def measure(args: argparse.Namespace) -> None:
         what = {"row": args.row, "epoch": epoch, "seed": seed, "samples": args.samples, "images": len(x)}
         vae = VAE.load(path)
         model = {"crc32": zlib.crc32(vae.parameters.flat.data)}
-        # records from before `crc32` was one of their entries are taken for this model's
+        # records without `crc32`, an entry that was added later, are taken for this model's
         if any({**what, **model}.items() <= {**model, **one}.items() for one in lines(args.results)):
             continue
         vae.threads = args.threads
@@ -251,7 +254,7 @@ def protocol(row: Row) -> dict[str, Any]:
 
 
 def measured(vae: VAE, x: np.ndarray, samples: int, partial: Path) -> dict[str, Any]:
-    """NLL with its errors, and what else is said of the model.  `partial` holds what is done of the NLL."""
+    """NLL with its errors, and the other numbers of a record.  `partial` is the file for unfinished results."""
     def block(start: int) -> Sequence[np.ndarray]:
         found = log_likelihood(vae, x[start:start + BLOCK], np.random.default_rng([2016, start]), samples)
         return found.values, found.errors, found.biases, found.ess
@@ -266,8 +269,12 @@ def measured(vae: VAE, x: np.ndarray, samples: int, partial: Path) -> dict[str, 
 
 
 def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial: Path) -> dict[str, Any]:
-    """NLL of the images x, in nats, and its errors, from `block`: log p(x), their errors, biases and effective sample
-    sizes, of BLOCK images from a certain one on.  After each block the file `partial` holds what is done `of` this."""
+    """NLL of the images x, in nats, with its errors.
+
+    block : start -> log p(x), errors, biases and effective sample sizes of BLOCK images from `start` on
+    of : the `fingerprint` of this measurement
+    partial : the file that keeps finished blocks, from which an interrupted measurement continues
+    """
     done, seconds, began = np.empty((4, 0)), 0.0, time.perf_counter()
     if partial.exists():
         arrays, manifest = checkpoint.read(partial)
@@ -286,13 +293,13 @@ def by_blocks(block: Function[[int], Any], x: np.ndarray, of: list[int], partial
 # ---- The table
 
 def place(one: dict[str, Any]) -> tuple[int, str, int]:
-    """Where a record stands in the table: rows of other programs, as vae-k1-pytorch, below the one they repeat."""
+    """The sort key of a record: rows of other programs, such as vae-k1-pytorch, come after the row they repeat."""
     row = one["row"]
     return list(ROWS).index(row if row in ROWS else row.rpartition("-")[0]), row, one["epoch"]
 
 
 def table(args: argparse.Namespace) -> None:
-    """All results, in Markdown, and how MADE decoders use their latent dimensions."""
+    """Print all results in Markdown, and the KL per dimension of MADE decoders."""
     found = sorted(lines(args.results), key=place)
     print("| row | epochs | NLL, nats | -ELBO | KL | active units | the paper |\n" + 7 * "|---" + "|")
     for one in found:
@@ -308,7 +315,7 @@ def table(args: argparse.Namespace) -> None:
 
 
 def rows(args: argparse.Namespace) -> None:
-    """What there is."""
+    """Print the rows."""
     for name, row in ROWS.items():
         print(f"{name:22} {row.data:8} K {row.k:2}  {row.epochs:,} epochs  paper: {row.published or '-'}")
 
@@ -324,14 +331,14 @@ def arguments() -> argparse.Namespace:
             command.add_argument("row", choices=list(ROWS))
             command.add_argument("--out", type=Path, default=Path("runs/tables"), metavar="FOLDER")
             command.add_argument("--static", type=Path, default=Path("binarized_mnist.npz"), metavar="FILE",
-                                 help="the static binarization, for the rows called static")
+                                 help="the images of static binarization, for the rows static-...")
             command.add_argument("--threads", type=cli.number(int, 1), default=min(2, available_cores()))
         if name == "train":
-            command.add_argument("--epochs", type=cli.number(int, 1), default=None, help="stop after so many")
+            command.add_argument("--epochs", type=cli.number(int, 1), default=None, help="stop after this many epochs")
             command.add_argument("--seed", type=cli.number(int, 0), default=0)
         if name == "measure":
             command.add_argument("--samples", type=cli.number(int, 2), default=FULL[0], help="draws for each image")
-            command.add_argument("--images", type=cli.number(int, 2), default=FULL[1], help="so many of the test set")
+            command.add_argument("--images", type=cli.number(int, 2), default=FULL[1], help="test images")
         if name in ("measure", "table"):
             command.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     return parser.parse_args()

@@ -1,36 +1,37 @@
-"""Posterior collapse: a VAE that does not use its z, shown, and cured in four ways.
+"""Posterior collapse: a VAE that does not use its z, and four remedies.
 
-    python examples/posterior_collapse.py               a table, and runs/posterior_collapse.png; two minutes or so
-    python examples/posterior_collapse.py --quick       some seconds, only to see that it runs
+    python examples/posterior_collapse.py               a table and runs/posterior_collapse.png, in about two minutes
+    python examples/posterior_collapse.py --quick       only to see that it runs, in some seconds
 
-What it is.  q(z|x) is the prior, whatever the image: KL 0, no unit active, and every draw decodes to the same picture.
-The loss is then that of a model without z, which draws each pixel by itself; the table starts with that number.
+What it is.  q(z|x) equals the prior for every image: the KL is 0, no unit is active, and all draws of z decode to the
+same picture.  The loss is that of a model without z, with independent pixels.  The table starts with that number.
 
-Why.  The KL is paid from the first step, and the decoder cannot use z yet: behind three layers of sigmoids, each of
-which passes on at most a quarter of a change, it barely sees z.  So at first the KL alone pulls at the encoder, and
-within a hundred steps z is noise.  Then the decoder learns to ignore it, as one does with noise; and as long as it
-does, nothing tells the encoder to say more.  Every gradient on the way through z is zero there (chapter 11 of
-`derivations/`).  It is no optimum: 80 nats and more lie beside it.  It is a saddle, for a linear VAE provably (Lucas et
-al. 2019), here so flat that 25 epochs do not leave it.  Adam's eps is 1e-4, as Burda et al. 2016 have it.  With 1e-8
-its steps are full ones however small the gradient, and the same run leaves after 8 epochs, with two units.
+Why.  The loss contains the KL from the first step, but the decoder cannot use z yet: between z and the pixels are three
+sigmoid layers, and the slope of a sigmoid is at most 1/4, so the output hardly depends on z.  At first, therefore, the
+KL alone determines the encoder's gradient, and within a hundred steps z is noise.  The decoder then learns to ignore z,
+and while it does, the encoder gets no gradient through z: at collapse all these gradients are zero (chapter 11 of
+`derivations/`).  The point is not an optimum: the remedies reach losses 80 nats and more below.  It is a saddle point,
+proved for the linear VAE (Lucas et al. 2019), and here so flat that 25 epochs do not leave it.  Adam's eps is 1e-4, as
+in Burda et al. 2016.  With eps = 1e-8 Adam's steps keep their length however small the gradient is, and the same run
+leaves the saddle after 8 epochs, with two active units.
 
-The cures.  The same network, weights to start from, data, order and steps for all; every number is of the plain ELBO.
+Remedies.  Network, initial weights, data, order and number of steps are the same in all runs, and all numbers are those
+of the plain ELBO.
 
-    linear annealing      beta rises from 0 to 1 over the first half: the decoder listens before the KL is paid in full
-                          (Bowman et al. 2016, Generating Sentences from a Continuous Space)
-    cyclical annealing    four rises, so that each starts from better codes (Fu et al. 2019); here each is so short that
-                          most units are lost again: better than none, and the weakest of the four
-    free bits             0.25 nats in each dimension cost nothing, so no dimension is switched off before it is of use;
-                          in the end all of them spend these nats, of use or not (Kingma et al. 2016, equation 15)
-    beta = 0.3            the KL at a third of its price for good (Higgins et al. 2017): it collapses too, but the pull
-                          back is weaker, and it leaves after some epochs; what it minimises is not minus the ELBO
+    linear annealing      beta rises from 0 to 1 over the first half, so the decoder learns to use z before the KL has
+                          its full weight (Bowman et al. 2016, Generating Sentences from a Continuous Space)
+    cyclical annealing    beta rises four times, each time from better codes (Fu et al. 2019); here the cycles are so
+                          short that most units are lost again, and the remedy is the weakest of the four
+    free bits             the first 0.25 nats of each dimension are free, so no dimension is switched off early; in the
+                          end all dimensions use these nats, to no purpose in some (Kingma et al. 2016, equation 15)
+    beta = 0.3            the KL has a smaller weight throughout (Higgins et al. 2017): the run collapses too, but the
+                          KL's gradient is weaker, and it leaves after some epochs; its loss is not minus the ELBO
 
-Another seed moves the cures by several nats and may change their order.  Collapse has other causes with the same looks:
-a KL summed over dimensions beside a mean over pixels is beta = 784 for MNIST, and a Gaussian decoder with too large a
-sigma is right to ignore z.  Against these an annealed beta does not help.
+Another seed changes the results of the remedies by several nats and may change their order.  Collapse has other causes,
+which annealing does not cure: a KL summed over dimensions with a mean over pixels, which for MNIST is beta = 784; and a
+Gaussian decoder with too large a sigma, for which ignoring z is optimal.
 """
 import argparse
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ from npvae import (
     kl_per_dimension, load_mnist)
 from npvae.system.files import write_atomically
 from npvae.data import binarize, to_float
+from npvae.plotting import png
 from npvae.plotting.figures import BLUE, FONT, ORANGE, label_axes, mosaic, new_figure
 from npvae.objectives import Objective
 from npvae.train import Run
@@ -55,11 +57,11 @@ NETWORK: dict[str, Any] = {"hidden": (200,), "latent_dim": 50, "decoder_hidden":
                            "activation": "sigmoid"}
 EPOCHS, BATCH, LR, EPS = 25, 128, 1e-3, 1e-4      # of Adam, as Burda et al. 2016 have it
 POINTS = 200      # of the KL curve
-SAMPLES = (3, 8)      # draws from the prior in the picture, rows and columns
+SAMPLES = (3, 8)      # rows and columns of draws from the prior in the picture
 
 
 def objectives(steps: int) -> dict[str, Objective]:
-    """What each run minimises, in a training of so many steps.  All are measured with the plain ELBO."""
+    """The objective of each run, for a training of `steps` steps.  All runs are measured with the plain ELBO."""
     return {"plain ELBO": ELBO(),
             "linear annealing": ELBO(LinearAnnealing(max(1, steps // 2))),
             "cyclical annealing": ELBO(CyclicalAnnealing(steps, cycles=4)),
@@ -77,12 +79,12 @@ class Measure:
 
     @property
     def rate(self) -> float:
-        """KL(q(z|x) || p(z)): what z costs."""
+        """KL(q(z|x) || p(z)): the nats needed for z."""
         return float(self.kl.sum())
 
     @property
     def distortion(self) -> float:
-        """-log p(x|z): what the picture costs once z is known."""
+        """-log p(x|z): the nats needed for the image once z is known."""
         return self.loss - self.rate
 
 
@@ -92,14 +94,14 @@ def measure(vae: VAE, x: np.ndarray, rng: np.random.Generator) -> Measure:
 
 
 def independent_pixels(x_train: np.ndarray, x: np.ndarray) -> float:
-    """-log prod_i p(x_i), nats per image x (M, D), with p(x_i = 1) the mean of x_train (N, D): what a decoder
-    without z comes to.  Pixels that are always black in training get a chance of one in a million."""
+    """-log prod_i p(x_i), nats per image x (M, D), with p(x_i = 1) the mean of x_train (N, D): the best loss without z.
+    Pixels that are always black in training get a probability of one in a million."""
     p = np.clip(x_train.mean(axis=0, dtype=np.float64), 1e-6, 1 - 1e-6)
     return float(-(x @ np.log(p) + (1 - x) @ np.log1p(-p)).mean())
 
 
 class Watch(Callback):
-    """The KL and beta on the way; moves the bar."""
+    """Records KL and beta during training, and moves the progress bar."""
 
     def __init__(self, x: np.ndarray, bar: tqdm) -> None:
         self.x, self.bar = x, bar
@@ -107,22 +109,22 @@ class Watch(Callback):
 
     def on_start(self, run: Run) -> None:
         self.every = max(1, run.epochs * run.batches // POINTS)
-        self.look(run)
+        self.record(run)
 
     def on_step(self, run: Run) -> None:
         self.bar.update()
         if run.step % self.every == 0:
-            self.look(run)
+            self.record(run)
 
-    def look(self, run: Run) -> None:
-        """One more point."""
+    def record(self, run: Run) -> None:
+        """Append a point."""
         kl = float(kl_per_dimension(run.vae, self.x).sum())
         self.points.append((run.step / run.batches, kl, run.objective.beta(run.step)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one run."""
+    """The result of one run."""
 
     name: str
     measure: Measure
@@ -132,7 +134,7 @@ class Result:
 
 
 def train(x_train: np.ndarray, x_test: np.ndarray, epochs: int, seed: int) -> Iterator[Result]:
-    """The runs, one after the other: the same network, weights to start from, data, order and noise for all."""
+    """The results, run by run.  Network, initial weights, data, order and noise are the same for all."""
     batch = min(BATCH, len(x_train))
     steps = epochs * -(-len(x_train) // batch)
     runs = objectives(steps)
@@ -142,7 +144,7 @@ def train(x_train: np.ndarray, x_test: np.ndarray, epochs: int, seed: int) -> It
             bar.set_description(name)
             began = time.perf_counter()
             vae = VAE(x_train.shape[1], **NETWORK, seed=seed)
-            vae.start_at(to_float(x_train).mean(axis=0))      # the best picture without z
+            vae.start_at(to_float(x_train).mean(axis=0))      # the best output bias without z
             watch = Watch(test[:500], bar)
             fit(vae, x_train, x_test, epochs, batch, Adam(LR, eps=EPS), objective, seed=seed, callbacks=[watch])
             rng = np.random.default_rng(seed)
@@ -151,10 +153,10 @@ def train(x_train: np.ndarray, x_test: np.ndarray, epochs: int, seed: int) -> It
             yield Result(name, found, np.array(watch.points), samples, time.perf_counter() - began)
 
 
-# ---- The picture: a row for each run
+# ---- The picture: one row for each run
 
 def draw(results: list[Result], image_shape: tuple[int, int]) -> bytes:
-    """The picture, as PNG.  KL has one scale in all rows; what annealing spends at first may go beyond it."""
+    """The picture, as PNG.  KL has the same scale in all rows; early in annealing it may exceed it."""
     most = 1.2 * max(result.measure.kl.max() for result in results)
     highest = 1.3 * max(result.measure.rate for result in results)
     with new_figure(1350, 40 + 245 * len(results)) as figure:
@@ -165,23 +167,21 @@ def draw(results: list[Result], image_shape: tuple[int, int]) -> bytes:
             draw_bars(bars, result.measure, most)
             draw_samples(tiles, result.samples, image_shape)
             draw_curve(curve, result.curve, highest)
-        bars.set_xlabel("latent dimension, by falling KL")
+        bars.set_xlabel("latent dimension, in order of KL")
         tiles.set_xlabel("decoded draws from the prior")
         curve.set_xlabel("epoch")
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-    return stream.getvalue()
+        return png(figure)
 
 
 def headline(result: Result) -> str:
-    """The numbers of a run in one line."""
+    """The title of a row: the numbers of a run."""
     found = result.measure
     return (f"{result.name}:   -ELBO {found.loss:.1f}  =  distortion {found.distortion:.1f}  +  KL {found.rate:.1f},"
             f"   {found.active} of {len(found.kl)} units active")
 
 
 def draw_bars(axes: Axes, found: Measure, top: float) -> None:
-    """The KL of each latent dimension, most first."""
+    """The KL of each latent dimension, in falling order."""
     kl = np.sort(found.kl)[::-1]
     axes.bar(np.arange(len(kl)), kl, color=BLUE, width=0.8)
     axes.set(xlim=(-1, len(kl)), ylim=(0, top))
@@ -212,15 +212,15 @@ def draw_curve(axes: Axes, curve: np.ndarray, top: float) -> None:
 # ---- The program
 
 def arguments() -> argparse.Namespace:
-    """The flags.  Raises UsageError, also for a picture that cannot be written: now, not after the training."""
+    """The flags.  Raises UsageError, also if the picture cannot be written: before training, not after it."""
     parser = cli.Parser(None, (__doc__ or "").splitlines()[0], "")
-    parser.add_argument("--epochs", type=cli.number(int, 1), default=EPOCHS, help="of each run")
+    parser.add_argument("--epochs", type=cli.number(int, 1), default=EPOCHS, help="epochs of each run")
     parser.add_argument("--limit", type=cli.number(int, 1), default=None, metavar="N",
-                        help="use the first N images only")
-    parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="of all randomness")
+                        help="use only the first N images")
+    parser.add_argument("--seed", type=cli.number(int, 0), default=0, help="seed of all random numbers")
     parser.add_argument("--quick", action="store_true", help="2 epochs on 1,000 images: only to see that it runs")
     parser.add_argument("--out", type=Path, default=Path("runs/posterior_collapse.png"), metavar="FILE",
-                        help="the picture to write, .png")
+                        help="a .png file for the picture")
     args = parser.parse_args()
     if args.quick:
         args.epochs, args.limit = 2, 1000

@@ -1,16 +1,17 @@
-"""How small should the step of a numerical derivative be?  A picture: error against step size h.
+"""How small should the step h of a numerical derivative be?  A picture of the error against h.
 
     python examples/step_size.py [--out examples/pictures/step_size.png]
 
-The loss is that of a small VAE; the truth is its hand-written gradient, right to 1e-15.  Each method makes two errors:
+The function is the loss of a small VAE.  The exact value is its hand-written gradient, right to 1e-15.  Each method has
+two errors:
 
     truncation   the neglected terms of the Taylor series: h f''/2 (forward), h^2 f'''/6 (central and complex)
     rounding     eps |f| / h, because two nearly equal numbers are subtracted; the complex step subtracts nothing
 
-so forward is best at h = eps^(1/2), central at h = eps^(1/3), and the complex step from 1e-8 down to 1e-300.
+So forward differences are best at h = eps^(1/2), central ones at h = eps^(1/3), and the complex step at any h from 1e-8
+down to 1e-300.
 """
 import argparse
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 from npvae import VAE, cli
 from npvae.system.files import write_atomically
+from npvae.plotting import png
 from npvae.plotting.figures import BLUE, GREY, ORANGE, label_axes, new_figure
 
 EXPONENTS = np.arange(-20.0, 0.01, 0.25)
@@ -62,9 +64,7 @@ def draw(found: dict[str, np.ndarray]) -> bytes:
         axes.set_ylim(1e-17, 30)
         label_axes(axes, "Numerical derivatives against the hand-written gradient", "step size h",
                    "error, relative to |gradient|")
-        stream = io.BytesIO()
-        figure.savefig(stream, format="png")
-    return stream.getvalue()
+        return png(figure)
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     python examples/vae_in_one_file.py [--epochs 3] [--data FOLDER]     train on MNIST
     python examples/vae_in_one_file.py --check                          check the gradients numerically
 
-Read it before the package. It imports nothing of it, so each can be checked against the other.
+Read it before the package. It imports nothing from there, so each can be checked against the other.
 
-An image x (D pixels in [0, 1]) is thought to come from a latent vector z (Z numbers):
+The model: an image x (D pixels in [0, 1]) is drawn from p(x|z), given a latent vector z (Z numbers):
     prior          p(z)   = Normal(0, 1)                 decoder   p(x|z) = Bernoulli(sigmoid(logits(z)))
     approximation  q(z|x) = Normal(mu(x), sigma(x)^2)    encoder   logvar(x) = log sigma^2
 Training minimises the negative ELBO, a bound on -log p(x) when pixels are binary (here they are grey, so the
@@ -52,14 +52,14 @@ def sigmoid(t: np.ndarray) -> np.ndarray:
 
 
 def affine_backward(grads: Arrays, name: str, x: np.ndarray, dy: np.ndarray) -> None:
-    """Forward was y = x W + b, or y_bo = sum_i x_bi W_io + b_o; each gradient sums dy_bo times y's slope."""
+    """Forward was y = x W + b, or y_bo = sum_i x_bi W_io + b_o. Each gradient is a sum of dy_bo times a derivative."""
     grads[name + ".W"] = x.T @ dy        # dW_io = sum_b x_bi dy_bo
     grads[name + ".b"] = dy.sum(axis=0)  # db_o  = sum_b dy_bo
     # dx_bi = sum_o dy_bo W_io, or dx = dy W^T, is written out where it is needed
 
 
 def forward(params: Arrays, x: np.ndarray, eps: np.ndarray) -> SimpleNamespace:
-    """From x (B, D) and noise eps (B, Z) to the loss; every value keeps its name for backward to read."""
+    """From x (B, D) and noise eps (B, Z) to the loss. All intermediate values are kept for the backward pass."""
     f = SimpleNamespace()
     f.pre_enc = x @ params["encoder.0.W"] + params["encoder.0.b"]        # (B, H)
     f.h_enc = f.pre_enc * (f.pre_enc.real > 0)                           # ReLU(t) = max(t, 0)
@@ -80,7 +80,7 @@ def forward(params: Arrays, x: np.ndarray, eps: np.ndarray) -> SimpleNamespace:
 
 
 def loss_and_gradients(params: Arrays, x: np.ndarray, eps: np.ndarray) -> tuple[np.floating, Arrays]:
-    """Loss in nats and dloss/dparameter by name: forward, then forward read upwards, line for line."""
+    """Loss in nats and dloss/dparameter by name. The backward pass is the forward pass read upwards, line by line."""
     f, batch = forward(params, x, eps), len(x)
     grads: Arrays = {}
     # Forward was loss = 1/B sum_b (nll_b + kl_b), nll = sum_D [softplus(t) - x t]; and softplus' = sigmoid
@@ -97,14 +97,14 @@ def loss_and_gradients(params: Arrays, x: np.ndarray, eps: np.ndarray) -> tuple[
     dmu = dz + f.mu / batch
     affine_backward(grads, "logvar", f.h_enc, dlogvar)
     affine_backward(grads, "mu", f.h_enc, dmu)
-    dh_enc = dlogvar @ params["logvar.W"].T + dmu @ params["mu.W"].T  # h_enc fed both heads: two paths again
+    dh_enc = dlogvar @ params["logvar.W"].T + dmu @ params["mu.W"].T  # h_enc has two paths to the loss, too
     dpre_enc = dh_enc * (f.pre_enc.real > 0)  # forward was max(t, 0)
-    affine_backward(grads, "encoder.0", x, dpre_enc)  # dx is not computed: nobody asks for it
+    affine_backward(grads, "encoder.0", x, dpre_enc)  # dx is not needed
     return f.loss, {name: grads[name] for name in params}  # in the order of the parameters
 
 
 def evaluate(params: Arrays, x: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """(mean nll, mean KL) in nats per image, with z sampled: z = mu would flatter the nll by some nats."""
+    """(mean nll, mean KL) in nats per image, with z sampled: at z = mu the nll would be some nats too low."""
     f = forward(params, x, rng.standard_normal((len(x), params["mu.b"].size)).astype(x.dtype))
     return float(f.nll.mean()), float(f.kl.mean())
 
@@ -115,14 +115,14 @@ def adam_step(params: Arrays, grads: Arrays, m: Arrays, v: Arrays, t: int, lr: f
     for name, g in grads.items():
         m[name] = beta1 * m[name] + (1 - beta1) * g
         v[name] = beta2 * v[name] + (1 - beta2) * g**2
-        m_hat, v_hat = m[name] / (1 - beta1**t), v[name] / (1 - beta2**t)  # undo the bias of the zeros
+        m_hat, v_hat = m[name] / (1 - beta1**t), v[name] / (1 - beta2**t)  # corrects the bias of starting at zero
         params[name] -= lr * m_hat / (np.sqrt(v_hat) + epsilon)
 
 
 def gradient_check(rng: np.random.Generator) -> dict[str, float]:
     """Per tensor max |analytic - numerical| / RMS(analytic), numerical = (loss(w + h) - loss(w - h)) / 2h."""
     h = 1e-5
-    while True:  # redraw until no ReLU sits so near its kink that a step of h could cross it
+    while True:  # redraw until no input of a ReLU is so near 0 that a step of h could change its sign
         params = initialize(rng, input_dim=7, hidden=5, latent=3, dtype=np.float64)
         for w in params.values():
             w += 0.1 * rng.standard_normal(w.shape)

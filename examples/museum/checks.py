@@ -1,8 +1,8 @@
-"""The checks on gradients, distributions and bounds.  Each takes a `Setting`, asks one question, and returns "" or what
-is wrong, in a few words.
+"""The checks of gradients, distributions and bounds.  Each takes a `Setting` and returns what is wrong, in a few words,
+or "".
 
-A statistical check draws from a fixed seed and allows five standard errors.  Its negative controls, wrong code that it
-must catch, are the exhibits.
+A statistical check has a fixed seed and allows five standard errors.  Its negative controls are the exhibits: wrong
+code that it must catch.
 """
 import math
 from typing import Any
@@ -18,12 +18,12 @@ from npvae.params import Array, Block
 
 from .exhibit import Setting
 
-STEP = 3      # what schedules see
+STEP = 3      # for schedules
 D, Z, SIGMA = 5, 2, 0.4      # of the linear Gaussian model
 
 
 class Scaled(Objective):
-    """An objective times a number: the same mistakes, in a smaller loss."""
+    """An objective times a number, to see whether mistakes are found in a small loss, too."""
 
     def __init__(self, objective: Objective, scale: float) -> None:
         self.objective, self.kl_estimator, self.scale = objective, objective.kl_estimator, scale
@@ -34,7 +34,7 @@ class Scaled(Objective):
 
 
 class Record(Objective):
-    """An objective that keeps what each image and draw contributes, and how often it was asked."""
+    """An objective that keeps the terms of each image and draw."""
 
     def __init__(self, objective: Objective) -> None:
         self.objective, self.kl_estimator = objective, objective.kl_estimator
@@ -45,14 +45,14 @@ class Record(Objective):
 
 
 def deviation(draws: Array, expected: Any, what: str) -> str:
-    """Is the mean of `draws` over axis 0 what is expected, within five standard errors?"""
+    """Whether the mean of `draws` over axis 0 differs from `expected` by more than five standard errors."""
     error, allowed = np.abs(draws.mean(axis=0) - expected), draws.std(axis=0) / math.sqrt(len(draws)) + 1e-13
     worst = float(np.max(error / allowed))
     return "" if worst <= 5 else f"{what} off by {min(worst, 1e6):.0f}{'+' * (worst > 1e6)} standard errors"
 
 
 def difference(found: Any, expected: Any, what: str, tolerance: float = 1e-10) -> str:
-    """Are two numbers, or arrays, the same up to rounding?"""
+    """Whether two numbers or arrays differ by more than rounding."""
     found, expected = (np.ravel(value) for value in np.broadcast_arrays(found, expected))
     error = np.abs(found - expected) / np.maximum(1, np.abs(expected))
     worst = int(np.argmax(error))
@@ -60,13 +60,14 @@ def difference(found: Any, expected: Any, what: str, tolerance: float = 1e-10) -
 
 
 def first(*findings: str) -> str:
+    """The first finding that is not "", or ""."""
     return next(filter(None, findings), "")
 
 
 # --- gradients ---
 
 def complex_step(s: Setting) -> str:
-    """Every tensor's gradient against the complex step, exact to rounding.  The only check that looks at gradients."""
+    """The gradient of each tensor equals the complex step up to rounding.  The only check of gradients."""
     vae, analytic = s.model(), s.model("complex128")
     x, eps = s.images_and_noise()
     objective = Scaled(s.objective, s.scale)
@@ -80,14 +81,14 @@ def complex_step(s: Setting) -> str:
     wrong = [tensor for tensor in report.tensors if tensor.verdict != "right"]
     if not wrong:
         return f"nothing tested in {', '.join(report.vacuous)}" if report.vacuous else ""
-    told = next((tensor for tensor in reversed(wrong) if tensor.diagnosis), wrong[-1])      # nearest to the loss
-    return f"{told.name}: {told.diagnosis or f'relative error {told.error:.0e}'}"
+    reported = next((tensor for tensor in reversed(wrong) if tensor.diagnosis), wrong[-1])      # nearest to the loss
+    return f"{reported.name}: {reported.diagnosis or f'relative error {reported.error:.0e}'}"
 
 
 def run_twice(s: Setting) -> str:
-    """The same batch gives the same bits after other batches have been through the same buffers."""
+    """A batch gives the same bits again after other batches have used the same buffers."""
     vae, (x, eps) = s.model(), s.images_and_noise()
-    vae.passes(2 * s.batch, s.draws)      # memory for the largest: were it renewed below, stale numbers would be gone
+    vae.passes(2 * s.batch, s.draws)      # for the largest batch: new memory below would hide stale numbers
     before = {name: value.copy() for name, value in vae.loss_and_gradients(x, eps, s.objective)[1].items()}
     vae.loss_and_gradients(np.concatenate([x, x]), np.concatenate([eps, -eps]), s.objective)
     after = vae.loss_and_gradients(x, eps, s.objective)[1]
@@ -98,7 +99,7 @@ def run_twice(s: Setting) -> str:
 # --- distributions ---
 
 def _posterior_draws(s: Setting) -> tuple[Any, Array, Array, Array]:
-    """One image, 20,000 draws of z by the model's own path: its buffers, z, mu and the variance it claims."""
+    """20,000 draws of z for one image by the model's forward pass: its buffers, z, mu, exp(logvar)."""
     vae = s.model()
     a, _ = vae.passes(1, 20000)
     a.x[...] = 0.5
@@ -115,7 +116,7 @@ def sampler_variance(s: Setting) -> str:
 
 
 def score(s: Setting) -> str:
-    """E_q[d log q / d(mu, logvar)] = 0, and its square has the mean 1 / sigma^2, 1/2: Fisher's information."""
+    """The score d log q / d(mu, logvar) has mean 0, and its square the Fisher information 1 / sigma^2 and 1/2."""
     _, z, mu, variance = _posterior_draws(s)
     by_mu, by_logvar = (z - mu) / variance, 0.5 * ((z - mu) ** 2 / variance - 1)
     return first(deviation(by_mu, 0, "E d log q / d mu"), deviation(by_logvar, 0, "E d log q / d logvar"),
@@ -124,7 +125,7 @@ def score(s: Setting) -> str:
 
 
 def monte_carlo_kl(s: Setting) -> str:
-    """The mean of log q(z|x) - log p(z), both densities written out, over real draws, is the KL in closed form."""
+    """The mean of log q(z|x) - log p(z) over draws equals the KL in closed form."""
     a, z, mu, variance = _posterior_draws(s)
     log_q = -0.5 * ((z - mu) ** 2 / variance + np.log(2 * np.pi * variance)).sum(axis=1)
     log_p = -0.5 * (z ** 2 + np.log(2 * np.pi)).sum(axis=1)
@@ -133,7 +134,7 @@ def monte_carlo_kl(s: Setting) -> str:
 
 
 def independent_noise(s: Setting) -> str:
-    """Neighbouring images, draws and dimensions see noise that is uncorrelated, and so do successive batches."""
+    """The noise of neighbouring images, draws, dimensions and batches is uncorrelated."""
     vae, rng = VAE(2, (), 30, kernels="numpy"), np.random.default_rng(2)
     a, _ = vae.passes(30, 30)
     draw_noise(a, rng, vae.kernels)
@@ -147,7 +148,7 @@ def independent_noise(s: Setting) -> str:
 
 
 def _density(s: Setting) -> tuple[Any, VAE, Array, Array, Array]:
-    """p(x|z) of two pixels on a grid of x (N, 2), times the area of a cell; and what the decoder said."""
+    """Likelihood, model, decoder output (P,), a grid of two-pixel images x (N, 2), p(x|z) times the area of a cell."""
     likelihood, vae = make_likelihood(s.likelihood), s.model()
     output = np.array([0.4, -0.7, -1.0, 0.3])[:likelihood.output_dim(2)]
     line = np.array([0.0, 1.0]) if s.likelihood == "bernoulli" else np.linspace(-16, 16, 401)
@@ -160,13 +161,13 @@ def _density(s: Setting) -> tuple[Any, VAE, Array, Array, Array]:
 
 
 def density_sums_to_one(s: Setting) -> str:
-    """exp(-nll) is a probability: its sum, or integral, over all images is one."""
+    """The sum, or integral, of exp(-nll) over all images is one."""
     *_, mass = _density(s)
     return "" if abs(mass.sum() - 1) <= 1e-9 else f"p(x|z) sums to {mass.sum():.3g}"
 
 
 def draws_follow_the_density(s: Setting) -> str:
-    """Images drawn by `draw`, and the mean image, have the moments of exp(-nll)."""
+    """The mean image, and images drawn by `draw`, have the moments of exp(-nll)."""
     likelihood, vae, output, x, mass = _density(s)
     params = Block(likelihood.shapes, "float64")
     likelihood.initialize(params)
@@ -178,7 +179,7 @@ def draws_follow_the_density(s: Setting) -> str:
 
 
 def initial_weights(s: Setting) -> str:
-    """Variance gain / max(fan_in, fan_out), and no two layers alike."""
+    """Weights have the variance gain / max(fan_in, fan_out), and no two layers start alike."""
     vae = VAE(30, (30, 30), 30, dtype="float64", kernels="numpy")
     weights = [(name, value.ravel()) for name, value in vae.parameters.items() if name.endswith(".W")]
     for i, (name, one) in enumerate(weights):
@@ -193,8 +194,8 @@ def initial_weights(s: Setting) -> str:
 # --- bounds, where log p(x) is known: the linear Gaussian model x = z W + b + sigma noise ---
 
 def _linear_model(mean_times: float = 1, variance_times: float = 1) -> tuple[VAE, Array, Array, Array]:
-    """A linear VAE whose q(z|x) is the exact posterior, its mean and variance times a number; three images, the last
-    far from the data; log p(x) of each, and KL(q(z|x) || p(z|x)), the gap of the ELBO."""
+    """A linear VAE whose q(z|x) is the exact posterior, with mean and variance times a number; three images, the last
+    far from the data; their log p(x); and their KL(q(z|x) || p(z|x)), the gap of the ELBO."""
     rng, vae = np.random.default_rng(5), VAE(D, (), Z, likelihood=f"gaussian:{SIGMA}", dtype="float64", kernels="numpy")
     W, b = vae.parameters["output.W"], vae.parameters["output.b"]
     # orthogonal rows, so that the posterior has a diagonal covariance, as q(z|x) has
@@ -216,12 +217,12 @@ def _linear_model(mean_times: float = 1, variance_times: float = 1) -> tuple[VAE
 
 
 def _sigma_points(images: int) -> Array:
-    """Noise +-sqrt(Z) along each axis (B, 2 Z, Z): averages over these draws are exact, the model being quadratic."""
+    """Noise +-sqrt(Z) along each axis (B, 2 Z, Z).  Averages of a quadratic function over these draws are exact."""
     return np.tile(math.sqrt(Z) * np.concatenate([np.eye(Z), -np.eye(Z)]), (images, 1, 1))
 
 
 def exact_log_p(s: Setting) -> str:
-    """Every bound is log p(x) where q is the exact posterior; elsewhere the ELBO stays below by KL(q || posterior)."""
+    """Every bound equals log p(x) if q is the exact posterior; otherwise the ELBO is lower by KL(q || posterior)."""
     rng = np.random.default_rng(6)
     vae, x, log_p, _ = _linear_model()
     for n, where in ((2, "at its optimum"), (3, "far from the data")):
@@ -238,7 +239,7 @@ def exact_log_p(s: Setting) -> str:
 
 
 def iwae_grows(s: Setting) -> str:
-    """IWAE with K = 1 is the ELBO; on average it grows with K and stays below log p(x)."""
+    """IWAE with K = 1 equals the ELBO; its mean grows with K and stays below log p(x)."""
     vae, x, log_p, _ = _linear_model(0.8, 2)
     rng, means, errors = np.random.default_rng(8), [], []
     for draws in (1, 2, 5):
@@ -260,11 +261,11 @@ def iwae_grows(s: Setting) -> str:
 
 
 def new_images(s: Setting) -> str:
-    """Images made from nothing have the model's covariance; reconstructions spread as z does under q(z|x)."""
+    """Samples have the model's covariance; reconstructions vary as z does under q(z|x)."""
     vae, _, _, _ = _linear_model(0.8, 2)
     W, b, rng = vae.parameters["output.W"], vae.parameters["output.b"], np.random.default_rng(9)
     pictures, variance = vae.sample(20000, rng) - b, np.diag(W.T @ W)
-    W[...], b[...] = np.eye(Z, D), 0      # a decoder that shows z as it is
+    W[...], b[...] = np.eye(Z, D), 0      # a decoder whose output is z
     mu, logvar = vae.encode(np.ones((1, D)))
     shown = vae.reconstruct(np.ones((20000, D)), rng)[:, :Z]
     return first(deviation(pictures, 0, "mean of samples"), deviation(pictures ** 2, variance, "variance of samples"),
@@ -275,7 +276,7 @@ def new_images(s: Setting) -> str:
 # --- rows ---
 
 def row_routing(s: Setting) -> str:
-    """Each image and each draw of noise reaches its own terms of the loss, and no other."""
+    """Each image and each draw of noise changes its own terms of the loss, and no others."""
     vae, (x, eps) = s.model(), s.images_and_noise()
     for sampled in (False, True):
         objective = Record(ELBO(sampled=sampled))
@@ -287,9 +288,9 @@ def row_routing(s: Setting) -> str:
         noise[2, 1] = True
         vae.loss_and_gradients(x, moved_eps, objective)
         if not np.array_equal(objective.nll != nll, noise):
-            return "noise does not reach its own draw alone"
+            return "noise changes other terms than those of its draw"
         vae.loss_and_gradients(moved_x, eps, objective)
         for before, after in ((nll, objective.nll), (reg, objective.reg)):
             if not np.array_equal((before != after).any(axis=1), image):
-                return "an image does not reach its own row alone"
+                return "an image changes other terms than those of its row"
     return ""

@@ -1,6 +1,7 @@
-"""What an exhibit is: a line of npvae, the wrong line in its place, and how the one is exchanged for the other while a
-check runs.  No file is touched: the source of one function is read, changed, compiled, and the function given the new
-code until the check is over.
+"""What an exhibit is: a line of npvae, and a wrong line that takes its place while a check runs.
+
+No file is changed: the source of a function is read, changed and compiled, and the function has the new code until the
+check is over.
 """
 import builtins
 import inspect
@@ -22,8 +23,8 @@ YES, NO, NOT_APPLICABLE = "yes", "no", "not applicable"
 
 @dataclass(frozen=True)
 class Setting:
-    """The small model that a check builds; B images, K draws.  Sizes differ, so that a transposed matrix does not fit,
-    unless the slip needs sizes that agree."""
+    """The small model that a check builds, with B images and K draws.  Its sizes differ, so that a transposed matrix
+    does not fit, except where a mistake needs equal sizes."""
 
     input_dim: int = 6
     hidden: tuple[int, ...] = (4,)
@@ -34,7 +35,7 @@ class Setting:
     objective: Any = ELBO(0.7)
     batch: int = 5
     draws: int = 3
-    scale: float = 1.0      # of the loss, and of its gradients with it
+    scale: float = 1.0      # factor of the loss and its gradients
 
     def model(self, dtype: str = "float64") -> VAE:
         """A model with random parameters, biases included; the same ones in every dtype."""
@@ -50,11 +51,11 @@ class Setting:
 
 
 MODEL = Setting()
-# one row, so that a mask or a derivative shows as it is, and not as a sum over rows
+# one row, so that a mask or a derivative can be seen: not a sum over rows
 TANH, RELU, LEAKY, ELU, SIGMOID, SOFTPLUS = (
     replace(MODEL, hidden=(9,), activation=name, batch=1, draws=1)
     for name in ("tanh", "relu", "leaky_relu", "elu", "sigmoid", "softplus"))
-SQUARE = Setting(6, (6,), (6,), 6, "relu", draws=1)      # here shapes give nothing away
+SQUARE = Setting(6, (6,), (6,), 6, "relu", draws=1)      # all shapes fit, also wrong ones
 DEEP = replace(MODEL, hidden=(4, 3), decoder_hidden=(7, 8))
 GAUSS, LEARNED, PIXEL = (
     replace(MODEL, likelihood=name) for name in ("gaussian:0.5", "gaussian-learned:0.5", "gaussian-pixel"))
@@ -71,11 +72,11 @@ class Exhibit:
         that computes no loss)
     caught_by : the check that finds it, a name in `bug_museum.CHECKS`
     setting : the model it is checked on
-    function : where the line stands
-    should, says : the piece of the line, right and wrong
-    also : further (function, should, says): a wrong formula and its derivative, where the two agree
-    shipped : who had it, where that is known, with the number of the issue or pull request on GitHub that tells of it;
-        "reported" where the authors have not confirmed it, "others" where it was published and is not named here
+    function : the function that is changed
+    should, says : the piece of its code, right and wrong
+    also : further changes (function, should, says), such as the derivative of a wrong formula
+    shipped : projects that had the mistake, with the number of the issue or pull request on GitHub; "reported" if the
+        authors have not confirmed it, "others" if it was published and is not named here
     """
 
     name: str
@@ -93,21 +94,21 @@ class Exhibit:
         return (self.function, self.should, self.says), *self.also
 
     def lines(self) -> list[tuple[str, str]]:
-        """(the line as it stands in npvae, the line as it stands here), for each change."""
+        """(right line, wrong line) for each change."""
         return [(right, wrong) for function, should, says in self.changes
                 for right, wrong in [_lines(_source(function), *_exchange(self.name, function, should, says,
                                                                           _source(function)))]]
 
 
 class Outdated(ValueError):
-    """npvae no longer holds what an exhibit, or the slip of a test, changes."""
+    """npvae no longer has the code that an exhibit, or the slip of a test, changes."""
 
 
 @contextmanager
 def planted(exhibit: Exhibit) -> Iterator[None]:
-    """While this lasts, npvae holds the mistake; afterwards, also after an error, it does not.
+    """Within this context npvae has the mistake; afterwards, also after an error, it does not.
 
-    Raises Outdated, which names both, where a function does not hold the piece of code once.
+    Raises Outdated if a function does not have the piece of code exactly once.
     """
     code = {one: one.__code__ for function, _, _ in exhibit.changes for one in [inspect.unwrap(function)]}
     wrong = {function: _compiled(function, exhibit) for function in code}
@@ -133,24 +134,24 @@ def _compiled(function: Any, exhibit: Exhibit) -> Any:
 
 
 def _source(function: Any) -> str:
-    """Without its decorators: a property's stays where it is."""
+    """The source of a function without its decorators."""
     source = textwrap.dedent(inspect.getsource(function))
     return source[source.index("def "):]
 
 
 def _exchange(name: str, function: Any, should: str, says: str, source: str) -> tuple[int, int, str]:
-    """Where in the source the piece `should` starts and stops, and what to write there: `says`.
+    """Where in the source the piece `should` starts and stops, and the text that replaces it, from `says`.
 
-    Code is compared, not text: line breaks, spaces, comments and docstrings do not count, nor what a local variable is
-    called, if it is another name throughout the piece and the name that the exhibit knows is gone.
+    Code is compared, not text: line breaks, spaces, comments and docstrings do not count.  Local variables may have
+    been renamed, throughout the piece and if their old names no longer exist; `says` then gets the new names.
     """
     code, piece = _tokens(source), [token[0] for token in _tokens(should)]
-    function = inspect.unwrap(function)      # a decorator of another module stays where it is
+    function = inspect.unwrap(function)      # the wrapper of a decorator has other names
     local = {*function.__code__.co_varnames, *function.__code__.co_cellvars}
     known = local | {*function.__globals__, *dir(builtins), *keyword.kwlist}
 
     def renamed(found: list[str]) -> dict[str, str] | None:
-        """The names of the piece -> those of the code; None where the two differ in more."""
+        """Names in the piece -> names in the code; None if the two differ in anything else."""
         names: dict[str, str] = {}
         for i, (ours, theirs) in enumerate(zip(piece, found)):
             attribute = i > 0 and piece[i - 1] == "."
@@ -171,13 +172,13 @@ def _exchange(name: str, function: Any, should: str, says: str, source: str) -> 
 
 
 def _tokens(source: str) -> list[re.Match[str]]:
-    """Names, numbers, strings and single signs; of a comment nothing."""
+    """Names, numbers, strings and single signs; no comments."""
     pattern = r'#.*|("""(?:.|\n)*?"""|"[^"\n]*"|[^\W\d]\w*|\d[\w.]*|[^\s\\])'
     return [token for token in re.finditer(pattern, source) if token[1]]
 
 
 def _lines(source: str, start: int, stop: int, instead: str) -> tuple[str, str]:
-    """The lines in which something is exchanged, before and after."""
+    """The lines that contain the piece, before and after."""
     first, last = source.rfind("\n", 0, start) + 1, source.find("\n", stop)
     right = source[first:last if last >= 0 else None]
     return _joined(right), _joined(source[first:start] + instead + source[stop:last if last >= 0 else None])

@@ -1,6 +1,6 @@
 """Exhibits: reparameterization, KL, objective.  (How to read one: see `network.py`.)
 
-Most of what no gradient check can see stands here: the gradient of a wrong objective is right.
+Most mistakes that no gradient check can see are here: the gradient of a wrong objective is right.
 """
 from npvae import ELBO, IWAE, FreeBits, LinearAnnealing, evaluate
 from npvae.kernels.reference import batches, latents, objectives

@@ -1,7 +1,7 @@
 """Exhibits: the dense layer, the likelihood, the whole model.
 
-How to read one:  name, can a gradient check see it, which check finds it, the model it is checked on;  where the line
-stands;  what it should say;  what it says.
+How to read one:  its name, whether a gradient check can see it, the check that finds it, the model it is checked on,
+the function;  the right code;  the wrong code.
 """
 from npvae import VAE
 from npvae.kernels.reference import dense, likelihoods

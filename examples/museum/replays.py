@@ -1,5 +1,5 @@
-"""The checks that do by hand, in plain loops over numbers, what the library does: objectives, Adam, epochs of training.
-Each takes a `Setting` and returns "" or what is wrong, as those in `checks.py` do.
+"""Checks that repeat in plain loops over numbers what the library computes: objectives, Adam, epochs of training.  Like
+those in `checks.py`, each takes a `Setting` and returns what is wrong, or "".
 """
 import math
 from typing import Any
@@ -17,7 +17,7 @@ from .exhibit import Setting
 
 
 def objective_by_hand(s: Setting) -> str:
-    """Each objective from its definition, on numbers that came from no network; schedules; the bounds to test with."""
+    """Objectives, their `bound()` and schedules equal their definitions, on random numbers."""
     rng = np.random.default_rng(1)
     nll, kl, ratio = rng.uniform(1, 3, (3, 2)), rng.uniform(0, 1, (3, 4)), rng.standard_normal((3, 2))
     per_latent = [sum(float(v) for v in column) / 3 for column in kl.T]
@@ -59,7 +59,7 @@ class TextbookAdam:
 
 
 def adam_by_hand(s: Setting) -> str:
-    """Seven steps against the textbook: gradients longer and shorter than max_norm, a schedule, an eps that matters."""
+    """Seven steps equal the textbook's: gradients longer and shorter than max_norm, a schedule, a large eps."""
     rng, options = np.random.default_rng(2), {"beta1": 0.8, "beta2": 0.95, "eps": 0.01, "max_norm": 1.5}
     parameters, gradients = (Block({"W": (2, 3), "b": (3,)}, "float64") for _ in range(2))
     parameters.flat[...] = rng.standard_normal(9)
@@ -89,8 +89,7 @@ class Log(Callback):
 
 
 def epoch_by_hand(s: Setting) -> str:
-    """Two epochs of fit(), then again by hand: which images were seen, in which order, with which noise; the parameters
-    that come of it, the losses reported, the numbers for the test set."""
+    """Two epochs of fit() equal a replay: images, their order and noise; parameters; training losses; test metrics."""
     images = np.random.default_rng(3).integers(0, 256, (7, 3), dtype=np.uint8)
     train, test, schedule = images, images[:4] // 2, LinearAnnealing(5)
     vae, log, optimizer = _small_vae(), Log(), Adam(0.01)
@@ -128,7 +127,7 @@ def _small_vae() -> VAE:
 
 
 def _replay(steps: list[tuple[Array, Array]], schedule: Any) -> tuple[Array, list[tuple[float, float, float]]]:
-    """The parameters after these batches, and the mean loss, nll and KL of each."""
+    """The parameters after these batches, and the mean loss, nll and KL of each batch."""
     vae, losses = _small_vae(), []
     adam = TextbookAdam(vae.parameters.flat, lambda step: 0.01)
     for step, (x, eps) in enumerate(steps):
@@ -142,7 +141,7 @@ def _replay(steps: list[tuple[Array, Array]], schedule: Any) -> tuple[Array, lis
 
 
 def binarization(s: Setting) -> str:
-    """A pixel is white as often as its grey value says."""
+    """A pixel is white with its grey value as the probability."""
     rows, x = np.array([[10, 128, 250]], np.uint8), np.empty((20000, 3))
     noise = np.random.default_rng(4).random(x.shape)
     reference.gather_binarized(x, rows, np.zeros(len(x), int), noise, 1 / 255)

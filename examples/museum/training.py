@@ -1,6 +1,6 @@
 """Exhibits: Adam, training and evaluation.  (How to read one: see `network.py`.)
 
-Here gradients are used, not made; a gradient check has nothing to say.
+This code uses gradients and computes none, so a gradient check does not apply.
 """
 from npvae import Adam
 from npvae.evaluate import bounds, dimensions

@@ -231,7 +231,7 @@ def test_the_program_fails_on_a_false_alarm(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--only", "heads"], "names no exhibit; near it: heads swapped"), (["--scale", "0"], "more than 0, got '0'"),
+    (["--only", "heads"], "names no exhibit; similar: heads swapped"), (["--scale", "0"], "more than 0, got '0'"),
     (["--scale", "nan"], "more than 0, got 'nan'"), (["--scale", "x"], "more than 0, got 'x'")])
 def test_wrong_flags_are_one_line(flags, words):
     result = subprocess.run([sys.executable, ROOT / "examples" / "bug_museum.py", *flags], capture_output=True,
