@@ -2,6 +2,7 @@
 what it is said to see and no more; the intact code passes; an exhibit leaves nothing behind.
 """
 import inspect
+import re
 import sys
 from dataclasses import replace
 from functools import cache
@@ -223,6 +224,12 @@ def test_the_program_fails_on_a_false_alarm(monkeypatch, capsys):
     monkeypatch.setitem(bug_museum.CHECKS, "Adam by hand", lambda setting: "something")
     code, out = run(monkeypatch, capsys)
     assert code == 1 and "FALSE ALARM on the intact code: Adam by hand" in out
+
+
+@pytest.mark.parametrize("page", ["README.md", "examples/derivations/09-checking.md"])
+def test_a_page_says_how_many_there_are_and_how_many_no_gradient_check_sees(page):
+    text, unseen = (ROOT / page).read_text(encoding="utf-8"), sum(one.seen == NO for one in EXHIBITS.values())
+    assert re.search(rf"\b{len(EXHIBITS)}\b.{{,20}}mistakes.{{,60}}\b{unseen}\b", text, re.DOTALL)
 
 
 @pytest.mark.parametrize("flags, words", [
