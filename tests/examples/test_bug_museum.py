@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import bug_museum
 from museum import checks
 from museum.exhibit import NO, NOT_APPLICABLE, RELU, YES, Outdated, planted
 
+ROOT = Path(__file__).parents[2]
 EXHIBITS = {exhibit.name: exhibit for room in bug_museum.ROOMS.values() for exhibit in room}
 CODE = {one: one.__code__ for exhibit in EXHIBITS.values() for function, _, _ in exhibit.changes
         for one in [inspect.unwrap(function)]}
