@@ -121,15 +121,20 @@ def planted(exhibit: Exhibit) -> Iterator[None]:
             function.__code__ = code[function]
 
 
-def _compiled(function: Any, exhibit: Exhibit) -> Any:
-    """The code of `function` with the exhibit's changes to it."""
+def wrong_source(function: Any, exhibit: Exhibit) -> str:
+    """The source of `function`, one that the exhibit changes, with its changes."""
     source = _source(function)
     for changed, should, says in exhibit.changes:
-        if inspect.unwrap(changed) is function:
+        if inspect.unwrap(changed) is inspect.unwrap(function):
             start, stop, instead = _exchange(exhibit.name, function, should, says, source)
             source = source[:start] + instead + source[stop:]
+    return source
+
+
+def _compiled(function: Any, exhibit: Exhibit) -> Any:
+    """The code of `function` with the exhibit's changes to it."""
     scope = dict(function.__globals__)
-    exec(compile(source, f"<{exhibit.name}>", "exec"), scope)
+    exec(compile(wrong_source(function, exhibit), f"<{exhibit.name}>", "exec"), scope)
     return scope[function.__name__].__code__
 
 
