@@ -1,13 +1,13 @@
-"""What `examples/benchmark.py` measures, and with what.
+"""What `examples/benchmark.py` measures.  A work is a training task; a contender is a library in one form of use.
 
-    works.py        six works, two of the family, their layers and matrix products, the images, their order, the weights
-    npvae_.py       npvae through its public `fit`, with either kind of kernels
+    works.py        the works: networks, matrix products, images and their order, initial weights
+    npvae_.py       npvae by its public `fit`, with fused or NumPy kernels
     pytorch.py      PyTorch, eager and compiled
-    jax_.py         JAX, jitted by the step and by the epoch
+    jax_.py         JAX, with a jitted step or a jitted epoch
     floor.py        the matrix products alone
-    worker.py       the process of one contender, and what it can be asked
-    pool.py         the parent's side: environments, processes, turns
-    parts.py        training by turns; start-up; log-likelihood; batch size and width
+    worker.py       the process of one contender, and its requests and answers
+    pool.py         the parent process: environments, workers, turns
+    parts.py        the parts: training, start-up, log-likelihood, batch size and width, kernels
     kernel_table.py each fused kernel against its NumPy twin
     summary.py      medians, ratios, agreement of losses, tables
     machine.py      processor, versions, memory

@@ -1,14 +1,14 @@
-"""The floor: the matrix products of a training step and nothing else, by `np.matmul` into buffers that are there.
+"""The floor: only the matrix products of a training step, by `np.matmul` into existing buffers.
 
-No activation, no loss, no noise, no Adam, no gathering.  A library whose products go to the same BLAS cannot be faster,
-unless it leaves out zeros of a masked matrix, which is whole here.
-In three forms, of which the fastest counts:
+There is no activation, loss, noise, Adam or gathering.  A library whose products go to the same BLAS cannot be faster,
+unless it skips zeros of masked matrices, which are multiplied in full here.  There are three forms, and the fastest
+counts:
 
     together    one product after the other, each on all BLAS threads
-    lanes       a Python thread for each share of the batch, BLAS on one thread in each; the sum of the lanes'
-                gradients, which training would need, is left out
-    weights     a Python thread for each share of every layer's weights, in the same way; the sum of the shares'
-                products is left out, and that a layer waits for the one below
+    lanes       one Python thread for each part of the batch, with one BLAS thread each; the sum of the parts'
+                gradients, which training needs, is left out
+    weights     one Python thread for each part of every layer's weights, with one BLAS thread each; sums over parts,
+                and waiting for the layer below, are left out
 """
 import threading
 import time
@@ -26,13 +26,13 @@ Product = tuple[Array, Array, Array]      # a, b, out
 
 
 def versions() -> dict[str, str]:
-    """Of what does the arithmetic."""
+    """The versions of what does the arithmetic."""
     return {"numpy": np.__version__}
 
 
 def products(work: Work, images: int, weights: dict[str, Array], rng: np.random.Generator) -> list[Product]:
-    """The products of one step on so many images, in the order of training.  A layer reads what the layer below wrote,
-    as in training; the numbers do not matter, only that none is denormal or infinite."""
+    """The products of one step on `images` images, in the order of training.  The input of a layer is the output of the
+    layer below, as in training; its numbers are arbitrary, but not subnormal or infinite."""
     def filled(rows: int, columns: int) -> Array:
         return rng.standard_normal((rows, columns), dtype=np.float32)
 
@@ -41,7 +41,7 @@ def products(work: Work, images: int, weights: dict[str, Array], rng: np.random.
     written: dict[str, Array] = {}
     for layer in work.layers():
         rows, back = work.rows(layer, images)
-        if layer.reads not in written:      # x is given, and z is drawn
+        if layer.reads not in written:      # x or z
             written[layer.reads] = filled(rows, layer.n_in)
         x, W, dpre = written[layer.reads][:rows], weights[layer.name], filled(rows, layer.n_out)
         written[layer.name] = filled(rows, layer.n_out)
@@ -58,14 +58,14 @@ def _weights(work: Work, rng: np.random.Generator) -> dict[str, Array]:
 
 
 def run(step: list[Product], steps: int) -> None:
-    """So many steps."""
+    """Do the products `steps` times."""
     for _ in range(steps):
         for a, b, out in step:
             np.matmul(a, b, out=out)
 
 
 def together(work: Work, steps: int, threads: int) -> float:
-    """Seconds of so many steps, all BLAS threads on each product."""
+    """Seconds of `steps` steps with all BLAS threads on each product."""
     rng = np.random.default_rng(0)
     step = products(work, work.batch, _weights(work, rng), rng)
     with threadpool_limits(threads, user_api="blas"):
@@ -76,7 +76,7 @@ def together(work: Work, steps: int, threads: int) -> float:
 
 
 def lanes(work: Work, steps: int, threads: int) -> float:
-    """Seconds of so many steps, the batch shared among Python threads."""
+    """Seconds of `steps` steps with the batch divided among Python threads."""
     rng = np.random.default_rng(0)
     given = _weights(work, rng)
     shares = [len(share) for share in np.array_split(np.arange(work.batch), threads) if len(share)]
@@ -84,7 +84,7 @@ def lanes(work: Work, steps: int, threads: int) -> float:
 
 
 def weights(work: Work, steps: int, threads: int) -> float:
-    """Seconds of so many steps, the weights shared among Python threads."""
+    """Seconds of `steps` steps with the weights divided among Python threads."""
     rng = np.random.default_rng(0)
     given = _weights(work, rng)
     step = products(work, work.batch, given, rng)
@@ -93,7 +93,7 @@ def weights(work: Work, steps: int, threads: int) -> float:
 
 
 def _with_a_share(product: Product, share: int, threads: int, given: list[Array]) -> Product:
-    """The part of a product that a share of the rows of W has: some terms of x W, columns of dpre W^T, rows of dW."""
+    """The part of a product that belongs to some rows of W: terms of x W, columns of dpre W^T, rows of dW."""
     def part(rows: int) -> slice:
         return slice(rows * share // threads, rows * (share + 1) // threads)
 
@@ -119,7 +119,7 @@ def _side_by_side(todo: list[list[Product]], steps: int) -> float:
 
 
 def train(job: Job, turns: "Turns") -> None:
-    """At each turn the products of an epoch, in all forms; `seconds` is the fastest one's."""
+    """At each turn, the products of an epoch in all forms; `seconds` is that of the fastest."""
     steps = max(1, round(job.work.steps))
     go = turns.wait()
     while go:

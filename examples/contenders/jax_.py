@@ -1,10 +1,11 @@
 # mypy: disable-error-code="import-not-found"
-"""JAX: "step" jits one step and gives its state away (donated), "scan" jits the whole epoch as one `lax.scan`.
+"""JAX: "step" jits one step, with its state donated; "scan" jits the whole epoch as one `lax.scan`.
 
-The forms were chosen by trying: float32 images (bytes are no faster), the default generator (rbg is no faster), the
-cross-entropy written out (jax.numpy.logaddexp and log_sigmoid are slower), Adam in plain `jax.numpy` over the tree.
+These choices were the fastest: float32 images (bytes are no faster), the default generator (rbg is no faster), the
+cross-entropy as a formula (jax.numpy.logaddexp and log_sigmoid are slower), Adam in plain `jax.numpy` over the tree.
 
-Measured per epoch: gathering, noise, value and gradient, Adam, the sum of the losses, until all of it has arrived.
+The time of an epoch includes gathering, noise, value and gradient, Adam, and the sum of the losses, until all results
+are there.
 """
 import math
 import os
@@ -25,7 +26,7 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": jax.nn.relu, "tanh": jn
 
 
 def versions() -> dict[str, str]:
-    """Of what does the arithmetic."""
+    """The versions of what does the arithmetic."""
     return {"jax": jax.__version__}
 
 
@@ -40,7 +41,7 @@ def _encode(work: Work, p: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _made(work: Work, p: Any, x: Any, h: Any) -> Any:
-    """Logits (B, K, D) of pixels, each of which sees those before it and h;  x (B, D), h (B K, H)."""
+    """Logits (B, K, D) of pixels, each given the pixels before it and h;  x (B, D), h (B K, H)."""
     first, last = made_masks(work)
     W, V = p["made.W"], p["output.W"]
     by_x, by_h = x @ (W[:len(first)] * first), h @ W[len(first):]
@@ -94,7 +95,7 @@ def _step(work: Work, state: Any, data: Any, rows: Any) -> Any:
     loss, g = jax.value_and_grad(_loss)(p, work, data[rows], draw)
     t = t + 1
     root = jnp.sqrt(1 - BETA2 ** t)
-    rate, eps = LR * root / (1 - BETA1 ** t), EPS * root      # lr m_hat / (sqrt(v_hat) + eps), multiplied out
+    rate, eps = LR * root / (1 - BETA1 ** t), EPS * root      # lr m_hat / (sqrt(v_hat) + eps), expanded
     m = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, g)
     v = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
     p = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + eps), p, m, v)
@@ -112,7 +113,7 @@ def _by_step(work: Work) -> Callable[[Any, Any, Any], Any]:
 
 
 def _by_scan(work: Work) -> Callable[[Any, Any, Any], Any]:
-    """The full batches in one scan, and the smaller last one behind it."""
+    """The full batches in one scan, then the smaller last one."""
     full = work.images // work.batch * work.batch
 
     def epoch(state: Any, data: Any, index: Any) -> Any:
@@ -123,12 +124,12 @@ def _by_scan(work: Work) -> Callable[[Any, Any, Any], Any]:
 
 
 def _limit(threads: int) -> None:
-    """XLA makes its thread pool when the first array is made, as large as NPROC says."""
+    """XLA creates its thread pool with the first array, with as many threads as NPROC says."""
     os.environ["NPROC"] = str(threads)
 
 
 def train(job: Job, turns: "Turns") -> None:
-    """Epochs, one at a turn."""
+    """At each turn, an epoch."""
     _limit(job.threads)
     work = job.work
     data = jnp.asarray(job.pixels / np.float32(255))
@@ -146,7 +147,7 @@ def train(job: Job, turns: "Turns") -> None:
 
 
 def likelihood(job: Job, turns: "Turns") -> None:
-    """log p(x) of every image, at each turn: a scan over blocks of draws inside a map over images, in one jit."""
+    """At each turn, log p(x) of every image: a scan over blocks of draws inside a map over images, in one jit."""
     _limit(job.threads)
     work, samples, block = job.work, job.options["samples"], job.options["block"]
     data = jnp.asarray(job.pixels / np.float32(255))

@@ -1,8 +1,7 @@
 """Each fused kernel against its NumPy twin, at the shapes of training.
 
-The kernels are found by name and their arguments by the names in their signatures, as the tests do it.  A twin whose
-numbers differ is not timed.  A kernel of which there is only one, since the fused module imports the reference's, has
-nothing to be compared with: it is named as shared.
+Kernels are found by name, and their arguments by the names in their signatures, as in the tests.  A kernel whose twins
+give different numbers is not timed.  A kernel that the fused module imports from the reference is listed as shared.
 """
 import inspect
 import math
@@ -18,17 +17,17 @@ from npvae.kernels import load
 from npvae.layers import ACTIVATIONS
 from npvae.params import Array
 
-TOLERANCE = 1e-4      # of the largest number: float32, sums of some thousand terms
+TOLERANCE = 1e-4      # relative to the largest number: rounding in sums of some thousand float32
 SIZES = {"B": 128, "K": 1, "D": 784, "H": 400, "Z": 20, "N": 20000, "P": 653_000, "E": 50_000, "1": 1, "2": 1568,
          "L": 200704, "A": 794, "C": 500}
-#: what takes draws has fifty of them
+#: sizes for kernels that work on draws
 _DRAWS = {"B": 20, "K": 50, "Z": 50, "2": 100}
 _OWN_SIZES = {
     **dict.fromkeys(("add_to_draws", "reparameterize", "log_ratio", "log_q", "standard_normal", "planar_direction",
                      "planar", "gate", "importance_bound", "path_ratio", "path_q", "scale_draws"), _DRAWS),
     "categorical_nll": {"B": 16},      # 256 numbers for each pixel
-    "gaussian_log_density": {"B": 20, "Z": 100},      # of two latent layers, the one next to the pixels
-    "mixture": {"B": 100, "Z": 40}}      # as of the 500 pseudo-inputs of a VampPrior
+    "gaussian_log_density": {"B": 20, "Z": 100},      # the first of two latent layers
+    "mixture": {"B": 100, "Z": 40}}      # as for 500 pseudo-inputs of a VampPrior
 
 _ACTIVATION = {"out": "BH", "pre": "BH", "b": "H"}
 #: kernel -> shape of every argument, outputs first; dX has the shape of X
@@ -69,7 +68,7 @@ SHAPES: dict[str, dict[str, str]] = {
     "gather_rows": {"x": "BD", "rows": "ND", "index": "B"},
     "gather_binarized": {"x": "BD", "rows": "ND", "index": "B", "noise": "BD"},
     "box_muller": {"eps": "E", "uniform": "E"}}
-#: where the forward kernel writes more than one array
+#: the number of outputs of forward kernels that have more than one
 _OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 3,
             "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 2, "importance_bound": 2}
 _IN_PLACE = {"adam_update": ("theta", "m", "v")}
@@ -100,7 +99,7 @@ def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> 
 
 
 class Call:
-    """A kernel's arguments by name.  `written` are those whose content it makes."""
+    """A kernel's arguments by name.  `written` are the names of those that it writes."""
 
     def __init__(self, kernel: str, plain: Any, rng: np.random.Generator) -> None:
         self.kernel, name = kernel, family(kernel)
@@ -108,7 +107,7 @@ class Call:
         first = list(shapes)[:_OUTPUTS.get(name, 1)]
         values: dict[str, Any] = {argument: _value(name, argument, letters, rng)
                                   for argument, letters in shapes.items()}
-        if kernel.endswith("_backward"):      # forward values that belong together, and upstream gradients
+        if kernel.endswith("_backward"):      # forward values that fit together, and upstream gradients
             if forward := getattr(plain, f"{name}_forward", None):
                 forward(*(values[argument] for argument in inspect.signature(forward).parameters))
             values |= {f"d{argument}": _value(name, argument, letters, rng) for argument, letters in shapes.items()}
@@ -121,7 +120,7 @@ class Call:
 
     @property
     def bytes(self) -> int:
-        """What is read and written at least once; of the data set only the rows that are gathered."""
+        """Bytes that are read and written at least once; of the data set, those of gathered rows."""
         arrays = {name: value for name, value in self.arguments.items() if isinstance(value, np.ndarray)}
         touched = {name: value.nbytes for name, value in arrays.items()}
         if "rows" in arrays:
@@ -130,14 +129,14 @@ class Call:
         return sum(touched.values()) + sum(touched[name] for name in twice)
 
     def copied(self, dtype: Any) -> dict[str, Any]:
-        """Arguments of their own, floats in this type."""
+        """Copies of the arguments, with floats of this type."""
         return {name: value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
                 for name, value in self.arguments.items()}
 
 
 def worst_error(call: Call, compiled: Callable[..., None], plain: Callable[..., None]) -> float:
-    """The largest difference of the compiled kernel in float32 from the plain one in float64, over the largest number.
-    Infinite where what one leaves NaN or infinite the other does not."""
+    """The largest difference between the compiled kernel in float32 and the plain one in float64, relative to the
+    largest number.  Infinite if a difference is not finite."""
     low, exact = call.copied(np.float32), call.copied(np.float64)
     compiled(*low.values())
     plain(*exact.values())
@@ -150,7 +149,7 @@ def worst_error(call: Call, compiled: Callable[..., None], plain: Callable[..., 
 
 
 def timed(calls: Sequence[Callable[[], None]], samples: int, least: float) -> list[float]:
-    """Median seconds of a call of each, by turns; a sample is as many calls as take `least` seconds."""
+    """Median seconds of a call of each.  They take turns; a sample is as many calls as take `least` seconds."""
     counts = []
     for call in calls:
         call()
@@ -168,7 +167,7 @@ def timed(calls: Sequence[Callable[[], None]], samples: int, least: float) -> li
 
 
 def row(kernel: str, plain: Any, compiled: Any, samples: int, least: float) -> dict[str, Any]:
-    """One line of the table; where there are no numbers, `note` says why, or the kernel is `shared`."""
+    """A row of the table.  Without numbers, `note` says why, or the kernel is `shared`."""
     if getattr(plain, kernel) is getattr(compiled, kernel):
         return {"kernel": kernel, "shared": True}
     if family(kernel) not in SHAPES:
@@ -187,7 +186,7 @@ def row(kernel: str, plain: Any, compiled: Any, samples: int, least: float) -> d
 
 def measure(samples: int, least: float, plain: ModuleType | SimpleNamespace | None = None,
             compiled: ModuleType | SimpleNamespace | None = None) -> list[dict[str, Any]]:
-    """Every kernel of npvae, or of the two modules given."""
+    """The rows of all kernels of npvae, or of the two modules given."""
     plain, compiled = plain or load("numpy"), compiled or load("numba")
     if plain is compiled:
         return [{"kernel": "all", "note": "NOT TIMED: numba is absent"}]

@@ -1,4 +1,4 @@
-"""The machine and the process: what a measurement means nothing without."""
+"""Facts about the machine and the process, to be recorded with measurements."""
 import os
 import platform
 import subprocess
@@ -16,7 +16,7 @@ def cores() -> int:
 
 
 def cpu_model() -> str:
-    """The processor, as the system calls it."""
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -25,7 +25,7 @@ def cpu_model() -> str:
 
 
 def peak_memory() -> float | None:
-    """The most resident memory this process has had, in MiB; None where the system does not say."""
+    """The peak resident memory of this process, in MiB; None if the system does not report it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -40,7 +40,7 @@ def peak_memory() -> float | None:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Processor time that another process has used; None where the system does not say."""
+    """Processor time that a process has used; None if the system does not report it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -56,12 +56,12 @@ def blas() -> list[dict[str, Any]]:
 
 
 def telling(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that can change what is measured."""
+    """The environment variables that may affect measurements."""
     return {name: value for name, value in sorted(environment.items()) if any(part in name for part in _TELLING)}
 
 
 def commit(root: Path) -> str | None:
-    """The git commit of the code that is measured, "+" if it was changed since; None outside a repository."""
+    """The git commit of the measured code, with "+" if files have changed since; None outside a repository."""
     try:
         def git(*words: str) -> str:
             return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True,
@@ -72,6 +72,6 @@ def commit(root: Path) -> str | None:
 
 
 def describe(root: Path) -> dict[str, Any]:
-    """What goes into every record."""
+    """The facts that every record contains."""
     return {"cpu": cpu_model(), "cores": cores(), "system": platform.platform(),
             "python": platform.python_version(), "commit": commit(root)}

@@ -1,8 +1,8 @@
 """npvae, trained by its public `fit`.
 
-Measured per epoch: what `fit` itself calls the time of training alone (`images_per_second`), that is gathering and
-scaling the bytes, drawing the noise, both passes, the test for NaN, Adam, and the sums of the metrics.  Not measured:
-drawing the permutation, and the evaluation after the epoch, which is cut down to one batch of images.
+The time of an epoch is the training time of `fit`, from `images_per_second`: gathering and scaling bytes, drawing
+noise, both passes, the check for NaN, Adam, and the sums of the metrics.  It does not include the permutation, nor
+evaluation after the epoch, for which there is only one batch of images.
 """
 import time
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def on_threads(vae: VAE, threads: int) -> Iterator[None]:
-    """npvae at work on so many threads.  The one place that says how."""
-    vae.threads = threads      # with the NumPy kernels BLAS decides
+    """Within this context npvae has this number of threads."""
+    vae.threads = threads      # with NumPy kernels BLAS alone has threads
     with threadpool_limits(threads, user_api="blas"):
         yield
 
 
 def versions() -> dict[str, str]:
-    """Of what does the arithmetic."""
+    """The versions of what does the arithmetic."""
     found = {"numpy": np.__version__}
     try:
         import numba
@@ -42,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def model(job: Job) -> VAE:
-    """The network of a job, its weights those that all start with."""
+    """The network of a job, with the initial weights that all contenders have."""
     work = job.work
     vae = VAE(work.input_dim, work.hidden, work.latent, work.activation, kernels=job.variant, **work.variant)
     for name, value in job.parameters.items():
@@ -51,12 +51,12 @@ def model(job: Job) -> VAE:
 
 
 def objective(work: Work) -> ELBO | IWAE:
-    """What a work minimises."""
+    """The objective of a work."""
     return IWAE() if work.draws > 1 else ELBO(sampled=work.sampled)
 
 
 class _Pause(Callback):
-    """Between two epochs `fit` waits here until the parent asks for the next."""
+    """Lets `fit` wait after each epoch until the parent process asks for the next."""
 
     def __init__(self, turns: "Turns") -> None:
         self.turns = turns
@@ -70,7 +70,7 @@ class _Pause(Callback):
 
 
 def train(job: Job, turns: "Turns") -> None:
-    """Epochs, one at a turn, in a single run of `fit`."""
+    """One call of `fit`, with an epoch at each turn."""
     work, vae = job.work, model(job)
     with on_threads(vae, job.threads):
         fit(vae, job.pixels, job.pixels[:work.batch], epochs=10**9, batch_size=work.batch,
@@ -79,7 +79,7 @@ def train(job: Job, turns: "Turns") -> None:
 
 
 def likelihood(job: Job, turns: "Turns") -> None:
-    """log p(x) of every image, at each turn."""
+    """At each turn, log p(x) of every image."""
     samples = job.options["samples"]
     vae, x = model(job), job.pixels / np.float32(255)
     with on_threads(vae, job.threads):

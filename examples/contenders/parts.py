@@ -1,4 +1,4 @@
-"""The parts of the benchmark.  Each takes the settings, prints tables, returns all it measured as JSON holds it."""
+"""The parts of the benchmark.  Each takes the settings, prints tables, and returns its measurements as JSON values."""
 import statistics
 import tempfile
 import time
@@ -16,13 +16,13 @@ Found = dict[str, Any]
 FLOOR = "floor"
 START = ("npvae", "PyTorch eager", "JAX scan")
 LIKELIHOOD = ("npvae", "PyTorch eager", "PyTorch compiled", "JAX scan")
-BLOCKS = (100, 250, 500, 1000, 2500, 5000)      # draws at a time; the best one is found first
+BLOCKS = (100, 250, 500, 1000, 2500, 5000)      # numbers of draws at a time; the fastest is found first
 BATCHES, WIDTHS = (20, 50, 100, 128, 256, 512), (64, 100, 128, 200, 256, 400, 512, 800)
-_MODEL = "784-200-200-50 b100 tanh"      # of the log-likelihood
+_MODEL = "784-200-200-50 b100 tanh"      # for the log-likelihood
 
 
 def epochs(settings: Settings) -> Found:
-    """Training: an epoch each, by turns, for every work."""
+    """Training: for every work, contenders take turns of one epoch."""
     found: Found = {"works": {}, "problems": []}
     with opened(settings.contenders, settings) as (workers, missing):
         for name in settings.works:
@@ -54,7 +54,7 @@ def epochs(settings: Settings) -> Found:
 
 def _problems(work: str, rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str],
               idle: Mapping[str, float], tolerance: float) -> list[str]:
-    """What would make the numbers of a work worthless."""
+    """What makes the numbers of a work invalid."""
     losses = {name: row["loss"] for name, row in rows.items() if "loss" in row}
     return [*(f"LOSSES DISAGREE on {work}: {text} (tolerance {tolerance:.1%})"
               for text in summary.disagreements(losses, tolerance)),
@@ -64,8 +64,8 @@ def _problems(work: str, rows: Mapping[str, Mapping[str, float]], missing: Mappi
 
 
 def start(settings: Settings) -> Found:
-    """The whole process, from exec to the end of the first epoch, with empty caches and then with full ones.  A start
-    of each before that does not count: it leaves bytecode behind, and the library's files in the system's memory."""
+    """The whole process, from its start to the end of the first epoch, with empty caches and then with filled ones.  A
+    first start of each does not count: it compiles bytecode, and brings the library's files into memory."""
     work = settings.shortened(WORKS["784-128-20 b128 relu"])
     request = settings.request("train", work)
     found: Found = {"runs": [], "missing": {}, "images": work.images, "problems": []}
@@ -105,7 +105,7 @@ def _start_once(name: str, request: Mapping[str, Any], caches: Path, settings: S
 
 
 def _peak(turns: list[Any]) -> float | None:
-    """The median peak memory, MiB, or None where the system does not say."""
+    """The median peak memory in MiB; None if the system does not report it."""
     peaks = [turn["peak"] for turn in turns if turn["peak"] is not None]
     return statistics.median(peaks) if peaks else None
 
@@ -118,7 +118,7 @@ def _say_missing(found: Found, settings: Settings) -> None:
 
 
 def likelihood(settings: Settings) -> Found:
-    """log p(x) of test images by importance sampling, in fresh processes, so that peak memory is that of this task."""
+    """log p(x) of test images by importance sampling, in new processes, so that peak memory is that of this task."""
     images, samples = (20, 500) if settings.quick else (1000, 5000)
     work = Work(**{**vars(WORKS[_MODEL]), "images": images})
     trained = settings.request("likelihood", settings.shortened(WORKS[_MODEL]), "test.npy", 1 if settings.quick else 3)
@@ -153,7 +153,7 @@ def likelihood(settings: Settings) -> Found:
 
 def _times_of_blocks(name: str, request: Callable[[int, int], Found], samples: int, settings: Settings
                      ) -> dict[int, float]:
-    """Seconds for a few images with each number of draws at a time; the better of two turns."""
+    """Seconds for a few images with each number of draws at a time; the faster of two turns."""
     images = 3 if settings.quick else 20
     times: dict[int, float] = {}
     with opened([name], settings) as (workers, _):
@@ -164,7 +164,7 @@ def _times_of_blocks(name: str, request: Callable[[int, int], Found], samples: i
 
 
 def scaling(settings: Settings) -> Found:
-    """npvae's cost against batch size and width, beside the floor."""
+    """npvae's time against batch size and width, with the floor for comparison."""
     limit = min(settings.images, 12800)
     works = [Work(f"784-200-200-50 tanh, batch {batch}", (200, 200), 50, batch, "tanh", images=limit)
              for batch in BATCHES if batch <= limit]
@@ -224,7 +224,7 @@ _ROUND = dict(zip(ALL, (4.0, 9.0, 9.0, 17.0, 9.0, 14.0, 30.0, 40.0), strict=True
 
 
 def estimate(part: str, settings: Settings) -> float:
-    """Seconds that a part takes on two cores of a recent processor, with everything installed; a guess."""
+    """A rough estimate of a part's seconds, on two cores of a recent processor, with all libraries installed."""
     share = {name: settings.shortened(ALL[name]).images / ALL[name].images for name in settings.works}
     pauses = settings.pause * len(CONTENDERS)
     return {"epochs": 15 + sum(20 + (settings.rounds + 1) * (_ROUND[name] * share[name] + pauses)

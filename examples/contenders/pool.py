@@ -1,4 +1,4 @@
-"""The parent's side: the environment of the contenders, a process for each, and turns, so that one works at a time."""
+"""The parent process: the environment of the contenders, a process for each, and turns, so that only one works."""
 import json
 import os
 import subprocess
@@ -16,23 +16,23 @@ from . import machine
 from .works import Work, describe, write_parameters
 
 _ROOTS = Path(__file__).resolve().parents[1], Path(npvae.__file__).resolve().parents[1]      # of contenders, of npvae
-#: `python -m contenders.worker`, but for the current folder, from which nothing shall be imported
+#: like `python -m contenders.worker`, but nothing is imported from the current folder
 _WORKER = f"""
 import os, sys
 sys.path[:] = [*{[str(root) for root in _ROOTS]}, *(path for path in sys.path if os.path.realpath(path) != os.getcwd())]
 from contenders.worker import main
 main()
 """
-#: they bind NumPy's BLAS, and no other library's, to an older processor
+#: they restrict NumPy's BLAS, and no other library's, to instructions of an older processor
 BLAS_SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-#: the number of threads is set in each process by its library's own means, from --threads
+#: each process sets its number of threads from --threads, by functions of its library
 THREAD_SETTINGS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 _CACHES = ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR",
            "JAX_COMPILATION_CACHE_DIR")
 
 
 class WorkerFailed(RuntimeError):
-    """A contender's process ended or answered nonsense; the message is the last line it wrote."""
+    """A contender's process ended, or its answer was invalid.  The message is the last line it wrote."""
 
 
 class Absent(WorkerFailed):
@@ -41,7 +41,7 @@ class Absent(WorkerFailed):
 
 @dataclass(frozen=True)
 class Settings:
-    """What all parts share."""
+    """The settings of all parts."""
 
     folder: Path      # of images and weights
     environment: Mapping[str, str]
@@ -51,24 +51,24 @@ class Settings:
     works: tuple[str, ...]
     contenders: tuple[str, ...]
     seed: int = 0
-    pause: float = 0.1      # seconds before each turn, for the threads of the one before to fall asleep
+    pause: float = 0.1      # seconds before each turn, so that the threads of the last one go to sleep
     quick: bool = False
     say: Callable[[str], None] = print
     versions: dict[str, Any] = field(default_factory=dict)      # filled in as workers start
-    pools: dict[str, Any] = field(default_factory=dict)      # thread pools of each, filled in as they stop
+    pools: dict[str, Any] = field(default_factory=dict)      # their thread pools, filled in as they stop
 
     def shortened(self, work: Work) -> Work:
-        """The work with no more images than asked for."""
+        """The work with at most `self.images` images."""
         return replace(work, images=max(work.batch, min(work.images, self.images)))
 
     def request(self, do: str, work: Work, pixels: str = "train.npy", epochs: int = 0) -> dict[str, Any]:
-        """What a worker is told of a work; `epochs` of training by npvae before it."""
+        """The request to a worker for a work, with weights that npvae has trained for `epochs` epochs."""
         return {"do": do, "work": describe(work), "pixels": pixels, "seed": self.seed,
                 "parameters": write_parameters(self.folder, work, self.seed, epochs)}
 
 
 def environment(keep_blas_settings: bool, coretype: str | None) -> tuple[dict[str, str], dict[str, str]]:
-    """The environment of every contender, and what was taken out of this process's own."""
+    """The environment of all contenders, and the variables of this process that were removed from it."""
     removed = THREAD_SETTINGS if keep_blas_settings else THREAD_SETTINGS + BLAS_SETTINGS
     ours = {name: value for name, value in os.environ.items() if name not in removed}
     if coretype is not None:
@@ -78,8 +78,8 @@ def environment(keep_blas_settings: bool, coretype: str | None) -> tuple[dict[st
 
 
 def with_caches(environment: Mapping[str, str], caches: Path, bytecode: Path) -> dict[str, str]:
-    """The environment with every cache of compiled code in one folder (JAX's is off unless it is named), and Python's
-    own bytecode, which an installed package has, in another."""
+    """The environment with all caches of compiled code in one folder (JAX has one only if it is named), and Python's
+    bytecode, which installed packages already have, in another."""
     plain = {name: value for name, value in environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**plain, **{name: str(caches / name.lower()) for name in _CACHES}, "PYTHONPYCACHEPREFIX": str(bytecode),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
@@ -103,7 +103,7 @@ class Worker:
         settings.versions[name] = self.versions
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send a request (none: only listen) and wait for the answer.  Raises WorkerFailed."""
+        """Send a request, if any is given, and wait for an answer.  Raises WorkerFailed."""
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             if request:
@@ -138,7 +138,7 @@ class Worker:
 
 @contextmanager
 def opened(names: Iterable[str], settings: Settings) -> Iterator[tuple[dict[str, Worker], dict[str, str]]]:
-    """The workers that could be started, by name, and why the others could not."""
+    """Within this context: the workers that could be started, by name, and for the others the reason."""
     workers: dict[str, Worker] = {}
     missing: dict[str, str] = {}
     try:
@@ -158,14 +158,14 @@ def opened(names: Iterable[str], settings: Settings) -> Iterator[tuple[dict[str,
 class Rounds:
     """Turns of several contenders at one work.
 
-    answers   name -> the answers of the turns that count
-    failed    name -> why it dropped out; it is closed, and taken out of `workers`
-    idle      name -> how much of a processor it used while others worked, which should be next to nothing
+    answers   name -> the answers of the measured turns
+    failed    name -> why it failed; its worker is closed and removed from `workers`
+    idle      name -> the share of a processor that it used while others worked, which should be almost 0
     """
 
     def __init__(self, workers: dict[str, Worker], requests: Mapping[str, Mapping[str, Any]], rounds: int,
                  settings: Settings, warm_up: bool = True) -> None:
-        """After a first turn that does not count, so many rounds of one turn each, every other one in reverse order."""
+        """After a warm-up turn, `rounds` rounds of one turn each; every other round is in reverse order."""
         self.workers, self.pause = workers, settings.pause
         self.failed: dict[str, str] = {}
         names = [name for name in requests if name in workers]
@@ -185,7 +185,7 @@ class Rounds:
         self.idle = {name: self._others[name][0] / self._others[name][1] for name in self.answers}
 
     def _attempt(self, name: str, **request: Any) -> list[dict[str, Any]]:
-        """The answer, or nothing where the contender fails or has failed."""
+        """A list of the answer; empty if the contender fails or has failed."""
         if name in self.failed:
             return []
         try:
@@ -196,7 +196,7 @@ class Rounds:
             return []
 
     def _turn(self, name: str) -> list[dict[str, Any]]:
-        """One turn, with an eye on the others."""
+        """A turn; meanwhile the processor time of the others is measured."""
         time.sleep(self.pause)
         before, began = self._used(), time.perf_counter()
         answer = self._attempt(name, do="turn")
@@ -207,7 +207,7 @@ class Rounds:
         return answer
 
     def _used(self) -> dict[str, float]:
-        """Processor time of each contender so far, where the system says it."""
+        """Processor time of each contender so far, if the system reports it."""
         used = {name: machine.cpu_seconds(self.workers[name].process.pid) for name in self._others
                 if name in self.workers}
         return {name: seconds for name, seconds in used.items() if seconds is not None}

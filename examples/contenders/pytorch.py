@@ -1,14 +1,15 @@
 # mypy: disable-error-code="import-not-found"
-"""PyTorch, in the form found fastest on a processor: modules, float32 images gathered by index, Adam with fused=True
-(faster than foreach and than the loop in each work it was tried on), the summed cross-entropy of the library itself.
-Subnormal numbers are zero, as in npvae and in JAX: without that IWAE with K = 50 takes 29 ms a step on an Intel Xeon,
-with it 11.
-A MADE decoder multiplies weights by masks, in products of their own for x and for h, as fast as one for both.
+"""PyTorch, in its fastest form on a CPU: modules, float32 images gathered by index, the library's cross-entropy with a
+sum, and Adam with fused=True, which was faster than foreach and than the loop in all works tried.
 
-"compiled" hands the loss function to torch.compile (which compiles its backward pass too), for the sizes of a full and
-of the last batch; the optimizer is the fused one.
+Subnormal numbers are set to zero, as in npvae and JAX: on an Intel Xeon, IWAE with K = 50 then takes 11 ms a step
+instead of 29.  A MADE decoder multiplies weights by masks, in separate products for x and for h, which is as fast as
+one for both.
 
-Measured per epoch: gathering, noise, loss, backward pass, Adam, and the sum of the losses, read once at the end.
+"compiled" passes the loss function to torch.compile, which compiles its backward pass, too, for the sizes of full and
+last batches; the optimizer is the fused one.
+
+The time of an epoch includes gathering, noise, loss, backward pass, Adam, and the sum of the losses, read at the end.
 """
 import math
 import time
@@ -28,7 +29,7 @@ _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 def versions() -> dict[str, str]:
-    """Of what does the arithmetic."""
+    """The versions of what does the arithmetic."""
     return {"torch": torch.__version__}
 
 
@@ -38,7 +39,7 @@ def _mlp(sizes: list[int], activation: str) -> Any:
 
 
 class _MADE(nn.Module):  # type: ignore[misc, unused-ignore]
-    """Logits of pixels, each of which sees those before it and h; x (B, D), h (B, H) or (B, K, H)."""
+    """Logits of pixels, each given the pixels before it and h; x (B, D), h (B, H) or (B, K, H)."""
 
     first_mask: Any
     last_mask: Any
@@ -77,7 +78,7 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
         return self.mu(h), self.logvar(h)
 
     def logits(self, x: Any, z: Any) -> Any:
-        """Of the pixels; the output layer of a MADE decoder looks at x, too."""
+        """Logits of the pixels; x is an input only of a MADE decoder."""
         h = self.decoder(z)
         return self.output(x, h) if isinstance(self.output, _MADE) else self.output(h)
 
@@ -100,9 +101,9 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
         return -nll.sum(-1) - 0.5 * torch.sum(z * z - eps * eps - logvar, -1)
 
     def vamp(self, z: Any) -> Any:
-        """log p(z) of a VampPrior, (B, K), without the log 2 pi that log q has as well.
+        """log p(z) of a VampPrior, (B, K), without log 2 pi, which cancels against that of log q.
 
-        (z - mu)^2 multiplied out makes it two matrix products: faster than B K C Z differences, and less exact.
+        With (z - mu)^2 expanded it is two matrix products, faster than B K C Z differences and less exact.
         """
         mu, logvar = self.encode(torch.sigmoid(self.pseudo_inputs))
         precision = torch.exp(-logvar)
@@ -119,20 +120,20 @@ class _Network(nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 def _prepare(job: Job) -> None:
-    """Set what holds for the whole process."""
-    torch.compiler.reset()      # else the compiler gives up after so many networks and sizes
+    """Settings of the whole process."""
+    torch.compiler.reset()      # otherwise the compiler gives up after a number of networks and sizes
     torch.set_flush_denormal(True)
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.seed)
 
 
 def network_of(job: Job) -> _Network:
-    """The network, its weights those that all start with: npvae's W is (in, out), PyTorch's (out, in)."""
+    """The network, with the initial weights that all contenders have: npvae's W is (in, out), PyTorch's (out, in)."""
     network = _Network(job.work)
     layers: dict[str, list[Any]] = {"mu": [network.mu], "logvar": [network.logvar], "output": [network.output]}
     for name, mlp in (("encoder", network.encoder), ("decoder", network.decoder)):
         layers |= {f"{name}.{i}": [layer] for i, layer in enumerate(mlp[::2])}
-    if job.work.units:      # two here share one matrix there, one below the other
+    if job.work.units:      # npvae has one matrix for both layers, one above the other
         made = network.output
         layers |= {"made": [made.first, made.first_by_h], "output": [made.last, made.last_by_h]}
     with torch.no_grad():
@@ -147,7 +148,7 @@ def network_of(job: Job) -> _Network:
 
 
 def loss_of(network: _Network, work: Work) -> Any:
-    """What a work minimises, a function of the images."""
+    """The loss of a work as a function of the images."""
     return network.iwae if work.draws > 1 else network.sampled_elbo if work.sampled else network.elbo
 
 
@@ -156,7 +157,7 @@ def _images(pixels: Array) -> Any:
 
 
 def train(job: Job, turns: "Turns") -> None:
-    """Epochs, one at a turn."""
+    """At each turn, an epoch."""
     _prepare(job)
     network, x, work = network_of(job), _images(job.pixels), job.work
     optimizer = torch.optim.Adam(network.parameters(), LR, (BETA1, BETA2), EPS, fused=True)
@@ -179,7 +180,7 @@ def train(job: Job, turns: "Turns") -> None:
 
 
 def likelihood(job: Job, turns: "Turns") -> None:
-    """log p(x) of every image, at each turn, so many draws at a time."""
+    """At each turn, log p(x) of every image, with `block` draws at a time."""
     samples, block = job.options["samples"], job.options["block"]
     _prepare(job)
     network, x = network_of(job), _images(job.pixels)

@@ -1,4 +1,4 @@
-"""From raw timings to what is said of them: medians, ratios, agreement, tables.  Arithmetic and text only."""
+"""Medians, ratios and tables from timings, and whether losses agree.  Only arithmetic and text."""
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,35 +6,35 @@ from typing import Any
 
 import numpy as np
 
-BASE = "npvae"      # what every ratio is taken to
+BASE = "npvae"      # the denominator of all ratios
 IDLE_LIMIT = 0.02      # of a processor, while others work
 
 
 def ratio_of_medians(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """How many times as long: median over median."""
+    """The median of their seconds over that of ours."""
     return statistics.median(theirs) / statistics.median(ours)
 
 
 def median_of_ratios(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """The same, each round compared with itself first: what slows a whole round down drops out."""
+    """The median of the ratios within each round, so that what slows down a whole round cancels."""
     return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """exp of the mean logarithm: the only mean of ratios that does not depend on which way round they are."""
+    """exp of the mean logarithm: for ratios, the mean of the inverses is the inverse of the mean."""
     return math.exp(statistics.fmean(map(math.log, values)))
 
 
 def loss_tolerance(images: float) -> float:
-    """How far losses after so many images may lie from their median.  They are means over an epoch, which leaves little
-    of the noise of z.  But the deep networks linger near 200 nats before they use z, and other noise ends it sooner or
-    later: after 72,000 images of 784-200-200-50 with batch 100, five seeds of one library lie between 168 and 184, and
-    after 120,000 with batch 20 the loss still varies by 1.6 %."""
+    """The relative distance from the median that is allowed for losses after this many images.  They are means over an
+    epoch, so the noise of z contributes little.  But deep networks stay near 200 nats until they use z, and when that
+    happens depends on the noise: after 72,000 images of 784-200-200-50 with batch 100, five seeds of one library are
+    between 168 and 184 nats, and after 120,000 with batch 20 the loss still varies by 1.6 %."""
     return 0.1 if images < 100_000 else 0.03 if images < 600_000 else 0.015
 
 
 def disagreements(losses: Mapping[str, float], tolerance: float) -> list[str]:
-    """Who is further from the median loss than the tolerance (relative), or has none that is finite."""
+    """The contenders whose loss is not finite, or further from the median than the relative tolerance."""
     finite = [loss for loss in losses.values() if math.isfinite(loss)]
     middle = statistics.median(finite) if finite else math.nan
     return [f"{name} has {loss:.2f}, the median is {middle:.2f}" for name, loss in losses.items()
@@ -42,8 +42,8 @@ def disagreements(losses: Mapping[str, float], tolerance: float) -> list[str]:
 
 
 def different_means(values: Mapping[str, Sequence[float]], slack: float = 0.02) -> list[str]:
-    """Whose values per image differ from npvae's by more than chance: the mean difference is beyond five of its own
-    standard errors, and beyond `slack` nats (rounding in float32, and the bias of few samples)."""
+    """The contenders whose values per image differ from npvae's: the mean difference exceeds five standard errors, and
+    `slack` nats, which rounding in float32 and the bias of few samples may cause."""
     found = []
     for name, theirs in values.items():
         difference = np.subtract(theirs, values[BASE])
@@ -54,7 +54,7 @@ def different_means(values: Mapping[str, Sequence[float]], slack: float = 0.02) 
 
 
 def summarize(answers: Mapping[str, Sequence[Mapping[str, Any]]], steps: float) -> dict[str, dict[str, float]]:
-    """Per contender: median, least and most seconds, us a step, both ratios, cores in use, the last loss."""
+    """For each contender: median, least and most seconds, us per step, both ratios, cores in use, the last loss."""
     seconds = {name: [turn["seconds"] for turn in turns] for name, turns in answers.items()}
     found = {}
     for name, turns in answers.items():
@@ -73,7 +73,7 @@ def summarize(answers: Mapping[str, Sequence[Mapping[str, Any]]], steps: float) 
 
 
 def over_works(summaries: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Geometric means over the works, of contenders that did them all."""
+    """Geometric means over the works, for contenders that did them all."""
     names = {name for rows in summaries.values() for name in rows}
     return {name: {kind: geometric_mean([rows[name][kind] for rows in summaries.values()])
                    for kind in ("ratio_of_medians", "median_of_ratios")}
@@ -82,7 +82,7 @@ def over_works(summaries: Mapping[str, Mapping[str, Mapping[str, float]]]) -> di
 
 
 def plain(value: Any) -> Any:
-    """The same without NaN and infinity, which JSON does not know: None stands for them."""
+    """The value with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -91,7 +91,7 @@ def plain(value: Any) -> Any:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns as wide as they need to be: the first to the left, the others to the right.  None is shown as a dash."""
+    """A text table: the first column aligned left, the others right.  None is shown as a dash."""
     texts = [list(head), *([_shown(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
@@ -108,7 +108,7 @@ def _shown(cell: Any) -> str:
 
 
 def epochs_table(rows: Mapping[str, Mapping[str, float]], missing: Mapping[str, str]) -> str:
-    """One work."""
+    """The table of one work."""
     columns = ("median", "least", "most", "us_per_step", "ratio_of_medians", "median_of_ratios", "cores", "loss")
     head = ("contender", "seconds", "least", "most", "us/step", "x npvae", "by round", "cores", "loss")
     lines = [table(head, [(name, *(row.get(column) for column in columns)) for name, row in rows.items()])]

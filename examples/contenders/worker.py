@@ -1,12 +1,13 @@
-"""The process of one contender: started once, asked many times, idle in between.
+"""The process of one contender.  It answers requests and is idle between them.
 
     main() with the arguments "JAX scan" FOLDER THREADS
 
-One JSON object per line each way.  It says hello with its versions, or why it is absent; then, until its input ends:
+Requests and answers are JSON objects, one per line.  It first sends its versions, or why it is absent; then, until its
+input ends, it takes:
 
-    {"do": "train" or "likelihood", "work": ...}   makes ready                             -> {"ready": true}
-        {"do": "turn"}                             one epoch, or the values once           -> {"seconds": ..., ...}
-        {"do": "stop"}                             lets go of the work                     -> {"stopped": true}
+    {"do": "train" or "likelihood", "work": ...}   prepare the work                        -> {"ready": true}
+        {"do": "turn"}                             one epoch, or log p(x) of all images    -> {"seconds": ..., ...}
+        {"do": "stop"}                             end the work                            -> {"stopped": true}
     {"do": "kernels", "work": ...}                 the table of kernels                    -> {"rows": ...}
 """
 import importlib
@@ -28,7 +29,7 @@ CONTENDERS = {
 
 
 class Turns:
-    """What a contender sees of the parent: it waits to be asked, works, and says what came of it."""
+    """The connection to the parent process: a contender waits for a request, works, and sends the result."""
 
     def __init__(self, requests: TextIO, answers: TextIO) -> None:
         self.requests, self.answers = requests, answers
@@ -36,34 +37,34 @@ class Turns:
         self.pools: list[dict[str, Any]] = []
 
     def say(self, **answer: Any) -> None:
-        """One line to the parent."""
+        """Send an answer to the parent."""
         print(json.dumps(answer), file=self.answers, flush=True)
 
     def hear(self) -> dict[str, Any]:
-        """The next request; "exit" when the parent is gone."""
+        """The next request; "exit" if the parent has ended."""
         line = self.requests.readline()
         return json.loads(line) if line else {"do": "exit"}
 
     def wait(self) -> bool:
-        """Ready: block until asked for the first turn.  False if there is to be none."""
+        """Report that the work is prepared, and wait for the first turn.  False if there is none."""
         self.say(ready=True)
         return self._asked()
 
     def done(self, **result: Any) -> bool:
-        """One turn is over; block until asked for the next.  False if there is to be none."""
+        """Send the result of a turn, and wait for the next.  False if there is none."""
         self.say(**{"cpu": time.process_time() - self.cpu, "peak": machine.peak_memory(), **result})
         return self._asked()
 
     def _asked(self) -> bool:
         request = self.hear()
         if request["do"] == "stop":
-            self.pools = machine.blas()      # while the contender's own setting of threads still holds
+            self.pools = machine.blas()      # while the contender's number of threads is still set
         self.cpu = time.process_time()
         return bool(request["do"] == "turn")
 
 
 def serve(name: str, folder: Path, threads: int, turns: Turns) -> None:
-    """Answer until the parent is gone."""
+    """Answer requests until the parent ends."""
     module_name, variant = CONTENDERS[name]
     try:
         contender = importlib.import_module(f".{module_name}", __package__)
@@ -81,7 +82,7 @@ def serve(name: str, folder: Path, threads: int, turns: Turns) -> None:
 
 
 def main() -> None:
-    """What libraries print goes to stderr: the real stdout carries answers only."""
+    """Serve on stdin and stdout; what libraries print goes to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     name, folder, threads = sys.argv[1:]

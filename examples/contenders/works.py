@@ -1,8 +1,7 @@
-"""What every contender is given: six works and two of the family, the images, the order they come in, the weights to
-start from.
+"""What every contender gets: the works, the images and their order, the initial weights.
 
-NumPy alone; npvae is imported where weights are made, which happens in the parent process only, so that a worker of
-another library never loads it.
+Needs only NumPy.  npvae is imported in the functions that make weights, which only the parent process calls, so that
+workers of other libraries do not load it.
 """
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,8 +16,11 @@ LR, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8      # of Adam, for all
 
 
 class Layer(NamedTuple):
-    """A matrix product of the forward pass.  Its rows: so many for each image, and `extra` that no image stands for.
-    It reads what another layer wrote, or "x" or "z"."""
+    """A matrix product of the forward pass.
+
+    reads : the layer whose output is its input, or "x" or "z"
+    draws, extra : it has `draws` rows for each image, and `extra` rows besides, for pseudo-inputs
+    """
 
     name: str
     reads: str
@@ -30,11 +32,11 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """One training task: a network, what it minimises, and the images of one epoch.  The decoder mirrors the encoder.
-    K > 1 draws mean the importance-weighted bound with a sampled log q - log p, K = 1 the ELBO with the exact KL.
+    """A training task: a network, an objective, and the images of one epoch.  The decoder mirrors the encoder.  For
+    K > 1 draws the objective is the importance-weighted bound, otherwise the ELBO.
 
-    units : of a MADE decoder, one hidden layer whose pixels see those before them and the decoder's last layer; 0: none
-    pseudo_inputs : of a VampPrior, for which the encoder has so many rows more; 0: p(z) is N(0, I).  Its KL is sampled
+    units : hidden units of a MADE decoder, whose input is the image and the decoder's last hidden layer; 0: none
+    pseudo_inputs : those of a VampPrior, rows that the encoder has besides the images; 0: p(z) is N(0, I)
     """
 
     name: str
@@ -50,18 +52,18 @@ class Work:
 
     @property
     def sampled(self) -> bool:
-        """Whether the KL term is log q - log p at the drawn z."""
+        """Whether the KL term is log q - log p at the draws of z, rather than exact."""
         return self.draws > 1 or self.pseudo_inputs > 0
 
     @property
     def variant(self) -> dict[str, Any]:
-        """Decoder and prior as npvae names them, where they are not the plain ones."""
+        """npvae's names of decoder and prior, if they are not the defaults."""
         return {**({"decoder": f"made:{self.units}"} if self.units else {}),
                 **({"prior": f"vamp:{self.pseudo_inputs}"} if self.pseudo_inputs else {})}
 
     @property
     def steps(self) -> float:
-        """Steps of one epoch, a smaller last batch counted as a part of one."""
+        """Steps of one epoch; a smaller last batch counts as a fraction."""
         return self.images / self.batch
 
     def layers(self) -> list[Layer]:
@@ -74,15 +76,15 @@ class Work:
         heads = [Layer(name, ups[-1], 1, P, up[-1], self.latent) for name in ("mu", "logvar")]
         decoder = [Layer(name, below, K, 0, *sizes) for name, below, *sizes in zip(downs[1:], downs, down, down[1:])]
         output = [Layer("output", downs[-1], K, 0, down[-1], D)]
-        if H:      # what x brings is the same for all draws
+        if H:      # the product with x is the same for all draws
             output = [Layer("made by x", "x", 1, 0, D, H), Layer("made by h", downs[-1], K, 0, down[-1], H),
                       Layer("output by made", "made by h", K, 0, H, D),
                       Layer("output by h", downs[-1], K, 0, down[-1], D)]
         return [*encoder, *heads, *decoder, *output]
 
     def products(self, images: int) -> list[tuple[int, int, int]]:
-        """(m, k, n) of every matrix product (m, k) x (k, n) of one step on so many images: forward, then for each layer
-        the gradient of its weights and that of its input."""
+        """(m, k, n) of every matrix product (m, k) x (k, n) of one step on `images` images: for each layer the forward
+        product, the gradient of its weights, and that of its input."""
         found = []
         for layer in self.layers():
             rows, back = self.rows(layer, images)
@@ -92,14 +94,14 @@ class Work:
         return found
 
     def rows(self, layer: Layer, images: int) -> tuple[int, int]:
-        """How many a layer has in a step on so many images, and in how many, the last ones, its input needs a gradient:
-        the images themselves need none.  A part of the batch has a part of the extra ones."""
+        """The rows of a layer in a step on `images` images, and how many of them, the last ones, have a gradient on the
+        input: images need none.  A part of a batch has the same part of the extra rows."""
         extra = layer.extra * images // self.batch
         rows = images * layer.draws + extra
         return rows, extra if layer.reads == "x" else rows
 
     def flops(self) -> int:
-        """Floating-point operations in the matrix products of one full step; a multiplication and an addition are 2."""
+        """Floating-point operations, additions and multiplications, in the matrix products of one full step."""
         return sum(2 * m * k * n for m, k, n in self.products(self.batch))
 
 
@@ -113,7 +115,7 @@ WORKS = {work.name: work for work in (
     Work("784-200-200-50 b20 tanh, IWAE K=50", batch=20, draws=50, images=6000, **_DEEP))}
 
 _STATIC: dict[str, Any] = {"hidden": (300, 300), "latent": 40, "batch": 100, "activation": "relu"}
-#: of the family, as `examples/paper_tables.py` trains them; done where they are asked for by name, and in no mean
+#: works of `examples/paper_tables.py`; measured only if they are named, and not part of the mean over works
 FAMILY = {work.name: work for work in (
     Work("784-300-300-40 b100 relu, MADE 500", units=500, **_STATIC),
     Work("784-300-300-40 b100 relu, VampPrior 500", pseudo_inputs=500, **_STATIC))}
@@ -121,8 +123,8 @@ ALL = {**WORKS, **FAMILY}
 
 
 def made_masks(work: Work) -> tuple[Array, Array]:
-    """Which weights of a MADE decoder count (Germain et al. 2015): pixel d (from 1) goes to the hidden units of degree
-    d and more (D, H), a unit to the pixels beyond its own degree (H, D).  Degrees ascend from 1 to D - 1."""
+    """The masks of a MADE decoder (Germain et al. 2015): pixel d, counted from 1, is connected to hidden units of
+    degree >= d (D, H), and a unit to pixels d > its degree (H, D).  Degrees ascend from 1 to D - 1."""
     pixels = np.arange(1, work.input_dim + 1)
     degrees = 1 + np.arange(work.units) * max(work.input_dim - 1, 1) // max(work.units, 1)
     return (pixels[:, None] <= degrees).astype(np.float32), (degrees[:, None] < pixels).astype(np.float32)
@@ -130,7 +132,7 @@ def made_masks(work: Work) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Job:
-    """A work with all that is needed to begin: what a worker receives."""
+    """A work with its images and weights, as a worker gets it."""
 
     work: Work
     pixels: Array      # uint8 (N, D), N = work.images
@@ -138,22 +140,22 @@ class Job:
     seed: int
     threads: int
     variant: str      # of the contender, as `worker.CONTENDERS` says
-    options: Mapping[str, Any]      # of parts other than training
+    options: Mapping[str, Any]      # for parts other than training
 
 
 def order(seed: int, epoch: int, images: int) -> Array:
-    """The order of the images in an epoch: the permutation that npvae's `fit` draws; so all see the same batches."""
+    """The order of the images in an epoch: the permutation that npvae's `fit` draws, so that batches are the same."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0, epoch))).permutation(images)
 
 
 def synthetic(images: int, dim: int = 784) -> Array:
-    """Bytes like those of MNIST in one respect: four fifths are black.  uint8 (images, dim)."""
+    """Random bytes, uint8 (images, dim), of which four fifths are black, as in MNIST."""
     rng = np.random.default_rng(0)
     return (rng.random((images, dim)) < 0.2) * rng.integers(1, 256, (images, dim), dtype=np.uint8)
 
 
 def write_pixels(folder: Path, source: str) -> None:
-    """Put the training and the test images where the workers find them.  Raises DataError."""
+    """Save training and test images for the workers.  Raises DataError."""
     if source == "mnist":
         from npvae.data import load
         images = load(None)
@@ -165,13 +167,13 @@ def write_pixels(folder: Path, source: str) -> None:
 
 
 def load_pixels(path: Path, work: Work) -> Array:
-    """As many images as the work has, uint8 (N, D); where its model is not a plain one, black and white."""
+    """The images of a work, uint8 (N, D); black and white for a MADE decoder or a VampPrior."""
     pixels = np.ascontiguousarray(np.load(path, mmap_mode="r")[:work.images])
     return (pixels > 127) * np.uint8(255) if work.variant else pixels
 
 
 def write_parameters(folder: Path, work: Work, seed: int, epochs: int = 0) -> str:
-    """The parameters that npvae starts with, or has after some epochs on the training images; the file's name."""
+    """Save the parameters that npvae starts with, or has after `epochs` epochs.  Returns the name of the file."""
     from npvae import IWAE, VAE, fit
     parts = *work.hidden, work.latent, work.activation, work.units, work.pseudo_inputs, seed, epochs
     path = folder / f"weights-{'-'.join(map(str, parts))}.npz"
@@ -186,12 +188,12 @@ def write_parameters(folder: Path, work: Work, seed: int, epochs: int = 0) -> st
 
 
 def describe(work: Work) -> dict[str, Any]:
-    """A work as JSON holds it."""
+    """A work as JSON values."""
     return asdict(work)
 
 
 def read_job(folder: Path, request: Mapping[str, Any], threads: int, variant: str) -> Job:
-    """The job that a request of the parent describes."""
+    """The job that a request of the parent process describes."""
     work = Work(**{**request["work"], "hidden": tuple(request["work"]["hidden"])})
     with np.load(folder / request["parameters"]) as file:
         parameters = {name: file[name] for name in file.files}

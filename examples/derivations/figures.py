@@ -21,10 +21,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from npvae import ELBO, cli
+from npvae import ELBO, VAE, Adam, Callback, cli, fit, kl_per_dimension, load_mnist
+from npvae.data import binarize, to_float
 from npvae.kernels import reference as kernels
 from npvae.layers import hidden_degrees, input_degrees, mask
 from npvae.system.files import write_atomically
+from npvae.train import Run
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "figures"
@@ -40,7 +42,8 @@ STYLE: dict[str, object] = {
     "axes.edgecolor": GREY, "axes.titlesize": FONT, "axes.titlelocation": "left", "axes.labelsize": FONT,
     "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none", "axes.formatter.useoffset": False,
     "xtick.color": GREY, "ytick.color": GREY, "xtick.labelsize": FONT - 1, "ytick.labelsize": FONT - 1,
-    "lines.linewidth": 2.5, "path.simplify": False, "svg.fonttype": "none", "svg.hashsalt": "npvae", "text.usetex": False}
+    "lines.linewidth": 2.5, "path.simplify": False, "text.usetex": False, "svg.fonttype": "none",
+    "svg.hashsalt": "npvae"}
 Array = np.ndarray
 
 
@@ -406,6 +409,61 @@ def likelihoods() -> Figure:
     return figure
 
 
+# ---- Chapter 11: posterior collapse
+
+class Dimensions(Callback):
+    """The KL of each latent dimension on images x (M, D), every so many steps of a run."""
+
+    def __init__(self, x: Array, every: int) -> None:
+        self.x, self.every = x, every
+        self.epochs: list[float] = []
+        self.kl: list[Array] = []      # (Z,) each
+
+    def on_start(self, run: Run) -> None:
+        self.look(run)
+
+    def on_step(self, run: Run) -> None:
+        if run.step % self.every == 0:
+            self.look(run)
+
+    def look(self, run: Run) -> None:
+        """One more point."""
+        self.epochs.append(run.step / run.batches)
+        self.kl.append(kl_per_dimension(run.vae, self.x))
+
+
+def collapse() -> Figure:
+    """The KL of ten latent dimensions in training: under the plain ELBO all collapse at first, and few come back.
+
+    A line is a dimension, blue if it is in use at the end.  The plain ELBO first puts all of them out, stays at that
+    saddle point for some ten epochs, and then wakes a few, one after the other; each cure has more of them in use.  The
+    runs are those of examples/posterior_collapse.py with a smaller network, fewer images and a larger step; -ELBO and
+    KL are measured on test images with beta = 1.
+    """
+    sys.path.insert(0, str(HERE.parent))
+    from posterior_collapse import EPS, measure, objectives
+    rng, epochs, batch = np.random.default_rng(0), 50, 125
+    train, _, test, _ = load_mnist()
+    train, test = binarize(train[:5000], "static", rng), binarize(test[:500], "static", rng)
+    steps = epochs * len(train) // batch
+    runs = objectives(steps)
+    figure = page(26 + 138 * len(runs))
+    for i, (name, objective) in enumerate(runs.items()):
+        vae = VAE(784, (100,), 10, decoder_hidden=(100, 100), activation="sigmoid", seed=0)
+        vae.threads = 1
+        vae.start_at(to_float(train).mean(axis=0))
+        watch = Dimensions(to_float(test), steps // 50)
+        fit(vae, train, test, epochs, batch, Adam(2e-3, eps=EPS), objective, seed=0, callbacks=[watch])
+        found = measure(vae, to_float(test), np.random.default_rng(0))
+        axes = panel(figure, 44, 28 + 138 * i, 420, 88)
+        for kl in np.array(watch.kl).T:
+            axes.plot(watch.epochs, kl, color=BLUE if kl[-1] > 0.05 else GREY, linewidth=1.5)
+        axes.set(xlim=(0, epochs), ylim=(0, 4.4), yticks=[0, 2, 4])
+        axis_labels(axes, f"{name}: −ELBO {found.loss:.1f}, KL {found.rate:.1f}", "", "nats" if not i else "")
+    axes.set_xlabel("epoch")
+    return figure
+
+
 # ---- Chapter 14: flows and masks
 
 PLANE = np.array([1.6, 0.6])      # its normal
@@ -501,9 +559,48 @@ def masks() -> Figure:
     return figure
 
 
+# ---- Chapter 15: estimators
+
+def estimators() -> Figure:
+    """Signal and noise of the encoder's gradient, that of IWAE's bound, against the number of draws K.
+
+    The signal falls as 1/K.  The noise of the total gradient falls as 1/sqrt(K) only, so below, the ratio of the two
+    falls, too: more draws, a worse gradient.  DReG's noise falls faster than the signal, and its ratio rises.  STL has
+    less noise than the total gradient, but another mean, dashed, and its ratio counts that bias as an error.
+    """
+    sys.path.insert(0, str(HERE.parent))
+    from gradient_estimators import measure, trained
+    vae, x = trained(1.5, 5000, 0)
+    rows = [measure(vae, x, 2 ** power, 100, 0) for power in range(7)]
+    draws = [row["K"] for row in rows]
+    colors = {"total": GREY, "stl": ORANGE, "dreg": BLUE}
+    names = {"total": "total gradient", "stl": "STL", "dreg": "DReG"}
+    figure = page(590)
+    sizes, ratios = panel(figure, 58, 30, 312, 200), panel(figure, 58, 310, 312, 220)
+    sizes.loglog(draws, [row["signal"] for row in rows], "o-", color=INK)
+    sizes.text(draws[-1] * 1.15, rows[-1]["signal"], "signal", color=INK, va="center")
+    biased = rows[1:]      # one draw has none
+    sizes.loglog(draws[1:], [row["bias stl"] for row in biased], "o--", color=ORANGE)
+    sizes.text(draws[-1] * 1.15, biased[-1]["bias stl"], "bias of STL", color=ORANGE, va="top")
+    for way, color in colors.items():
+        for axes, key in ((sizes, f"noise {way}"), (ratios, f"ratio {way}")):
+            axes.loglog(draws, [row[key] for row in rows], "o-", color=color)
+            axes.text(draws[-1] * 1.15, rows[-1][key], names[way], color=color,
+                      va="bottom" if key == "noise total" else "center")
+    for axes in (sizes, ratios):
+        axes.set(xlim=(0.9, draws[-1] * 1.1), xticks=draws)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    axis_labels(sizes, "Signal, and the noise of each estimate", "", "length of the gradient")
+    axis_labels(ratios, "Signal to error", "draws K", "")
+    return figure
+
+
 #: file's name -> what draws it
 FIGURES: dict[str, Callable[[], Figure]] = {
-    drawing.__name__: drawing for drawing in (elbo_gap, graph, reparameterization, likelihoods, planar, masks)}
+    drawing.__name__: drawing for drawing in (
+        elbo_gap, reparameterization, graph, collapse, likelihoods, planar, masks, estimators)}
 
 
 def draw(name: str) -> str:

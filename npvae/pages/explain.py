@@ -288,8 +288,8 @@ class _Lesson:
     def numerical(self, name: str, index: tuple[int, ...], image: int, place: float) -> tuple[float, float]:
         """The derivative by one weight: by a complex step, and by a central difference.
 
-            Im loss(w + i h) / h                                 (D9.3)
-            ( loss(w + h) - loss(w - h) ) / 2h                   (D9.1)
+            Im loss(w + i h) / h                                 as in D9.3
+            ( loss(w + h) - loss(w - h) ) / 2h                   as in D9.1
         """
         batch, weights, moved = self.batch(image, place), self.vae.parameters[name], self.analytic.parameters[name]
         w = weights[index]

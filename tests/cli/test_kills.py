@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from npvae import checkpoint
+from tiny_runs import PROGRAM
 
 ROOT = Path(__file__).parents[2]
 TIMING = ("seconds", "images_per_second")
@@ -55,18 +56,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-#: the program, but for the pictures, which would take most of the time
-WITHOUT_PICTURES = """
-import sys
-sys.argv[0] = "npvae"
-from npvae import __main__, runs
-runs.save_pictures = lambda *args: []
-sys.exit(__main__.main())
-"""
-
-
 def start(folder, *flags, pictures=False):
-    program = ["-m", "npvae"] if pictures else ["-c", WITHOUT_PICTURES]
+    program = ["-m", "npvae"] if pictures else ["-c", PROGRAM]
     return subprocess.Popen([sys.executable, *program, "train", *flags], cwd=folder, text=True,
                             env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

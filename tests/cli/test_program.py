@@ -2,14 +2,10 @@
 import argparse
 import base64
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
@@ -169,29 +165,6 @@ def test_the_command_to_resume_by(argv0, start, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [argv0.replace("{on the path}", str(tmp_path / "npvae"))])
     args = options.training_parser().parse_args(["--out", "a b", "--threads", "1"])
     assert options.resume_command(args) == start.format(python=sys.executable) + "--out 'a b' --threads 1 --resume"
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_the_module_and_on_by_the_printed_command(first, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    flags = [*TINY[:-1], "100000", "--out", str(tmp_path / "stopped")]
-    process = subprocess.Popen([sys.executable, "-m", "npvae", "train", *flags], cwd=first, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not (tmp_path / "stopped" / "checkpoint.npz").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and not out
-    assert error.splitlines()[-1].startswith("npvae: stopped; continue with:  ")
-    command = error.splitlines()[-1].split("continue with:  ")[1]
-    assert "-m npvae train --out" in command
-    config = json.loads((tmp_path / "stopped" / "config.json").read_text())
-    done = checkpoint.read(tmp_path / "stopped" / "checkpoint.npz")[1]["training"]["epoch"]
-    config["settings"]["epochs"] = done + 1
-    (tmp_path / "stopped" / "config.json").write_text(json.dumps(config))
-    again = subprocess.run(command, shell=True, cwd=first, env=environment, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0 and f"epoch {done + 1:3d}/{done + 1}" in again.stderr, again.stderr
 
 
 # ---- Numbers

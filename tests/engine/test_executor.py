@@ -47,14 +47,13 @@ def test_replayed_is_direct(dtype, size, depth, draws, threads, seed, activation
         assert_equal(replayed, run_directly(ours, *call), 1e-3, 1e-4)
 
 
-@pytest.mark.every(2)
-@pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize("objective, draws", [(ELBO(), 1), (IWAE(), 3)])
+@pytest.mark.parametrize("threads, objective, draws", [
+    (1, ELBO(), 1), (2, IWAE(), 3), pytest.param(4, ELBO(), 1, marks=pytest.mark.slow)])
 def test_every_size_of_batch(threads, objective, draws):
     """Whatever the number of tasks, and of rows in the last."""
     exact, ours = model(kernels="numpy", likelihood="gaussian-learned:1"), model(threads,
                                                                                  likelihood="gaussian-learned:1")
-    for size in (1, 2, 3, 4, 5, 7, 8, 9, 13, 19, 31, 32, 33, 1):
+    for size in (1, 2, 3, 5, 8, 9, 19, 32, 33, 1):
         call = *batch(ours, size, draws, size), objective
         assert_equal(result(ours, *call), result(exact, *call), 1e-12, 1e-13)
 
@@ -175,12 +174,11 @@ def test_made_decoder(dtype, size, depth, draws, seed, direct, classes, objectiv
     exact.parameters.flat[...] = ours.parameters.flat
     call = *(value.astype(dtype) for value in batch(ours, size["B"], draws, seed)), OBJECTIVES[objective][0]
     seen = {}
-    for threads in (1, 2, 3, 4, 5):
+    for threads in (1, 2):
         ours.threads = threads
         assert isinstance(ours.engine, ThreadedExecutor)
         seen[threads] = bits(ours, *call)
-        assert bits(ours, *call) == seen[threads]
-    assert seen[1] == seen[2] == seen[3] and seen[4] == seen[5]
+    assert seen[1] == seen[2]
     tolerance = ((1e-10, 1e-10) if "iwae" in objective else (1e-12, 1e-12)) if dtype == "float64" else (1e-3, 1e-4)
     if dtype == "float64" or not isinstance(call[-1], FreeBits):      # whose threshold rounding may cross
         for other in (result(exact, *call), run_directly(ours, *call)):
@@ -199,7 +197,7 @@ def test_threads_do_not_change_the_bits(size, depth, draws, seed, dtype, likelih
     for threads in (1, 2, 3, 4, 5):
         vae.threads = threads
         seen[threads] = bits(vae, *call)
-        assert all(bits(vae, *call) == seen[threads] for _ in range(2))
+        assert bits(vae, *call) == seen[threads]
     assert seen[1] == seen[2] == seen[3] and seen[4] == seen[5]
 
 

@@ -35,7 +35,7 @@ TEAMS = pytest.mark.parametrize("threads", [2, 3])
 def test_a_phase_begins_when_the_one_before_has_ended(threads):
     before, crew, orders = set(threading.enumerate()), team.Team(threads), [Sums(threads), Sums(threads)]
     assert not other_threads(before)
-    for turn in range(80):
+    for turn in range(40):
         orders[turn % 2].check(crew)
     assert len(other_threads(before)) == threads - 1
 
@@ -163,9 +163,8 @@ def test_sleeping_threads_are_woken(threads):
     sums.check(crew)
 
 
-@pytest.mark.every(3)
-@TEAMS
-@pytest.mark.parametrize("asleep", [True, False])
+@pytest.mark.parametrize("threads, asleep", [
+    (2, True), (2, False), *(pytest.param(3, asleep, marks=pytest.mark.slow) for asleep in (True, False))])
 def test_what_an_interrupt_leaves_is_cleared_up(threads, asleep):
     """Wherever it comes; also where it comes again, and before another order."""
     crew, sums, other = team.Team(threads), Sums(threads), Sums(threads)
@@ -238,7 +237,7 @@ def test_threads_end_with_their_model(monkeypatch):
     result(vae, *call)
     assert len(other_threads(before)) == 2
     del vae
-    for seed in range(20):
+    for seed in range(5):
         result(model(2, seed=seed), *call)
     gc.collect()
     wait_until(lambda: not other_threads(before))

@@ -20,7 +20,7 @@ from private_names import PLACES
 
 @pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
 @pytest.mark.parametrize("places", [
-    PLACES[:4], pytest.param(PLACES, marks=pytest.mark.slow, id="all")])
+    [PLACES[i] for i in (0, 1, 3)], pytest.param(PLACES, marks=pytest.mark.slow, id="all")])
 def test_a_private_name_that_is_missing_or_changed(places):
     """The model trains, right, with one warning at most."""
     run = subprocess.run([sys.executable, Path(__file__).parents[1] / "support" / "private_names.py", *places],
@@ -110,8 +110,7 @@ def test_unknown_versions_are_tried_in_another_process_once(code, kept, works, t
     assert len(started) == (2 if kept else 3)
 
 
-def test_the_real_trial_in_another_process(tmp_path, monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+def test_the_real_trial_in_another_process():
     assert trial._try_elsewhere() == 0
 
 

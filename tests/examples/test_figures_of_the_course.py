@@ -50,6 +50,15 @@ def test_the_file_is_what_the_code_draws(name):
         np.testing.assert_allclose(points, old_curves[curve], atol=0.3, err_msg=curve)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(figures.FIGURES) - set(QUICK)))
+def test_a_figure_of_a_training_run_is_drawn(name):
+    """Its numbers are those of the machine: a processor that rounds otherwise trains otherwise."""
+    def words(text):
+        return [re.sub(r"\d+\.\d+", "", word) for word in content(text)[0] if re.search("[a-z]", word)]
+    assert words(figures.draw(name)) == words(committed(name))
+
+
 def test_a_figure_is_the_same_bytes_each_time():
     assert figures.draw("elbo_gap") == figures.draw("elbo_gap")
 

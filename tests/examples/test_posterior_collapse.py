@@ -102,7 +102,8 @@ def count(pixels, colour):
 
 def test_the_program(monkeypatch, capsys, tmp_path):
     out = tmp_path / "collapse.png"
-    monkeypatch.setattr(sys, "argv", ["posterior_collapse.py", "--quick", "--out", str(out)])
+    monkeypatch.setattr(sys, "argv", ["posterior_collapse.py", "--epochs", "1", "--limit", "400", "--out", str(out)])
+    monkeypatch.setitem(posterior_collapse.NETWORK, "hidden", (16,))
     posterior_collapse.main()
     lines = capsys.readouterr().out.splitlines()
     for name in posterior_collapse.objectives(1):

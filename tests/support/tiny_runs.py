@@ -10,6 +10,12 @@ from npvae import VAE, checkpoint, plotting
 from npvae.cli import command_line, program, runs
 
 TINY = ["--data-dir", "data.npz", "--hidden", "6", "--latent", "3", "--batch-size", "16", "--epochs", "2"]
+#: the program `npvae` in a process of its own, by `python -c`, but for the pictures
+PROGRAM = """import sys; sys.argv[0] = "npvae"
+from npvae import __main__
+from npvae.cli import runs
+runs.save_pictures = lambda *arguments: []
+sys.exit(__main__.main())"""
 
 
 def train_in(folder):

@@ -44,8 +44,8 @@ def reparameterize_backward(dmu: Array, dlogvar: Array, dz: Array, logvar: Array
         dmu     = sum_k dz                                            (D5.2)  dz/dmu = 1
         dlogvar = sum_k dz * eps * 1/2 exp(logvar / 2)                (D5.3)  d sigma / d logvar = sigma / 2
 
-    With dz = f'(z) these are unbiased estimates of the derivatives of E[f(z)]: their means over eps are E[f'(z)] for mu
-    (Bonnet's theorem, D5.5) and sigma^2 / 2 E[f''(z)] for logvar (Price's theorem, D5.6).
+    With dz = f'(z) these are unbiased estimates of the derivatives of E[f(z)]: for mu their mean over eps is E[f'(z)]
+    (Bonnet's theorem, D5.5; no jumps in f), for logvar 1/2 sigma^2 E[f''(z)] (Price's theorem, D5.6; nor in f').
     """
     np.sum(dz, axis=1, out=dmu)
     dlogvar[...] = np.sum(dz * eps, axis=1) * 0.5 * np.exp(0.5 * logvar)
