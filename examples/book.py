@@ -3,10 +3,12 @@
     python examples/book.py code           the code beside the equations, taken from the source into the chapters
     python examples/book.py code --check   says which of it is stale, and changes nothing
     python examples/book.py site FOLDER    a web site, with all formulas drawn; it needs no server and no network
+    python examples/book.py notebooks FOLDER   the chapters as Jupyter notebooks; --run runs them, too
 
 Read `press/__init__.py` for how.
 """
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -36,10 +38,25 @@ def code(args: argparse.Namespace) -> int:
 def site(args: argparse.Namespace) -> int:
     """A static web site of chapters, exercises, reference and source."""
     from press.site import build
-    count = len(list(build(new_folder(args))))
+    count = len(list(build(new_folder(args), args.repository or "")))
     complaints = check.complaints(args.folder)
     print("\n".join([*complaints, f"{args.folder}/index.html: {count} files"]))
     return int(bool(complaints))
+
+
+def notebooks(args: argparse.Namespace) -> int:
+    """The chapters as Jupyter notebooks."""
+    import nbformat
+    from press.notebooks import notebook, run
+    folder, wrong = new_folder(args), 0
+    for path in sorted((source.ROOT / "examples" / "derivations").glob("*-*.md")):
+        made = notebook(path, args.repository or "")
+        for complaint in run(made, folder) if args.run_them else ():
+            print(f"{path.stem}: {complaint}")
+            wrong += 1
+        nbformat.write(made, folder / f"{path.stem}.ipynb")
+        print(folder / f"{path.stem}.ipynb")
+    return int(wrong > 0)
 
 
 def new_folder(args: argparse.Namespace) -> Path:
@@ -53,10 +70,17 @@ def new_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def repository(text: str) -> str:
+    """For argparse: OWNER/NAME."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"must be OWNER/NAME, got {text!r}")
+    return text
+
+
 def arguments() -> argparse.Namespace:
     parser = cli.Parser(None, (__doc__ or "").splitlines()[0], "")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="code|site")
-    for run in (code, site):
+    commands = parser.add_subparsers(dest="command", required=True, metavar="code|site|notebooks")
+    for run in (code, site, notebooks):
         what = (run.__doc__ or "").split("\n")[0]
         command = commands.add_parser(run.__name__, prog=f"{parser.prog} {run.__name__}", help=what, description=what,
                                       epilog="")
@@ -66,6 +90,11 @@ def arguments() -> argparse.Namespace:
         else:
             command.add_argument("folder", type=Path, metavar="FOLDER", help="where it is written")
             command.add_argument("--overwrite", action="store_true", help="also if files are there already")
+            command.add_argument("--repository", type=repository, default=None, metavar="OWNER/NAME",
+                                 help="on GitHub, where its branch `notebooks` holds them: for badges that open Colab")
+        if run is notebooks:
+            command.add_argument("--run", action="store_true", dest="run_them",
+                                 help="run them; exit code 1 if one prints what its chapter does not say")
     return parser.parse_args()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from . import api, pandoc, source
+from .notebooks import colab
 from .source import EQUATION, ROOT, STATED
 
 TITLE = "Backpropagation through a VAE"
@@ -87,7 +88,8 @@ def contents() -> dict[str, list[Page]]:
 class Site:
     """Everything that is written, by its place; and the files that pages have asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, repository: str = "") -> None:
+        self.repository = repository
         self.contents = contents()
         self.stated = {equation: page.out for pages in self.contents.values() for page in pages
                        for equation in STATED.findall(page.path.read_text(encoding="utf-8"))}
@@ -149,6 +151,9 @@ class Site:
         body = rewriter.rewritten(body)
         around = "".join(f'<a class="{name}" href="{relative(other.out, page.out)}" rel="{name}">{other.title}</a>'
                          for name, other in (("prev", before), ("next", after)) if other)
+        if self.repository and page.path.parent == CHAPTERS and "-" in page.path.stem:
+            address = colab(self.repository, page.path)
+            body = body.replace("</h1>", f'</h1>\n<p><a href="{address}">Open as a notebook in Colab</a></p>', 1)
         self.page(page.out, page.title, body + (f'<p class="around">{around}</p>' if around else ""))
 
     def _stated(self, equation: str, page: PurePosixPath) -> str:
@@ -279,6 +284,8 @@ class Rewriter(HTMLParser):
         if tag == "p" and given.get("class") == "stated":
             self.site.sections.append(Section(self.page.as_posix(), given["id"] or "", f"{given['id']}, {self.title}",
                                               []))
+        if tag == "math" and self.site.sections:
+            self.site.sections[-1].words.append("…")
         self.parts.append(text)
         if tag not in _VOID:
             self.open.append(tag)
@@ -325,9 +332,10 @@ class Rewriter(HTMLParser):
         return relative(place_of(path), self.page) + mark + anchor
 
 
-def build(out: Path) -> Iterable[Path]:
-    """Make the site in a folder; the files written."""
-    site = Site()
+def build(out: Path, repository: str = "") -> Iterable[Path]:
+    """Make the site in a folder; the files written.  With a `repository`, OWNER/NAME on GitHub, each chapter links to
+    its notebook in Colab."""
+    site = Site(repository)
     site.make()
     site.write(out)
     return [out / place for place in site.written]

@@ -10,7 +10,7 @@ from .support import UnitInterval
 
 class Bernoulli(Likelihood):
     """Independent binary pixels, p = sigmoid(logits).  Grey pixels in [0, 1] are accepted, too: the nll is then the
-    summed binary cross-entropy, which is not a likelihood of the data (see D3.6), but is what most published VAEs report.
+    summed binary cross-entropy, which is not a likelihood of the data (see D3.6), but what most published VAEs report.
     """
 
     name = "bernoulli"

@@ -470,6 +470,30 @@ class VAE:
         again.  Raises checkpoint.CheckpointError."""
         return load_with_manifest(path, kernels, likelihood, activation, prior, posterior, decoder)[0]
 
+    def __repr__(self) -> str:
+        """The network from x to x as text, and the parameters of each part."""
+        D, Z, variant = self.input_dim, self.latent_dim, self._variant
+        labels, active = f" and {self.classes} labels" if self.classes else "", f", {self.activation}"
+
+        def chain(name: str, *sizes: int) -> str:
+            return f"|  {name}: {' -> '.join(map(str, sizes))}"
+        parts: list[tuple[str, Sequence[Any]]] = [
+            (f"x  {D}{labels}", ()),
+            (chain("encoder", D + self.classes, *self.hidden) + active, self.encoder.layers),
+            (chain("mu, logvar", self.encoder.n_out, Z), (self.mu, self.logvar)),
+            (f"|  posterior: {variant['posterior']}", (self.flow,)),
+            (f"z  {Z}{labels}", ()),
+            (f"|  prior: {variant['prior']}", (self.prior,)),
+            (chain("decoder", Z + self.classes, *self.decoder_hidden) + active, self.decoder.layers),
+            (chain(f"output, {variant['decoder']}", self.decoder.n_out, self.likelihood.output_dim(D)), (self.output,)),
+            (f"x  {D}, {self.likelihood.name}", (self.likelihood,))]
+        lines = [f"VAE of {self.parameters.flat.size:,} parameters, {self.dtype}"]
+        for text, inside in parts:
+            count = sum(math.prod(shape) for part in inside for shape in part.shapes.values())
+            if inside or not text.startswith("|"):
+                lines.append(f"  {text:50s} {f'{count:,}' if count else '':>12s}".rstrip())
+        return "\n".join(lines)
+
     # -- helpers -------------------------------------------------------------------------------------------------
 
     def check_objective(self, objective: Objective) -> None:

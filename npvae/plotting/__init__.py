@@ -5,9 +5,9 @@
     pictures   pictures made of images, and the whole set of a run
 """
 from .charts import kl_per_dimension, latent_scatter, learning_curves
-from .figures import spread, tile_figure
+from .figures import png, spread, tile_figure
 from .pictures import (
-    PICTURES, Autoencoder, class_samples, interpolation, manifold, manifold_grid, png, pseudo_inputs,
+    PICTURES, Autoencoder, class_samples, interpolation, manifold, manifold_grid, pseudo_inputs,
     reconstructions, same_z, samples, save_pictures, traversals)
 
 __all__ = [

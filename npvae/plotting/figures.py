@@ -6,9 +6,12 @@ matplotlib is imported inside functions only, and without pyplot.
 
 from __future__ import annotations
 
+import io
 import math
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -41,8 +44,19 @@ def new_figure(width: float, height: float, layout: Literal["constrained", "none
     import matplotlib
     from matplotlib.figure import Figure
     with matplotlib.rc_context(STYLE):      # type: ignore[arg-type, unused-ignore]      # it takes any mapping
-        yield Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white",
-                     layout=layout)      # type: ignore[arg-type, unused-ignore]      # "none" is not in its stubs
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white",
+                        layout=layout)      # type: ignore[arg-type, unused-ignore]      # "none" is not in its stubs
+        setattr(figure, "_repr_png_", partial(png, figure))      # what a notebook shows of the last line of a cell
+        yield figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file.  Letters that the font lacks are empty boxes, without a warning."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
+    return buffer.getvalue()
 
 
 def label_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:

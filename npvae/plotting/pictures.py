@@ -9,9 +9,7 @@ photographs, 0 black and 1 white.
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -26,7 +24,7 @@ from ..likelihoods.support import Reals, to_float
 from ..model.vae import VAE
 from ..system.files import write_atomically
 from .charts import kl_per_dimension, latent_scatter, learning_curves
-from .figures import rows_of, spread, text_of, tile_figure
+from .figures import png, rows_of, spread, text_of, tile_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -323,12 +321,3 @@ def _encode(vae: Autoencoder, x: np.ndarray, rows: np.ndarray, labels: np.ndarra
     if not isinstance(vae, VAE) or vae.latent.analytic:
         return mu, kl / len(rows), True
     return mu, information_per_dimension(vae, x[rows], None if labels is None else labels[rows]), False
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file.  Letters that the font lacks are empty boxes, without a warning."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi="figure", facecolor="white")
-    return buffer.getvalue()

@@ -107,3 +107,9 @@ def printing() -> Iterator[None]:
 def for_bars(stream: TextIO | None) -> TextIO:
     """The stream for a progress bar: control characters are kept, failures ignored."""
     return cast(TextIO, Terminal(stream.stream if isinstance(stream, Terminal) else stream, bars=True))
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's: its stdout is no terminal, but somebody reads along."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(shell, "config", {})

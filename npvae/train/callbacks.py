@@ -3,13 +3,15 @@
 A callback is given the `Run`, and may set `run.stop` to make this epoch the last.  To write one, subclass `Callback`
 and override the methods that you need; `EarlyStopping` is an example.
 """
+import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from ..system.files import write_atomically
-from ..system.terminal import for_bars
+from ..system.terminal import for_bars, in_notebook
 from ..validate import integer
 from .run import Run
 
@@ -79,21 +81,23 @@ class MetricsLog(Callback):
 
 
 class Progress(Callback):
-    """Prints a line per epoch and, on a terminal, a progress bar with the loss, its two terms, speed and time left.
-    Training goes on if the file cannot be written."""
+    """Prints a line per epoch and, on a terminal or in a notebook, a progress bar with the loss, its two terms, speed
+    and time left.  `file` is stderr unless given; in a notebook stdout.  Training goes on if the file cannot be
+    written."""
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self.file = for_bars(file if file is not None else sys.stderr)
+        self.notebook = file is None and in_notebook()
+        self.file = for_bars(file if file is not None else sys.stdout if self.notebook else sys.stderr)
         self.bar: "tqdm | None" = None
 
     def on_step(self, run: Run) -> None:
-        if not self.file.isatty():
+        if not (self.notebook or self.file.isatty()):
             return
         size = min(run.settings["batch_size"], len(run.train) - (run.batch - 1) * run.settings["batch_size"])
         if self.bar is None:
-            from tqdm import tqdm      # here, since it would slow down `import npvae`
             remaining = len(run.train) * (run.epochs - run.epoch)
-            self.bar = tqdm(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
+            make = _bar_type(self.notebook)
+            self.bar = make(total=remaining, unit="img", unit_scale=True, file=self.file, leave=False,
                             dynamic_ncols=True, initial=int(run.sums["images"]) - size)
         if self.bar.update(size):
             images = run.sums["images"]
@@ -115,3 +119,13 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def _bar_type(notebook: bool) -> "Callable[..., tqdm]":
+    """tqdm's bar, imported when it is needed, since it would slow down `import npvae`.  A notebook without ipywidgets
+    gets the one of text, and no warning."""
+    if notebook and importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm_notebook
+        return cast("Callable[..., tqdm]", tqdm_notebook)
+    import tqdm as bars
+    return cast("Callable[..., tqdm]", bars.tqdm)

@@ -1,6 +1,8 @@
 """The book is made of the chapters and the source: what stands in it twice is the same, and what it links to is there.
 """
+import doctest
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +13,11 @@ import pytest
 
 import npvae
 from browser import MISSING, Browser
-from chapters import ROOT, STATED
+from chapters import ROOT, STATED, code_of
 from npvae.cli import UsageError
 from npvae.kernels.reference import latents
 from npvae.layers import MLP
-from press import check, pandoc, source
+from press import check, notebooks, pandoc, source
 
 SCRIPT = ROOT / "examples" / "book.py"
 PAGES = sorted((ROOT / "examples").glob("**/*.md"))
@@ -236,3 +238,52 @@ def test_in_a_browser_one_can_search_and_nothing_sticks_out(site):
             assert browser.run("return document.documentElement.scrollWidth") == 390, path.name
             assert browser.run("return [...document.images].every(one => one.complete && one.naturalWidth)"), path.name
         assert browser.console() == []
+
+
+# --- notebooks ---
+
+def code_cells(made):
+    return [cell for cell in made.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+def test_a_notebook_holds_its_chapter(path):
+    """The same code in the same order, each output expected below its cell, all prose, and nothing that only GitHub
+    understands."""
+    nbformat = pytest.importorskip("nbformat")
+    made = notebooks.notebook(path)
+    nbformat.validate(made)
+    examples = doctest.DocTestParser().get_examples(code_of(path.read_text(encoding="utf-8")))
+    assert "\n".join(cell.source for cell in code_cells(made)) == "".join(one.source for one in examples).rstrip("\n")
+    expected = [cell.metadata["expected"] for cell in code_cells(made) if "expected" in cell.metadata]
+    assert expected == [one.exc_msg or one.want for one in examples if one.want]
+    prose = "\n".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
+    assert prose.startswith("# ") and not re.search(r"```math|<details>|<!--|\.md\)|\]\(\.\./", prose)
+    assert set(STATED.findall(path.read_text(encoding="utf-8"))) == set(STATED.findall(prose))
+
+
+def test_a_notebook_opens_in_colab_and_installs_npvae_there():
+    pytest.importorskip("nbformat")
+    first, install, title = notebooks.notebook(chapters()[0], "someone/npvae").cells[:3]
+    assert f"/github/someone/npvae/blob/notebooks/{chapters()[0].stem}.ipynb" in first.source
+    assert "%pip install --quiet git+https://github.com/someone/npvae" in install.source
+    assert title.source.startswith("# ")
+    assert "OWNER/NAME" in book("site", "x", "--repository", "npvae", expect=2).stderr
+
+
+def test_a_notebook_runs_and_what_it_should_print_is_compared(tmp_path):
+    """In a process of its own: Jupyter's own warnings are not ours."""
+    for name in ("nbclient", "ipykernel"):
+        pytest.importorskip(name)
+    text = ("```python\n>>> a = 2\n>>> a * 3\n6\n>>> print(a)\n2\n>>> [][0]\nTraceback (most recent call last):\n"
+            "IndexError: list index out of range\n>>> a + 1\n3\n```\n")
+    program = ("import sys\nfrom pathlib import Path\nfrom press.notebooks import notebook, run\n"
+               "print(run(notebook(Path(sys.argv[1])), Path.cwd()))")
+    said = []
+    broken = text + "```python\n>>> b\n```"
+    for name, content in (("right", text), ("wrong", text.replace("6", "7")), ("broken", broken)):
+        (tmp_path / name).write_text("# 1\n\n" + content)
+        said.append(subprocess.run([sys.executable, "-c", program, tmp_path / name], cwd=tmp_path, capture_output=True,
+                                   text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "examples")}).stdout)
+    right, wrong, broken = said
+    assert right == "[]\n" and "expected '7', got '6'" in wrong and "name 'b' is not defined" in broken
