@@ -83,13 +83,14 @@ def twin(vae: VAE, dtype: str) -> VAE:
 
 @dataclass(frozen=True)
 class Place:
-    """A name for some memory: bytes low to high, in rows of `row` bytes."""
+    """A name for some memory: bytes low to high, in rows of `row` bytes; of a matrix, `item` bytes for each number."""
 
     name: str
     low: int
     high: int
     row: int
     kind: str      # value, gradient, parameter or constant
+    item: int = 0
 
     def holds(self, low: int, high: int) -> bool:
         return self.low <= low and high <= self.high and low < high
@@ -166,13 +167,12 @@ class Tracer:
         if place is None:
             first = f"{kernel.__name__.partition('_')[0]}({inputs[0]})" if written and kernel and inputs else parameter
             kind = "gradient" if backwards else "value" if written else "constant"
-            place = Place(parameter if backwards else first, low, high, high - low, kind)
+            place = _place(parameter if backwards else first, array, kind)
         elif backwards and place.kind == "value":      # memory of a value that is needed no more
             place = replace(place, name=f"d{place.name}", kind="gradient")
         if written:
             self._written.append(place)
-        values = array.real.copy(order="K") if array.dtype.kind == "f" else array.copy(order="K")
-        return Argument(parameter, _part(place, low, high), place.kind, written, low, high, values)
+        return Argument(parameter, _part(place, array), place.kind, written, low, high, array.copy(order="K"))
 
 
 def _extent(array: Array) -> tuple[int, int]:
@@ -182,29 +182,42 @@ def _extent(array: Array) -> tuple[int, int]:
 
 
 def _place(name: str, array: Array, kind: str) -> Place:
-    return Place(name, *_extent(array), array.strides[0] if array.ndim else array.itemsize, kind)
+    return Place(name, *_extent(array), array.strides[0] if array.ndim else array.itemsize, kind,
+                 array.itemsize * (array.ndim == 2))
 
 
-def _part(place: Place, low: int, high: int) -> str:
-    """Its name, with the rows that these bytes are, or "part of" if they are no whole rows."""
+def _part(place: Place, array: Array) -> str:
+    """Its name, with the rows, and of a matrix the columns, that an array is of it; "part of", if it is anything else.
+    """
+    low, high = _extent(array)
     if (low, high) == (place.low, place.high):
         return place.name
-    first, last = (low - place.low) / place.row, (high - place.low) / place.row
-    if first != int(first) or last != int(last):
+    first, column = divmod(low - place.low, place.row)
+    rows = (high - place.low) / place.row
+    if not column and rows == int(rows):
+        return f"{place.name}[{first}]" if rows == first + 1 else f"{place.name}[{first}:{int(rows)}]"
+    if not place.item:
         return f"part of {place.name}"
-    return f"{place.name}[{int(first)}]" if last == first + 1 else f"{place.name}[{int(first)}:{int(last)}]"
+    stored = array.T if array.ndim == 2 and array.strides[0] == array.itemsize else array
+    height, first_column = len(stored) if stored.ndim > 1 else 1, column // place.item
+    whole = height == (place.high - place.low + place.row - 1) // place.row
+    return (f"{place.name}[{':' if whole else f'{first}:{first + height}'}, "
+            f"{first_column}:{first_column + stored.shape[-1]}]")
 
 
-def _places(arrays: object, first: Sequence[str], prefix: str) -> Iterator[Place]:
-    """The arrays of a dataclass by their names, those in `first` first: of two names for one memory one is enough."""
+def _places(arrays: object, first: Sequence[str], d: str, owner: str = "") -> Iterator[Place]:
+    """The arrays of a dataclass by their names, those in `first` first: of two names for one memory one is enough.
+    `d` is the letter before the names of gradients, or empty."""
     seen = set[tuple[int, int]]()
-    order = sorted((field.name for field in fields(cast(Any, arrays))), key=lambda name: name not in first)
-    for name in order:
+    for name in sorted((field.name for field in fields(cast(Any, arrays))), key=lambda name: name not in first):
+        value = getattr(arrays, name)
         if name in ("index", "uniform", "noise"):      # what a training step makes the batch of
             continue
-        value = getattr(arrays, name)
         if is_dataclass(value):
             yield from _places(value, (), "")
+        elif isinstance(value, tuple):      # of a prior that is a network: values and gradients
+            for part, letter in zip(value, ("", "d")):
+                yield from _places(part, ("z", "z2"), letter, f"{name}.")
         for i, array in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(array, np.ndarray) or not array.size or _extent(array) in seen:
                 continue
@@ -214,9 +227,9 @@ def _places(arrays: object, first: Sequence[str], prefix: str) -> Iterator[Place
                 label = f"{name}.{i - 1}" if i else f"{name}'s input"
             elif name in ("encoder_pre", "decoder_pre"):
                 label = f"{name.removesuffix('_pre')}.{i}_pre"
-            own = not prefix and name.startswith("d") and not name.startswith("decoder")
-            kind = "constant" if array.dtype.kind in "iu" else "gradient" if prefix or own else "value"
-            yield _place(prefix + label, array, kind)
+            own = not d and name.startswith("d") and not name.startswith("decoder")
+            kind = "constant" if array.dtype.kind in "iu" else "gradient" if d or own else "value"
+            yield _place(d + owner + label, array, kind)
 
 
 @dataclass(frozen=True)
@@ -484,26 +497,34 @@ def _rows(steps: Sequence[Step]) -> list[int]:
         elif step.phase == "objective":
             rows.append(len(forward))
         else:
-            output = step.arguments[0].name
-            made = [j for j, other in enumerate(forward) if f"d{other.arguments[0].name}" == output]
-            found = [j for j, other in enumerate(forward) if _goes_back(step, other)] or made
-            row = found[-1] if found else min(row, len(forward) - 1)
+            likeness = [_likeness(step, other) for other in forward]
+            best = max(likeness)
+            row = len(forward) - 1 - likeness[::-1].index(best) if best else min(row, len(forward) - 1)
             rows.append(row)
     return rows
 
 
-def _goes_back(step: Step, through: Step) -> bool:
-    """Is a step the backward pass of the other, or one of the two of a matrix product?"""
-    name = step.name.removesuffix("_backward")
+def _likeness(step: Step, through: Step) -> int:
+    """How much a step looks like the backward pass of the other, or like one of the two of a matrix product."""
+    output, given = step.arguments[0], {one.low for one in step.arguments[1:] if not one.written}
     if step.name in ("matmul", "mask_backward"):
         if through.name != "matmul":
-            return False
-        of_weight = step.arguments[0].name.startswith("d") and step.arguments[0].name[1:] == through.arguments[2].name
-        return of_weight or any(one.low == through.arguments[2].low for one in step.arguments[1:])
-    read = {one.low for one in step.arguments if not one.written}
-    return through.name == f"{name}_forward" and any(one.low in read or f"d{one.name}" in
-                                                     {other.name for other in step.arguments}
-                                                     for one in through.arguments)
+            return 0
+        x, weight = through.arguments[1:3]
+        if output.kind == "gradient" and output.name.startswith("d") and _whole(output) == f"d{_whole(weight)}":
+            return 3 if x.low in given else 1
+        return 3 if weight.low in given else 0
+    if step.name.endswith("_backward"):
+        if through.name != step.name.replace("_backward", "_forward"):
+            return 0
+        names = {other.name for other in step.arguments}
+        return 1 + sum(one.low in given or f"d{one.name}" in names for one in through.arguments)
+    return int(f"d{through.arguments[0].name}" == output.name)      # a sum of gradients, where its value is made
+
+
+def _whole(one: Argument) -> str:
+    """The name of the tensor that an array is, or is a part of, masked or not."""
+    return re.sub(r"mask\((.*)\)", r"\1", re.sub(r"^part of |\[.*", "", one.name))
 
 
 def _map(steps: Sequence[Step], rows: Sequence[int]) -> Iterator[str]:

@@ -98,7 +98,10 @@ def test_the_keyboard_alone_suffices(browser, small):      # noqa: F811
     browser.key(END, RIGHT)
     assert browser.run("return npvae.step") == n - 1
     browser.key(HOME, LEFT)
-    assert browser.run("return npvae.step") == 0
+    assert browser.run("return npvae.step") == 0 and text(browser, "ids") == ""
+    browser.run("npvae.go(6)")
+    assert text(browser, "ids") == "Equations D5.1" and "z[b, k] = mu[b] + sigma[b] * eps" in text(browser, "formula")
+    browser.run("npvae.go(0)")
 
     tab_to(browser, "case")      # the other image
     before = browser.run("return npvae.loss")

@@ -118,6 +118,22 @@ def test_backward_steps_stand_beside_the_step_they_go_back_through():
             assert any(one.low == steps[row].arguments[i].low for one in step.arguments for i in (1, 2)), step
 
 
+@pytest.mark.parametrize("variant", ["planar:2", "iaf:2", "hierarchical:4,2", "made:5+direct", "vamp:2"])
+def test_so_do_those_of_any_part(variant):
+    vae = model(**VARIANTS[variant])
+    objective = ELBO(sampled=not vae.latent.analytic)
+    steps = explain._Lesson(vae, np.eye(D)[:1], None, objective, 0, 1, np.random.default_rng(0)).case(0, 0.5).steps
+    rows, seen = explain._rows(steps), set()
+    for step, row in zip(steps, rows):
+        if step.phase == "backward" and step.name.endswith("_backward"):
+            beside = "matmul" if step.name == "mask_backward" else step.name.replace("_backward", "_forward")
+            assert steps[row].name == beside, step
+            assert step.name == "mask_backward" or row not in seen, step      # each beside one of its own
+            seen.add(row)
+    names = {one.name for step in steps for one in step.arguments}
+    assert not [name for name in names if "(" in name.replace("mask(", "") or name in ("out", "a", "b")]
+
+
 def test_a_page_of_mnist_is_small(tmp_path):
     """784-128-20: less than 3 MB, with several images and places of the slider, and right to 1e-6."""
     vae = VAE(kernels="numpy")

@@ -76,7 +76,7 @@ def elu_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
 
 
 def tanh_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = tanh(a)."""
+    """out = tanh(a),  a = pre + b."""
     np.tanh(pre + b, out=out)
 
 
@@ -110,7 +110,7 @@ def softplus(a: Array) -> Array:
 
 
 def sigmoid_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = 1 / (1 + exp(-a))."""
+    """out = 1 / (1 + exp(-a)),  a = pre + b."""
     out[...] = sigmoid(pre + b)
 
 
@@ -121,7 +121,7 @@ def sigmoid_backward(dpre: Array, db: Array, dout: Array, out: Array) -> None:
 
 
 def softplus_forward(out: Array, pre: Array, b: Array) -> None:
-    """out = log(1 + exp(a))."""
+    """out = log(1 + exp(a)),  a = pre + b."""
     out[...] = softplus(pre + b)
 
 

@@ -1,8 +1,9 @@
 // One image goes through the network, and its gradient comes back.  Nothing is loaded; all that is shown stands in the
 // element "model", as npvae/pages/explain.py wrote it:
-//   nodes      the calls of kernels in order: kernel, phase, formula, doc, and arguments, each with the kernel's name for it
-//              (parameter), the model's (name), kind, written, shape, turned (is it stored transposed?), source (the
-//              step that wrote it), and for weights and their gradients tensor and start, its first entry there
+//   nodes      the calls of kernels in order: kernel, phase, formula, ids (of its equations), doc, and arguments, each
+//              with the kernel's name for it (parameter), the model's (name), kind, written, shape, turned (is it
+//              stored transposed?), source (the step that wrote it), and for weights and their gradients tensor and
+//              start, its first entry there
 //   cases      image by image, and for each the places of the slider: ids, the numbers of the arrays of all arguments of
 //              all nodes; shown, those of x, mu, ...; loss
 //   arrays     lists of numbers; float32 or bits in base64; or products of two other arrays
@@ -170,8 +171,9 @@ const show = (numbers, shape, ...rest) =>
 // ---- 4. A step
 
 let current = 0;
-const readers = nodes.map((node, n) => node.arguments.map((one, i) => one.written ? nodes.flatMap((later, m) =>
-  m > n && later.arguments.some(other => !other.written && other.source === n && other.name === one.name) ? [m] : []) : []));
+const whole = one => one.name.replace(/\[.*/, "");
+const readers = nodes.map((node, n) => node.arguments.map(one => one.written ? nodes.flatMap((later, m) =>
+  later.arguments.some(other => !other.written && other.source === n && whole(other) === whole(one)) ? [m] : []) : []));
 
 function card(n, i, scale) {
   const one = nodes[n].arguments[i];
@@ -212,6 +214,7 @@ function go(n) {
   byId("count").textContent = `step ${current + 1} of ${nodes.length}, ${node.phase}`;
   byId("title").textContent = titleOf(node);
   byId("formula").textContent = node.formula;
+  byId("ids").textContent = node.ids.length ? `Equations ${node.ids.join(", ")}` : "";
   byId("doc").textContent = node.doc;
   const between = {add: "+", subtract: "−"}[node.kernel];      // terms and their sum are drawn on one scale
   const scale = between ? Math.max(...node.arguments.map((_, i) => summary(values(current, i)).most)) : null;
