@@ -150,7 +150,7 @@ SURROGATES = {      # objective, draws, weighted, scaled
     "dreg schedule": (IWAE(LinearAnnealing(10, 2), "dreg"), 4, True, True)}
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(17)
 @MODULES
 @pytest.mark.parametrize("latent, classes", [("plain", 0), ("plain", 4), ("composed", 4), ("mixture", 4), ("vamp", 0),
                                              ("hierarchical", 0)])
@@ -234,7 +234,7 @@ def test_training(kernels):
     last = {}
     for objective in (IWAE(), *ESTIMATED.values()):
         vae = VAE(7, (6,), 3, seed=1, kernels=kernels)
-        history = fit(vae, X, X_TEST, 15, 16, objective=objective, n_samples=3, seed=2)
+        history = fit(vae, X, X_TEST, 8, 16, objective=objective, n_samples=3, seed=2)
         assert history[-1]["test_loss"] < history[0]["test_loss"]
         last[tuple(vae.parameters["encoder.0.W"].ravel())] = history[-1]["test_loss"]
     assert len(last) == 4 and max(last.values()) - min(last.values()) < 0.5

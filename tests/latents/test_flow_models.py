@@ -40,10 +40,10 @@ def batch(vae, size, draws, seed=0):
 
 def check(objective, draws, kernels="numpy", seed=0, vacuous=(), **config):
     """Every named tensor against the complex step through the reference."""
-    config = {"input_dim": 7, "hidden": (6, 5), "latent_dim": 3, "activation": "tanh", **config}
+    config = {"input_dim": 5, "hidden": (4,), "latent_dim": 3, "activation": "tanh", **config}
     vae = shaken(VAE(**config, dtype="float64", kernels=kernels, seed=seed), seed)
     analytic = VAE(**config, dtype="complex128", kernels="numpy")
-    x, eps, labels = batch(vae, 4, draws, seed)
+    x, eps, labels = batch(vae, 3, draws, seed)
 
     def loss(parameters):
         return analytic.loss(x, eps, objective, labels=labels, parameters=parameters)
@@ -63,8 +63,8 @@ def test_every_gradient(posterior, objective, draws):
 @pytest.mark.every(5)
 @pytest.mark.parametrize("posterior", KINDS)
 @pytest.mark.parametrize("config", [
-    {"hidden": ()}, {"hidden": (6,), "decoder_hidden": (8, 9)}, {"classes": 2}, {"hidden": (), "classes": 2},
-    {"prior": "mixture:4"}, {"prior": "hierarchical:4,2"}, {"decoder": "made:9"}, {"likelihood": "gaussian-learned"}],
+    {"hidden": ()}, {"hidden": (6,), "decoder_hidden": (7, 8)}, {"classes": 2}, {"hidden": (), "classes": 2},
+    {"prior": "mixture:4"}, {"prior": "hierarchical:4,2"}, {"decoder": "made:7"}, {"likelihood": "gaussian-learned"}],
     ids=str)
 def test_every_gradient_beside_other_parts(posterior, config):
     """Without a hidden layer the flow reads the image itself; labels, priors and decoders go their own ways.  Fused."""
@@ -222,7 +222,7 @@ def test_with_many_samples_log_likelihood_is_exact(kernels, posterior):
     x = rng.standard_normal((5, vae.input_dim))
     log_p = exact_log_p(vae, x)
     assert np.abs(vae.log_likelihood(x, rng, 20000) - log_p).max() < 0.05
-    elbo = np.mean([evaluate.elbo(vae, x, rng) for _ in range(200)], axis=0)
+    elbo = np.mean([evaluate.elbo(vae, x, rng) for _ in range(50)], axis=0)
     assert (elbo < log_p - 0.05).all()
 
 

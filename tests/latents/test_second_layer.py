@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from npvae import ELBO, IWAE, VAE, Checkpoint, FreeBits, fit, hierarchical_vae
-from npvae.cli import command_line, program
 from npvae.gradcheck import compare, numerical_gradient
 from npvae.model import active_units_per_layer
 from npvae.kernels import reference
 from npvae.engine.executor import DirectExecutor
 from statistics_of_draws import close_to
+from tiny_runs import TINY, program_in, without_pictures
 from two_layers import B, D, Y, Z, batch, exact_log_p, hierarchy, linear, moments, set_posteriors
 
 NAMES = pytest.mark.parametrize("kernels", ["numpy", "numba"])
@@ -174,7 +174,7 @@ def test_estimators_beside_a_second_layer():
     x = np.tile(rng.random((1, D)), (50, 1))
     for total, reduced in ((ELBO(sampled=True), ELBO(sampled=True, gradient="stl")), (IWAE(), IWAE(gradient="dreg"))):
         difference = []
-        for _ in range(150):
+        for _ in range(60):
             eps = rng.standard_normal((50, 3, Z + Y))
             plain = vae.loss_and_gradients(x, eps, total)[1].flat.copy()
             difference.append(vae.loss_and_gradients(x, eps, reduced)[1].flat - plain)
@@ -263,14 +263,15 @@ def test_trained_resumed_saved(tmp_path, dtype, kernels):
 
 
 def test_the_program_trains_and_opens_a_run_of_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+    without_pictures(monkeypatch)
+    npvae = program_in(tmp_path, monkeypatch, capsys)
     np.savez("data.npz", train=PIXELS[:40].reshape(40, 7, 1), test=PIXELS[40:].reshape(20, 7, 1))
-    program.main(["train", "--data-dir", "data.npz", "--hidden", "6", "--latent", "3", "--prior", "hierarchical:8,2",
-                  "--batch-size", "20", "--epochs", "1", "--objective", "iwae", "--k", "2", "--out", "run", "--quiet"])
-    for command in (["info"], ["evaluate", "--samples", "20", "--limit", "10"], ["sample"], ["gradcheck"]):
-        code = command_line.exit_code(lambda: program.main([command[0], "run", *command[1:]]))
-        assert code == 0, capsys.readouterr().err
-    assert "prior_logvar.W" in capsys.readouterr().out
+    assert npvae("train", *TINY, "--prior", "hierarchical:8,2", "--objective", "iwae", "--k", 2, "--out", "run",
+                 "--quiet") == (0, "", "")
+    for command in (["evaluate", "--samples", "20", "--limit", "10"], ["sample"], ["gradcheck"], ["info"]):
+        code, out, error = npvae(command[0], "run", *command[1:])
+        assert code == 0, error
+    assert "prior_logvar.W" in out
 
 
 def test_the_constructor():

@@ -37,13 +37,13 @@ def check_gradients(objective, draws, method="complex", labels=None, **config):
     assert report.worst.error <= (1e-12 if method == "complex" else 1e-7), report
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(4)
 @NAMES
 @pytest.mark.parametrize("likelihood, objective, draws", [
     ("bernoulli", ELBO(sampled=True), 1), ("bernoulli", IWAE(), 5), ("gaussian-learned", ELBO(0.3, sampled=True), 5),
     ("gaussian-pixel", IWAE(beta=0.6), 5)])
 def test_every_tensor(kernels, likelihood, objective, draws):
-    check_gradients(objective, draws, kernels=kernels, likelihood=likelihood)
+    check_gradients(objective, draws, kernels=kernels, likelihood=likelihood, hidden=(6,), upper=(8,))
 
 
 @pytest.mark.every(5)
@@ -55,7 +55,7 @@ def test_every_depth(upper, hidden, activation):
 
 
 def test_beside_labels():
-    check_gradients(IWAE(), 5, classes=4, labels=np.array([3, 0, 1, 1]))
+    check_gradients(IWAE(), 5, hidden=(6,), upper=(8,), classes=4, labels=np.array([3, 0, 1, 1]))
 
 
 def test_beside_a_flow_and_a_decoder_that_sees_pixels():

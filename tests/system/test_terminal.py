@@ -13,7 +13,7 @@ from npvae import VAE, Progress, fit
 from npvae.cli import command_line, options, program
 from npvae.plotting import latent_scatter, png
 from npvae.system.terminal import plain, shell_word
-from tiny_runs import TINY
+from tiny_runs import PROGRAM, TINY, without_pictures
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = ["a\x1b[31mb", "bell\x07", "a\nb", "\x9b2J", "\u202ereversed", "\udcff\udc9b", "\x00", "tab\there",
@@ -121,7 +121,7 @@ def test_a_whole_run(streams, data, tmp_path):
     """And Python, which flushes its streams when it ends, finds nothing to complain of."""
     out = tmp_path / "run"
     flags = " ".join([*TINY, "--kernels numpy --out", str(out)])
-    done = subprocess.run(f"'{sys.executable}' -m npvae train {flags} {streams}", shell=True, cwd=data,
+    done = subprocess.run(f"'{sys.executable}' -c '{PROGRAM}' train {flags} {streams}", shell=True, cwd=data,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
     assert done.returncode == 0 and (out / "report.html").read_text().rstrip().endswith("</html>")
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
@@ -138,6 +138,7 @@ def test_names_of_any_bytes(tmp_path, monkeypatch):
             grey = np.random.default_rng(i).integers(0, 256, (3, 4), dtype=np.uint8)
             Image.fromarray(grey).save(tmp_path / "in" / label / f"{i}.png")
     monkeypatch.setattr(sys, "argv", ["npvae"])
+    without_pictures(monkeypatch)
     out = str(tmp_path / "out\n \x1b]0;title\x07 \udcfe")
 
     def run(*argv):
