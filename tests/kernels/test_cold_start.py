@@ -110,7 +110,7 @@ sys.exit("code of the current folder was run")
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path):
     """In a folder with files of many names, which sys.path and PYTHONPATH name in several ways."""
-    folder, cache = tmp_path / "downloads", tmp_path / "cache"
+    folder = tmp_path / "downloads"
     folder.mkdir()
     for name in ("numba", "llvmlite", "threadpoolctl", "sitecustomize", "usercustomize", "importlib", "json", "pickle",
                  "numpy", "npvae"):
@@ -122,13 +122,13 @@ from npvae.engine import child
 sys.path[:0] = ["", ".", {str(folder)!r}, {str(folder / '..' / 'downloads')!r}]
 os.environ["PYTHONPATH"] = os.pathsep.join(["", ".", {str(folder)!r}])
 os.chdir({str(folder)!r})
-sys.exit(child.start("npvae.engine.executor.compile_backward(npvae.VAE(6, (5,), 2))").wait())
+sys.exit(child.start("import json, pickle, threadpoolctl; open({str(tmp_path / 'done')!r}, 'w')").wait())
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path,
-                         env={"PYTHONPATH": str(root), "NUMBA_CACHE_DIR": str(cache), "PATH": ""})
+                         env={"PYTHONPATH": str(root), "PATH": ""})
     assert (run.returncode, run.stderr) == (0, "")
     assert not (folder / "ran").exists()
-    assert any(path.name.startswith("adam_update") for path in cache.rglob("*"))
+    assert (tmp_path / "done").exists()
 
 
 def test_nothing_depends_on_it(monkeypatch):

@@ -18,7 +18,6 @@ class Pair:
     inputs: dict[str, str]
     constant: tuple[str, ...] = ()      # inputs without a gradient
     draw: dict[str, Callable] = field(default_factory=dict)      # inputs that are not just spread over the reals
-    heavy: bool = False      # to be moved in small arrays only, entry by entry
     hidden: float = 0.0      # the size of numbers that cancel within each output
 
 
@@ -56,8 +55,8 @@ PAIRS = {
     "continuous_bernoulli_nll": Pair({"nll": "BK", "tail": "BKD"}, {"logits": "BKD", "x": "BD"}, ("x",), {"x": unit}),
     "discretized_logistic_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": grey}),
     "categorical_nll": Pair({"nll": "BK", "top": "BKD", "total": "BKD"}, {"logits": "BK4", "x": "BD"}, ("x",),
-                            {"x": thirds}, heavy=True),
-    "beta_binomial_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": grey}, heavy=True,
+                            {"x": thirds}),
+    "beta_binomial_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": grey},
                               hidden=1160.0),      # log 255!
     "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
