@@ -179,6 +179,50 @@ def elbo_gap() -> Figure:
     return figure
 
 
+# ---- Chapter 5: the order of the KL divergence
+
+def divergence(q: Array, p: Array, width: float) -> float:
+    """KL(q || p) of two densities on a grid."""
+    return float((q * np.log(q / p)).sum() * width)
+
+
+def kl_order() -> Figure:
+    """The KL divergence is not symmetric: with q first it punishes q where p has little, with p first the other way.
+
+    Above, a posterior of two hills and two Gaussians.  The one on a hill is the better q for KL(q || p), which a VAE
+    minimises, the one across both for KL(p || q).  Below, a q of the right mean that is too narrow or too wide: too
+    narrow costs little in the order of the VAE, and much in the other.
+    """
+    figure = page(500)
+    z, width = np.linspace(-12, 12, 2401, retstep=True)
+    hill, other, across = (np.exp(log_normal(z, mean, logvar)) for mean, logvar in (
+        (2, np.log(0.25)), (-2, np.log(0.25)), (0, np.log(4.25))))
+    posterior, shown = (hill + other) / 2, slice(600, 1801, 10)      # from -6 to 6
+    densities = panel(figure, 46, 30, 416, 170)
+    densities.fill_between(z[shown], posterior[shown], color=GREEN, alpha=0.25, linewidth=0)
+    densities.plot(z[shown], posterior[shown], color=GREEN, linewidth=1.5, gid="posterior")
+    densities.text(-2, 0.43, "p(z|x)", color=GREEN, ha="center")
+    for q, color, name, x in ((hill, BLUE, "on-one-hill", 2.6), (across, ORANGE, "across-both", -5.9)):
+        densities.plot(z[shown], q[shown], color=color, gid=name)
+        densities.text(x, 0.6, f"KL(q || p)  {divergence(q, posterior, width):5.2f}\n"
+                               f"KL(p || q)  {divergence(posterior, q, width):5.2f}", color=color)
+    densities.set(xlim=(-6, 6), ylim=(0, 0.85), yticks=[0, 0.5])
+    axis_labels(densities, "A posterior with two hills, and two Gaussians q", "z", "density")
+    values, sigma = panel(figure, 46, 278, 416, 170), np.geomspace(0.1, 10, 81)
+    logvar, both = 2 * np.log(sigma)[:, None], np.empty((2, len(sigma), 1))
+    for kl, one in zip(both, (logvar, -logvar)):      # in units of sigma, p is N(0, 1 / sigma^2)
+        kernels.gaussian_kl_forward(kl, np.zeros_like(one), one)
+    for kl, color, name in zip(both[..., 0], (BLUE, ORANGE), ("q-p", "p-q")):
+        values.plot(sigma, kl, color=color, gid=name)
+    values.text(2.6, 4.6, "KL(q || p)", color=BLUE, ha="right")
+    values.text(0.36, 4.6, "KL(p || q)", color=ORANGE)
+    values.set(xscale="log", xlim=(0.1, 10), ylim=(0, 6), xticks=[0.1, 0.3, 1, 3, 10],
+               xticklabels=["0.1", "0.3", "1", "3", "10"])
+    values.minorticks_off()
+    axis_labels(values, "q = N(0, σ²) and p = N(0, 1)", "σ of q", "nats")
+    return figure
+
+
 # ---- Chapter 6: reparameterization
 
 def estimates(mu: float, sigma: float, eps: Array) -> tuple[Array, Array]:
@@ -600,7 +644,7 @@ def estimators() -> Figure:
 #: file's name -> what draws it
 FIGURES: dict[str, Callable[[], Figure]] = {
     drawing.__name__: drawing for drawing in (
-        elbo_gap, reparameterization, graph, collapse, likelihoods, planar, masks, estimators)}
+        elbo_gap, kl_order, reparameterization, graph, collapse, likelihoods, planar, masks, estimators)}
 
 
 def draw(name: str) -> str:

@@ -15,7 +15,7 @@ from npvae import VAE, cli
 SVG = "{http://www.w3.org/2000/svg}"
 PAGES = [*CHAPTERS.values(), ROOT / "README.md", ROOT / "examples" / "derivations" / "README.md"]
 #: those that are drawn in a moment
-QUICK = ("elbo_gap", "graph", "reparameterization", "likelihoods", "planar", "masks")
+QUICK = ("elbo_gap", "kl_order", "graph", "reparameterization", "likelihoods", "planar", "masks")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
