@@ -122,7 +122,7 @@ def log_normal(z: Array, mu: float, logvar: float) -> Array:
 def bounds(means: Sequence[float]) -> tuple[float, list[float], Array, Array]:
     """log p(x), the ELBO of q = N(m, exp(-2 m / 3)) for each m, and the posterior p(z|x) on a grid of z.
 
-    One latent dimension and two pixels, those of D7.1 in the chapters: every mean is an integral over a line.
+    One latent dimension and two pixels, 1 and 0, so that every mean is an integral over a line.
     """
     z, width = np.linspace(-12, 12, 481, retstep=True)
     logits = z.reshape(1, -1, 1) * np.array([1.5, -2.0]) + np.array([0.3, 0.4])
@@ -398,7 +398,7 @@ def graph() -> Figure:
     return figure
 
 
-# ---- Chapters 4 and 12: likelihoods
+# ---- Chapter 12: likelihoods
 
 def likelihood_curves(name: str, place: Array, x: float) -> tuple[Array, Array]:
     """nll of one pixel x at each place, a logit or a location, and its derivative there."""
