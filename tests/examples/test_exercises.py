@@ -108,6 +108,7 @@ def verdict(exercise, part, one, seed=0):
     return ""
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @each_part
 def test_the_solution_is_right(exercise, part, seed, student):
@@ -426,6 +427,7 @@ SLIPS = {
         ("start + size]", "start + size - 1]", "of 50 images come")]}
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("exercise, part, slip", [
     pytest.param(exercise, part, slip, id=f"{exercise.key}.{part.name}-{i}")
     for exercise, part in QUICK for i, slip in enumerate(SLIPS[f"{exercise.key}.{part.name}"])])
@@ -455,6 +457,7 @@ BACKWARD = [
     ("x.T @ dpre", "dpre.T @ x", "encoder.W has the shape (5, 6), should be (6, 5): transposed?")]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("slip", BACKWARD, ids=[slip[1] for slip in BACKWARD])
 def test_a_slip_in_the_whole_backward_pass_is_named(slip, student):
     exercise, part = next(pair for pair in PARTS if pair[1].name == "backward")
@@ -468,6 +471,7 @@ def test_every_part_has_three_slips():
     assert all(len(slips) >= 3 for name, slips in SLIPS.items() if name != "07.backward")
 
 
+@pytest.mark.every(3)
 @each_part
 def test_what_is_no_answer_gets_one_verdict(exercise, part, student):
     one = student(exercise)
@@ -510,6 +514,7 @@ def write(folder, name, body):
                                                flags=re.MULTILINE))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("body, verdict, says", [
     ("while True: pass", "ERROR", "not done after 2 seconds: a loop without an end?"),
     ("import os; os._exit(3)", "ERROR", "ends the whole process, with exit code 3"),
@@ -529,6 +534,7 @@ def test_a_function_that_misbehaves_gets_one_verdict_and_the_others_theirs(body,
     assert (printed > 0) == body.startswith("print")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("text, says", [
     ("def dense(:\n", "Python cannot read ex03_dense.py, line 1"),
     ("while True: pass\n", "reading ex03_dense.py: not done"),
@@ -633,6 +639,7 @@ def test_what_is_no_command_gets_one_line(arguments, says, tmp_path, monkeypatch
 
 # --- the lab ---
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", lab.CASES)
 def test_a_case_of_the_lab_looks_fine_and_is_caught(name, monkeypatch):
     exhibit = lab.exhibit_of(name)
