@@ -11,11 +11,12 @@ import pytest
 from npvae import VAE, active_units, kl_per_dimension, plotting, summarize
 from npvae.evaluate import LogLikelihood, exact_log_likelihood, information_per_dimension, nats_per_dimension
 from npvae.pages import write_explorer
+from npvae.plotting import pictures
 from npvae.kernels import reference
 from npvae.evaluate import Estimate, Summary
 from npvae.evaluate.summary import _Groups, _Moments
 from measured_models import linear_vae, worsen
-from tiny_runs import TINY, program_in
+from tiny_runs import TINY, program_in, without_pictures
 
 
 def model(**config):
@@ -308,8 +309,9 @@ def test_refused_in_one_line(call, says):
 
 
 @pytest.mark.parametrize("config", [{"prior": "hierarchical:2"}, {"posterior": "planar:2"}], ids=str)
-def test_pictures_and_page_of_models_without_a_kl_per_dimension(config, tmp_path):
+def test_pictures_and_page_of_models_without_a_kl_per_dimension(config, tmp_path, monkeypatch):
     vae, x = model(**config, dtype="float32"), np.random.default_rng(0).random((30, 6), dtype=np.float32)
+    monkeypatch.setattr(pictures, "png", lambda figure: b"")
     paths = plotting.save_pictures(vae, x, None, (2, 3), [], tmp_path, np.random.default_rng(0))
     assert [path.name for path in paths] == ["reconstructions.png", "samples.png", "traversals.png",
                                              "interpolation.png", "latent_scatter.png"]
@@ -320,6 +322,7 @@ def test_pictures_and_page_of_models_without_a_kl_per_dimension(config, tmp_path
 
 
 def test_the_program_on_a_run_without_a_kl_per_dimension(tmp_path, monkeypatch, capsys):
+    without_pictures(monkeypatch)
     npvae = program_in(tmp_path, monkeypatch, capsys)
     np.savez("data.npz", train=np.full((20, 4, 3), 99, np.uint8), test=np.full((20, 4, 3), 150, np.uint8))
     assert npvae("train", *TINY, "--out", "run", "--prior", "mixture:3", "--quiet") == (0, "", "")

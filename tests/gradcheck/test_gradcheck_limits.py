@@ -46,7 +46,7 @@ def fill(memory, values):
     return memory
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(11)
 @COMPLEX
 @SCALES
 @pytest.mark.parametrize("name", LOSSY)
@@ -228,7 +228,7 @@ def test_layer_norm_of_width_two(epsilon, size):
         d = x - x.mean(1, keepdims=True)
         s = np.sqrt((d * d).mean(1, keepdims=True) + epsilon * size ** 2)
         return {"x": (dout - dout.mean(1, keepdims=True) - d / s * (dout * d / s).mean(1, keepdims=True)) / s}
-    for seed in range(5):
+    for seed in range(2):
         x = size * np.random.default_rng(seed).normal(size=(4, 2))
         assert_gradients(forward, backward, {"x": x})
         wrong = check_pair(forward, lambda dout, x: {"x": backward(dout, x)["x"] + 1e-6 / size * dout}, {"x": x})
@@ -302,6 +302,7 @@ def test_rounding_that_hides_a_gradient_is_said():
     assert check_gradients(loss, {"x": 30 * right["x"]}, at, "central").verdict == "WRONG"
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("beside", 10.0 ** np.arange(6, 15))
 @pytest.mark.parametrize("method", TOLERANCES)
 def test_central_differences_of_a_large_loss_never_call_a_gradient_zero(method, beside):
@@ -317,6 +318,7 @@ def test_central_differences_of_a_large_loss_never_call_a_gradient_zero(method, 
             assert report.verdict != "right", report
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("method", TOLERANCES)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("large", 10.0 ** np.arange(2, 13))
