@@ -12,11 +12,10 @@ import hashlib
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from grading.chapters import EXERCISES, Exercise
-from grading.parent import Verdict, grade
+from grading.parent import Verdict, grade, grade_all
 
 DIFFICULTY = {1: "easy", 2: "medium", 3: "hard"}
 RECORD = "course.json"
@@ -123,19 +122,17 @@ def progress(folder: Path) -> bool:
     """Print the table; all exercises are checked anew, but for the training, of which the record is shown."""
     record, seed = record_of(folder), seed_of(folder)
     print(f"    {'exercise':38s} {'right':>7s} {'minutes':>8s}  next")
-    done, minutes = True, 0
-    with ThreadPoolExecutor(2) as pool:
-        found = pool.map(lambda exercise: grade(exercise, folder, seed, slow=False)[0], EXERCISES.values())
-        for exercise, verdicts in zip(EXERCISES.values(), found):
-            trained = record.get("trained")
-            if exercise.slow and isinstance(trained, dict) and trained.get("files") == files_of(folder):
-                verdicts[-1] = Verdict(verdicts[-1].part, "right", str(trained["says"]))
-            open_ones = [one for one in verdicts if one.verdict != "right"]
-            left = sum(part.minutes for part in exercise.parts if part.name in {one.part for one in open_ones})
-            following = f"{open_ones[0].part}: {open_ones[0].verdict}" if open_ones else verdicts[-1].says
-            print(f"{exercise.key:>5s}  {exercise.title:36s} {len(verdicts) - len(open_ones):2d} of {len(verdicts)} "
-                  f"{left or '-':>8}  {following}".rstrip(), flush=True)
-            done, minutes = done and not open_ones, minutes + left
+    done, minutes, trained = True, 0, record.get("trained")
+    for key, verdicts in grade_all(folder, seed).items():
+        exercise = EXERCISES[key]
+        if exercise.slow and isinstance(trained, dict) and trained.get("files") == files_of(folder):
+            verdicts[-1] = Verdict(verdicts[-1].part, "right", str(trained["says"]))
+        open_ones = [one for one in verdicts if one.verdict != "right"]
+        left = sum(part.minutes for part in exercise.parts if part.name in {one.part for one in open_ones})
+        following = f"{open_ones[0].part}: {open_ones[0].verdict}" if open_ones else verdicts[-1].says
+        print(f"{key:>5s}  {exercise.title:36s} {len(verdicts) - len(open_ones):2d} of {len(verdicts)} "
+              f"{left or '-':>8}  {following}".rstrip())
+        done, minutes = done and not open_ones, minutes + left
     print(f"About {minutes} minutes are left." if minutes else "All exercises are right.")
     return done
 

@@ -24,20 +24,35 @@ class Verdict:
     says: str
 
 
-def grade(exercise: Exercise, folder: Path, seed: int, say: Callable[[str], None] = lambda line: None,
-          slow: bool = True) -> tuple[list[Verdict], int, list[str]]:
+def _later(exercise: Exercise) -> list[Verdict]:
+    return [Verdict(name, "later", "checked when the parts above are right") for name in exercise.slow]
+
+
+def grade_all(folder: Path, seed: int) -> dict[str, list[Verdict]]:
+    """The verdicts on all parts of all exercises but the slow ones, in one process."""
+    parts = [(exercise, part.name) for exercise in EXERCISES.values() for part in exercise.parts
+             if part.name not in exercise.slow]
+    found, _ = _run([f"{exercise.key}.{name}" for exercise, name in parts], folder, seed, lambda line: None)
+    verdicts: dict[str, list[Verdict]] = {key: [] for key in EXERCISES}
+    for (exercise, _), verdict in zip(parts, found):
+        verdicts[exercise.key].append(verdict)
+    return {key: found + _later(EXERCISES[key]) for key, found in verdicts.items()}
+
+
+def grade(exercise: Exercise, folder: Path, seed: int, say: Callable[[str], None] = lambda line: None
+          ) -> tuple[list[Verdict], int, list[str]]:
     """The verdict on each part; how many lines the code printed; which parts of earlier exercises are not right.
 
-    Slow parts are run when all others are right, and only if slow is True.
+    Slow parts are run when all others are right.
     """
     names = [part.name for part in exercise.parts]
     quick, printed = _run([f"{exercise.key}.{name}" for name in names if name not in exercise.slow], folder, seed, say)
     late = [f"{exercise.key}.{name}" for name in exercise.slow]
-    if late and slow and all(one.verdict == "right" for one in quick):
+    if late and all(one.verdict == "right" for one in quick):
         found, more = _run(late, folder, seed, say)
         quick, printed = quick + found, printed + more
     else:
-        quick += [Verdict(name, "later", "checked when the parts above are right") for name in exercise.slow]
+        quick += _later(exercise)
     earlier: list[str] = []
     if exercise.needs and any(one.verdict in ("WRONG", "ERROR") for one in quick):
         found, _ = _run(list(exercise.needs), folder, seed, say)
