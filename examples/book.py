@@ -3,13 +3,15 @@
     python examples/book.py code           the code beside the equations, taken from the source into the chapters
     python examples/book.py code --check   says which of it is stale, and changes nothing
     python examples/book.py site FOLDER    a web site, with all formulas drawn; it needs no server and no network
-    python examples/book.py notebooks FOLDER   the chapters as Jupyter notebooks; --run runs them, too
+    python examples/book.py notebooks FOLDER   chapters and exercises as Jupyter notebooks; --run runs them, too
 
 Read `press/__init__.py` for how.
 """
 import argparse
+import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 from npvae import cli
@@ -45,16 +47,16 @@ def site(args: argparse.Namespace) -> int:
 
 
 def notebooks(args: argparse.Namespace) -> int:
-    """The chapters as Jupyter notebooks."""
-    import nbformat
-    from press.notebooks import notebook, run
-    folder, wrong = new_folder(args), 0
-    for path in sorted((source.ROOT / "examples" / "derivations").glob("*-*.md")):
-        made = notebook(path, args.repository or "")
-        for complaint in run(made, folder) if args.run_them else ():
-            print(f"{path.stem}: {complaint}")
-            wrong += 1
-        nbformat.write(made, folder / f"{path.stem}.ipynb")
+    """The chapters and exercises as Jupyter notebooks."""
+    from press.notebooks import exercise, notebook, run
+    examples, folder, wrong = source.ROOT / "examples", new_folder(args), 0
+    for path in [*sorted(examples.glob("derivations/*-*.md")), *sorted(examples.glob("exercises/ex*.py"))]:
+        made = (notebook if path.suffix == ".md" else exercise)(path, args.repository or "")
+        with tempfile.TemporaryDirectory() as place:      # in which exercises write files
+            for complaint in run(made, Path(place)) if args.run_them else ():
+                print(f"{path.stem}: {complaint}")
+                wrong += 1
+        write_atomically(folder / f"{path.stem}.ipynb", json.dumps(made, indent=1).encode())
         print(folder / f"{path.stem}.ipynb")
     return int(wrong > 0)
 

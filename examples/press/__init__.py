@@ -6,6 +6,6 @@
     pandoc.py      Markdown and source as HTML, formulas as MathML
     site.py        the web site; page.html, book.css and book.js are around each of its pages
     api.py         the reference of npvae, from its docstrings
-    notebooks.py   the chapters as Jupyter notebooks
+    notebooks.py   chapters and exercises as Jupyter notebooks
     check.py       no broken link, no formula left as it was typed
 """

@@ -1,9 +1,10 @@
-"""The chapters as Jupyter notebooks: prose as it is, each example a cell, and what it prints computed when it runs.
+"""The chapters and exercises as Jupyter notebooks: prose as it is, each example a cell, which prints when it runs.
 
 Needs the extra `notebook` of setup.cfg.
 """
 from __future__ import annotations
 
+import ast
 import base64
 import doctest
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from npvae.cli import UsageError
 
-from .source import ROOT, STATED
+from .source import ROOT, STATED, module
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -25,6 +26,17 @@ _INSTALL = """# in Colab, and wherever npvae is not installed yet
 import importlib.util
 if importlib.util.find_spec("npvae") is None:
     %pip install --quiet git+https://github.com/{}"""
+
+_COURSE = """# where the course is, and its checks
+import importlib.util, pathlib, sys
+found = importlib.util.find_spec("npvae")
+course = pathlib.Path(found.origin).parents[1] / "examples/exercises/course.py" if found else None\
+"""
+_CLONE = """
+if not (course and course.exists()):
+    !git clone --quiet --depth 1 https://github.com/{} npvae
+    %pip install --quiet -e npvae
+    course = "npvae/examples/exercises/course.py\""""
 
 
 def colab(repository: str, path: Path) -> str:
@@ -52,6 +64,33 @@ def notebook(path: Path, repository: str = "") -> NotebookNode:
                 cells[-1].metadata = {"expected": want[1:], "tags": ["raises-exception"]}
         elif content.strip():
             cells.append(v4.new_markdown_cell(_prose(content.strip("\n"), path.parent, repository)))
+    return _numbered(cells)
+
+
+def exercise(path: Path, repository: str = "") -> NotebookNode:
+    """A file of `examples/exercises` as a notebook: its cells write the file anew, function by function, and the last
+    one has it checked."""
+    try:
+        from nbformat import v4
+    except ImportError:
+        raise UsageError("notebooks need nbformat, which pip install -e '.[notebook]' brings") from None
+    tree, lines = module(path)
+    text, number = ast.get_docstring(tree) or "", path.stem[2:4]
+    starts = [node.lineno - 1 for node in tree.body if isinstance(node, ast.FunctionDef)]
+    parts = ["\n".join(lines[start:end]).rstrip() for start, end in zip([0, *starts], [*starts, len(lines)])]
+    badge = [v4.new_markdown_cell(_COLAB.format(colab(repository, path)))] if repository else []
+    return _numbered([
+        *badge, v4.new_markdown_cell(f"# {text}"),
+        v4.new_code_cell(_COURSE + (_CLONE.format(repository) if repository else "")),
+        v4.new_code_cell("!{sys.executable} {course} start ."),
+        v4.new_markdown_cell("Fill in the blanks, and run all cells from here on."),
+        *(v4.new_code_cell(f"%%writefile {'-a ' * (i > 0)}{path.name}\n" + "\n\n" * (i > 0) + part)
+          for i, part in enumerate(parts)),
+        v4.new_code_cell(f"!{{sys.executable}} {{course}} check {number} .")])
+
+
+def _numbered(cells: list[NotebookNode]) -> NotebookNode:
+    from nbformat import v4
     for i, cell in enumerate(cells):
         cell["id"] = f"cell-{i}"      # the same in every build
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -43,6 +43,12 @@ def test_the_code_in_a_chapter_is_that_of_the_source(page):
     assert source.filled(text, page) == text, "stale: run  python examples/book.py code"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_chapter_that_states_equations_links_them_to_the_code(page):
+    text = page.read_text(encoding="utf-8")
+    assert not STATED.search(text) or "<!-- equations -->" in text, "its last line must be <!-- equations -->"
+
+
 def test_a_block_is_filled_with_the_lines_of_a_function_without_its_docstring():
     empty = block(f"{LATENTS} gaussian_kl_backward")
     whole = inspect.getsource(latents.gaussian_kl_backward)
@@ -260,6 +266,20 @@ def test_a_notebook_holds_its_chapter(path):
     prose = "\n".join(cell.source for cell in made.cells if cell.cell_type == "markdown")
     assert prose.startswith("# ") and not re.search(r"```math|<details>|<!--|\.md\)|\]\(\.\./", prose)
     assert set(STATED.findall(path.read_text(encoding="utf-8"))) == set(STATED.findall(prose))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "exercises").glob("ex*.py")), ids=lambda path: path.stem)
+def test_the_notebook_of_an_exercise_writes_its_file(path):
+    """Its cells, run one after the other, leave the file as it is in the course."""
+    nbformat = pytest.importorskip("nbformat")
+    made = notebooks.exercise(path)
+    nbformat.validate(made)
+    *_, check_cell = code_cells(made)
+    assert check_cell.source.endswith(f"check {path.stem[2:4]} .")
+    written = [cell.source.partition("\n") for cell in code_cells(made) if cell.source.startswith("%%writefile")]
+    assert [first for first, _, _ in written] == [f"%%writefile {path.name}"] + [f"%%writefile -a {path.name}"] * (
+        len(written) - 1)
+    assert "\n".join(rest for _, _, rest in written) + "\n" == path.read_text(encoding="utf-8")
 
 
 def test_a_notebook_opens_in_colab_and_installs_npvae_there():
