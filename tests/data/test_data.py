@@ -4,7 +4,6 @@ import tempfile
 import tracemalloc
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -237,14 +236,6 @@ def test_all_but_static_draw_nothing_and_change_no_input(how, dtype, rng):
     assert rng.bit_generator.state == state
     assert np.array_equal(images, before)
     assert (result is images) == (how != "threshold")
-
-
-@pytest.mark.parametrize("dtype, white", [(np.uint8, 255), (np.float32, 1)])
-def test_black_stays_black_and_white_white_whatever_is_drawn(dtype, white):
-    """Also where the uniform number is 0, as one of 2^24 is, or the largest below 1."""
-    for drawn in (0, 1 - 2.0**-24):
-        rng = SimpleNamespace(random=lambda shape, dtype: np.full(shape, drawn, dtype))
-        assert readers.binarize(np.array([[0, white]], dtype), "static", rng).tolist() == [[0, white]]
 
 
 def test_threshold_on_both_sides_of_its_edge(rng):

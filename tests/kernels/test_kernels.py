@@ -36,16 +36,6 @@ def test_every_kernel_is_here():
         assert plain.__doc__, name
 
 
-def test_twin_sources_stand_in_the_same_order():
-    for module in (reference, fused):
-        for chapter in ("dense", "likelihoods", "levels", "latents", "priors", "flows", "objectives", "estimators",
-                        "optim", "batches"):
-            source = inspect.getsource(inspect.getmodule(getattr(module, chapter)))
-            ours = [name for name in reference.__all__ if f"\ndef {name}(" in source]
-            assert ours == sorted(ours, key=lambda name: source.index(f"\ndef {name}(")), chapter
-            assert ours, chapter
-
-
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("module, method", [(reference, "complex"), (fused, "complex"), (reference, "central")])
 @settings(max_examples=3)

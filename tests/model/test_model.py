@@ -156,14 +156,6 @@ def test_means_and_draws_have_the_type_of_the_output(name, dtype):
     likelihood.support.check(x.real, "x")
 
 
-def test_a_smaller_batch_gets_views_of_the_memory_of_the_largest():
-    """Also one that was made before it."""
-    vae = VAE(5, (4,), 2, kernels="numpy")
-    first = vae.passes(3, 1)[0].x
-    largest = vae.passes(9, 2)[0].x
-    assert np.shares_memory(vae.passes(3, 1)[0].x, largest) and not np.shares_memory(first, largest)
-
-
 @LIKELIHOOD
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_many_rows_are_rows_one_by_one(likelihood, kernels):
