@@ -142,7 +142,8 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(tmp_path, monkeypatch
     assert call(monkeypatch, tmp_path / "a", "--epochs", 3, *flags) == 0      # nothing is left to do
     assert len(paper_records.lines(tmp_path / "a" / "results.jsonl")) == 1
     capsys.readouterr()
-    for wrong, words in ((["--epochs", 2], "is already at epoch 3"), (["--epochs", 3, "--seed", 1], "started with --seed 0")):
+    for wrong, words in ((["--epochs", 2], "is already at epoch 3"),
+                         (["--epochs", 3, "--seed", 1], "started with --seed 0")):
         assert call(monkeypatch, tmp_path / "a", *wrong) == 2
         assert words in capsys.readouterr().err
     (tmp_path / "a" / "out" / "checkpoint.pt").write_bytes(b"nothing")
