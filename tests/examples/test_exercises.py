@@ -736,7 +736,7 @@ def test_the_solutions_end_in_a_vae_at_110_to_112_nats(folder, capsys):
     solve(folder, *EXERCISES)
     assert all(course.check(exercise, folder) for exercise in EXERCISES.values())
     out = capsys.readouterr().out
-    loss = float(re.search(r"right   train .* ([\d.]+) nats", out)[1])
+    loss = float(re.search(r"right +train .* ([\d.]+) nats", out)[1])
     print(out)
     assert 110 <= loss <= 112 and json.loads((folder / "course.json").read_text())["trained"]
     assert course.progress(folder)
