@@ -29,7 +29,7 @@ class Sizes:
     Z: int
     N: int
     P: int
-    rows: int      # R - B, rows of the prior
+    prior_rows: int      # R - B
     hidden: Sequence[int]      # H of each hidden layer of the encoder
     decoder_hidden: Sequence[int]
     flow: bool      # z differs from z0
@@ -50,13 +50,13 @@ class Activations:
     mu: Array                    # (R, Z)
     logvar_pre: Array            # (R, Z)
     logvar: Array                # (R, Z)
-    uniform: Array               # uniform numbers in float32, from which the noise is made; of its size
-    noise: Array                 # B K (Z + N) normal numbers, or one more, as they are made in pairs
-    eps: Array                   # (B, K, Z)   the first of them
-    eps_prior: Array             # (B, K, N)   the next
+    uniform: Array               # uniform random numbers, float32; as many as in `noise`
+    noise: Array                 # B K (Z + N) normal random numbers, made of them in pairs; one more if that is odd
+    eps: Array                   # (B, K, Z)   the first B K Z of the noise
+    eps_prior: Array             # (B, K, N)   the next B K N
     z0: Array                    # (B, K, Z)   mu + sigma eps; without a flow it is z
     z: Array                     # (B, K, Z)
-    z_rows: Array                # (B K, Z)    the memory of z
+    z_rows: Array                # (B K, Z)    z, one row for each draw; the same memory
     kl: Array                    # (B, Z)      KL( q(z_j|x) || p(z_j) ), where it has a closed form
     log_q: Array                 # (B, K)      log q0(z0|x)
     log_det: Array               # (B, K)      log |det dz/dz0|
@@ -66,29 +66,28 @@ class Activations:
     decoder: list[Array]         # (B K, Z + L), then (B K, H) of each hidden layer
     decoder_pre: list[Array]     # (B K, H)
     rows_pre: Array              # (B K, P)
-    rows: Array                  # (B K, P)
-    output: Array                # (B, K, P)   the memory of rows
+    rows: Array                  # (B K, P)    the decoder's output, one row for each draw
+    output: Array                # (B, K, P)   the same memory
     kept: Array                  # (B, K, P)   what the likelihood keeps for its backward pass
     nll: Array                   # (B, K)      -log p(x|z)
     flow: object = None          # further arrays of the flow,
     prior: object = None         # of the prior,
     last: object = None          # and of the decoder's last step
-    recorded: dict[Hashable, object] = field(default_factory=dict)      # calls of the passes, by the engine
+    recorded: dict[Hashable, object] = field(default_factory=dict)      # kernel calls that the engine has recorded
 
 
 @dataclass(eq=False, repr=False)
 class Gradients:
-    """Gradients of the loss with respect to the values.  `_kl`, `_nll` and the like name the path by which they came.
-    """
+    """Gradients of the loss with respect to the values.  A name such as z_kl means: of z, by the path through kl."""
 
     nll: Array                   # (B, K)
     output: Array                # (B, K, P)
-    rows: Array                  # (B K, P)     the memory of output
+    rows: Array                  # (B K, P)     the same memory
     rows_pre: Array              # (B K, P)
     decoder: list[Array]         # (B K, Z + L), then (B K, H) of each hidden layer
     decoder_pre: list[Array]     # (B K, H)
     z_nll: Array                 # (B, K, Z)
-    z_rows: Array                # (B K, Z)     the memory of z_nll
+    z_rows: Array                # (B K, Z)     the memory of z_nll, one row for each draw
     kl: Array                    # (B, Z)
     log_ratio: Array             # (B, K)
     log_p: Array                 # (B, K)
@@ -113,18 +112,18 @@ class Gradients:
     h_flow: Array | None         # (R, H)    through the flow
     encoder: list[Array | None]  # None (dx is not needed), then (R, H) of each hidden layer
     encoder_pre: list[Array]     # (R, H)
-    rows_x: Array                # (R - B, D)   of the prior's rows
-    rows_x_mu: Array             # (R - B, D)   without a hidden layer: through mu
-    rows_x_logvar: Array         # (R - B, D)   and through logvar
+    prior_x: Array               # (R - B, D)   of the prior's rows
+    prior_x_mu: Array            # (R - B, D)   through mu, for an encoder without hidden layers
+    prior_x_logvar: Array        # (R - B, D)   through logvar, likewise
 
 
 def allocate_pass(sizes: Sizes, B: int, K: int, allocate: Allocate) -> tuple[Activations, Gradients]:
     """`a` and `d` for B images and K draws, in memory that `allocate` provides by name."""
-    D, L, Z, N, P, R = sizes.D, sizes.L, sizes.Z, sizes.N, sizes.P, B + sizes.rows
+    D, L, Z, N, P, R = sizes.D, sizes.L, sizes.Z, sizes.N, sizes.P, B + sizes.prior_rows
     hidden, decoder_hidden = list(enumerate(sizes.hidden)), list(enumerate(sizes.decoder_hidden))
 
     def like_pre(name: str, pre: Array) -> Array:
-        """The gradient of a matrix product: in the memory of the product, unless a backward kernel still needs that."""
+        """The gradient of a matrix product, in the memory of the product unless a backward kernel still reads that."""
         return allocate(f"d{name}", *pre.shape) if sizes.keeps_pre else pre
 
     x, size = allocate("x", R, D), B * K * (Z + N)
@@ -167,6 +166,6 @@ def allocate_pass(sizes: Sizes, B: int, K: int, allocate: Allocate) -> tuple[Act
         h=allocate("dh by mu and logvar", *last) if last and sizes.third_head else encoder[-1],
         h_flow=allocate("dh by flow", *last) if last and sizes.third_head else None,
         encoder=encoder, encoder_pre=[like_pre(f"encoder.{i} pre", pre) for i, pre in enumerate(a.encoder_pre)],
-        rows_x=allocate("drows", sizes.rows, D), rows_x_mu=allocate("drows by mu", sizes.rows, D),
-        rows_x_logvar=allocate("drows by logvar", sizes.rows, D))
+        prior_x=allocate("drows", sizes.prior_rows, D), prior_x_mu=allocate("drows by mu", sizes.prior_rows, D),
+        prior_x_logvar=allocate("drows by logvar", sizes.prior_rows, D))
     return a, d

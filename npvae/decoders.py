@@ -11,18 +11,17 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import numpy as np
 
 from .buffers import Activations, Gradients
+from .latents.base import Own
 from .layers import Activation, Dense, MaskedDense, Staircase, hidden_degrees, input_degrees, mask
 from .likelihoods.base import Likelihood
 from .likelihoods.support import Levels, Reals, Support
 from .params import Allocate, Array, Block, Shapes
 from .validate import one_of, shown
-
-Own = TypeVar("Own")
 
 
 class Decoder(ABC, Generic[Own]):

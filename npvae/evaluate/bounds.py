@@ -16,7 +16,7 @@ from ..likelihoods.base import Likelihood
 from ..params import Array, Block
 from ..validate import choice
 
-_BLOCK = 500      # images at a time, with one draw each
+BLOCK = 500      # rows (images, or images times draws) at a time, for a whole data set
 _IMAGES, _ROWS = 8, 1000      # images at a time with many draws each, and their decoder rows, which fit into a cache
 _GROUPS = 16      # groups of draws for the jackknife; more do not estimate the error better
 _NUMBERS = 2**25      # decoder outputs at a time: 128 MiB in float32
@@ -99,7 +99,7 @@ def elbo_terms(vae: Model, x: Array, rng: np.random.Generator, labels: Array | N
     x = vae.images(x, "x")
     labels = vae.check_labels(labels, len(x))
     nll, kl = np.empty((2, len(x)), vae.dtype)
-    mu, rows = np.empty((len(x), vae.latent_dim), vae.dtype), rows_at_once(vae, _BLOCK)
+    mu, rows = np.empty((len(x), vae.latent_dim), vae.dtype), rows_at_once(vae, BLOCK)
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)
         a = _draw(vae, x[block], 1, rng, labels[block])

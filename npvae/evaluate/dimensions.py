@@ -4,6 +4,9 @@ import numpy as np
 from ..params import Array
 from .bounds import Model
 
+#: an active unit has a mean whose variance over images is larger (Burda et al. 2016, section 5.2)
+ACTIVE = 0.01
+
 
 def kl_per_dimension(vae: Model, x: Array, labels: Array | None = None) -> Array:
     """KL(q(z_j|x) || p(z_j)) of each latent dimension j, (Z,), in nats, a mean over the images x (B, D).
@@ -52,7 +55,7 @@ def active_units(vae: Model, x: Array, labels: Array | None = None) -> int:
     return count_active(vae.encode(x, labels)[0])
 
 
-def count_active(mu: Array, threshold: float = 0.01) -> int:
+def count_active(mu: Array, threshold: float = ACTIVE) -> int:
     """The number of active units, from mu (B, Z): those with Var_x(mu_j) > threshold  (D11.6)  (Burda et al. 2016,
     section 5.2)."""
     return int(np.sum(mu.var(axis=0, dtype=np.float64) > threshold))

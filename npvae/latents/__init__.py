@@ -10,7 +10,7 @@
 from .composed import Composed, compose
 from .gaussian import DiagonalGaussian
 
-#: what `ELBO` and `IWAE` also take as the name of a KLEstimator
+#: no longer used here, but earlier versions had it: the values of `gradient` that leave the score out
 ESTIMATORS = ("stl", "dreg")
 
 __all__ = [

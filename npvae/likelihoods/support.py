@@ -21,10 +21,10 @@ from typing import Protocol
 
 import numpy as np
 
+from ..kernels.reference.levels import LEVELS as LEVELS
 from ..params import Array
 from ..validate import matrix
 
-LEVELS = 256      # of a byte
 _NEAR = 1e-3      # tolerance in levels; float32 rounds a byte / 255 by less
 _ROWS = 10_000      # checked at a time
 _BITS_OF_1 = np.float32(1).view(np.uint32)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..evaluate.dimensions import count_active
+from ..evaluate.dimensions import ACTIVE, count_active
 from ..latents.second_layer import SecondLayer
 from ..likelihoods.base import Likelihood
 from ..params import Array
@@ -60,4 +60,4 @@ def active_units_per_layer(vae: VAE, x: Array, rng: np.random.Generator, draws: 
     first, second = (np.mean([upper.encode(vae.draw_posterior(x, rng, labels), vae.parameters)[0]
                               for _ in range(draws)], axis=0, dtype=np.float64) for _ in range(2))
     covariance = ((first - first.mean(axis=0)) * second).mean(axis=0)
-    return count_active(mu), int(np.sum(covariance > 0.01))
+    return count_active(mu), int(np.sum(covariance > ACTIVE))

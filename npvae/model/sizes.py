@@ -1,5 +1,5 @@
 """The number of parameters of a model, before it is built: a small file may name a model that fits into no memory.
-Beside the lesson."""
+Not part of the lesson."""
 import math
 import os
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, dec
 
     Raises ValueError for an unknown name of a prior, posterior or decoder, and for a prior that does not fit the rest.
     """
-    D, Z, encoder, decoded = input_dim, latent_dim, [input_dim + classes, *hidden], [latent_dim + classes,
-                                                                                     *decoder_hidden]
-    h, g = encoder[-1], decoded[-1]
-    layers = [*zip(encoder, encoder[1:]), *zip(decoded, decoded[1:]), (h, Z), (h, Z)]
+    D, Z = input_dim, latent_dim
+    encoder_sizes, decoder_sizes = [D + classes, *hidden], [Z + classes, *decoder_hidden]
+    h, g = encoder_sizes[-1], decoder_sizes[-1]
+    layers = [*zip(encoder_sizes, encoder_sizes[1:]), *zip(decoder_sizes, decoder_sizes[1:]), (h, Z), (h, Z)]
     prior = make_prior(prior, D, Z, "relu")
     check_beside(prior, posterior.name if isinstance(posterior, Flow) else posterior, classes)
     others: list[Shapes] = [prior.shapes, likelihood.shapes]

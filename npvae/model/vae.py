@@ -38,7 +38,6 @@ DTYPES = ("float32", "float64", "complex128")
 
 _REQUIRED = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
 _DEFAULTS: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
-_BLOCK = 500      # rows at a time, for a whole data set
 
 
 class VAE:
@@ -147,7 +146,7 @@ class VAE:
     @threads.setter
     @by_one_thread
     def threads(self, threads: int) -> None:
-        """From now on.  Raises ValueError or TypeError for anything but a positive integer."""
+        """Sets the number of threads for all later passes.  Raises ValueError or TypeError."""
         self._threads = integer("threads", threads, 1)
         self._passes.clear()      # and with them the recorded calls
         self._engine = None
@@ -224,12 +223,12 @@ class VAE:
         """
         below, params = slice(len(a.x), None), self.parameters
         if self.hidden:
-            kernels.matmul(d.rows_x, d.encoder_pre[0][below], params[self.encoder.layers[0].W].T)
+            kernels.matmul(d.prior_x, d.encoder_pre[0][below], params[self.encoder.layers[0].W].T)
         else:      # mu and logvar read the rows themselves
-            kernels.matmul(d.rows_x_mu, d.mu_pre[below], params[self.mu.W].T)
-            kernels.matmul(d.rows_x_logvar, d.logvar_pre[below], params[self.logvar.W].T)
-            kernels.add(d.rows_x, d.rows_x_mu, d.rows_x_logvar)
-        self.prior.rows_backward(kernels, d.rows_x, a.encoder[0][below], a.prior, self.gradients, params)
+            kernels.matmul(d.prior_x_mu, d.mu_pre[below], params[self.mu.W].T)
+            kernels.matmul(d.prior_x_logvar, d.logvar_pre[below], params[self.logvar.W].T)
+            kernels.add(d.prior_x, d.prior_x_mu, d.prior_x_logvar)
+        self.prior.rows_backward(kernels, d.prior_x, a.encoder[0][below], a.prior, self.gradients, params)
 
     def forward_backward(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
         """The loss of the batch a.x with the noise a.eps, in nats per image; its gradient is left in `self.gradients`.
@@ -241,7 +240,7 @@ class VAE:
         return loss
 
     def forward_loss(self, a: Activations, d: Gradients, objective: Objective, step: int) -> float:
-        """The loss alone; its derivatives by nll and kl or log_ratio are left in `d`."""
+        """The loss alone; its derivatives with respect to nll and kl (or log_ratio) are left in `d`."""
         estimator = objective.kl_estimator
         self.engine.forward(a, estimator)
         if self.likelihood.fits_batch:
@@ -259,7 +258,7 @@ class VAE:
         with self.owner:      # a second thread would overwrite what the first reads
             if (batch, draws) not in self._passes:
                 sizes = Sizes(D=self.input_dim, L=self.classes, Z=self.latent_dim, N=self.prior.noise,
-                              P=self.output.shapes[self.output.b][0], rows=self.prior.rows, hidden=self.hidden,
+                              P=self.output.shapes[self.output.b][0], prior_rows=self.prior.rows, hidden=self.hidden,
                               decoder_hidden=self.decoder_hidden, flow=type(self.flow) is not NoFlow,
                               third_head=self.flow.reads_encoder, keeps_pre=self._activation.uses_input)
                 a, d = allocate_pass(sizes, batch, draws, self._allocate)
@@ -305,11 +304,12 @@ class VAE:
     @by_one_thread
     def loss(self, x: Array, eps: Array, objective: Objective = ELBO(), step: int = 0, labels: Array | None = None,
              parameters: Mapping[str, Array] | None = None) -> float:
-        """The loss alone, by the forward pass alone: what a numerical derivative takes, with other `parameters`.
+        """The loss of a batch by the forward pass alone, for numerical derivatives.
 
-        parameters : name -> array, which are written into the model first; None for those that it has
+        parameters : name -> array, written into the model before the pass; None: the model's own
 
-        Otherwise as `loss_and_gradients`.  Of a model with dtype="complex128", for complex steps, the loss is complex.
+        The other arguments are those of `loss_and_gradients`.  With dtype="complex128", for complex steps, the loss is
+        complex.
         """
         for name, value in (parameters or {}).items():
             self.parameters[name][...] = value
@@ -338,13 +338,12 @@ class VAE:
         return mu, logvar
 
     def _pass_encoder(self, x: Array, labels: Array, z0: Array | None = None) -> tuple[Array, Array, Array | None]:
-        """mu, logvar (B, Z) of images as the model sees them; and z (B, Z), where the flow moves z0 (B, Z), if given.
-        """
+        """mu, logvar (B, Z) of images as the model sees them; and z = flow(z0) (B, Z), if z0 (B, Z) is given."""
         ensure_callable(self)
         mu, logvar = np.empty((2, len(x), self.latent_dim), self.dtype)
         z = None if z0 is None else np.empty(z0.shape, self.dtype)
-        for start in range(0, len(x), _BLOCK):
-            block = slice(start, start + _BLOCK)
+        for start in range(0, len(x), bounds.BLOCK):
+            block = slice(start, start + bounds.BLOCK)
             a, _ = self.passes(len(x[block]), 1)
             a.x[...], a.labels[...] = x[block], labels[block]
             self._encode(a)
@@ -366,10 +365,10 @@ class VAE:
     @by_one_thread
     @all_blas_threads
     def move(self, z0: Array, x: Array, labels: Array | None = None) -> Array:
-        """z (B, Z), where the flow moves z0 (B, Z) of the images x (B, D); z0 itself without a flow."""
-        return self._moved(matrix("z0", z0, self.latent_dim), x, labels)
+        """z = flow(z0) (B, Z), for z0 (B, Z) and the images x (B, D) that it belongs to; without a flow z0 itself."""
+        return self._through_flow(matrix("z0", z0, self.latent_dim), x, labels)
 
-    def _moved(self, z0: Array, x: Array, labels: Array | None) -> Array:
+    def _through_flow(self, z0: Array, x: Array, labels: Array | None) -> Array:
         if type(self.flow) is NoFlow:
             return z0
         x = self.images(x, "x")
@@ -383,7 +382,7 @@ class VAE:
         """z ~ q(z|x) (B, Z), one draw for each image of x (B, D)."""
         generator("rng", rng)
         mu, logvar = self.encode(x, labels)
-        return self._moved(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
+        return self._through_flow(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
 
     @by_one_thread
     @all_blas_threads
@@ -539,7 +538,7 @@ class VAE:
                         ) -> Array:
         """E[x|z] (B, D) for z (B, Z), or x ~ p(x|z) if `drawn`; a MADE decoder draws its pixels with `rng`."""
         ensure_callable(self)
-        images, rows = np.empty((len(z), self.input_dim), self.dtype), bounds.rows_at_once(self, _BLOCK)
+        images, rows = np.empty((len(z), self.input_dim), self.dtype), bounds.rows_at_once(self, bounds.BLOCK)
         for start in range(0, len(z), rows):
             block = slice(start, start + rows)
             a, _ = self.passes(len(z[block]), 1)

@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import evaluate
 from ..buffers import Activations
+from ..evaluate.bounds import BLOCK
 from ..latents.base import KLEstimator
 from ..model.vae import VAE
 from ..objectives import ELBO, Objective
@@ -28,7 +29,6 @@ from .rows import BINARIZE_ONCE, _EVALUATE, _SHUFFLE, _SIGMA, Rows, stream
 from .run import Metrics, Run, _first_nonfinite, _nonfinite_error
 
 _FIT_IMAGES = 10_000      # training images at most that `VAE.fit_likelihood` is given
-_BLOCK = 500      # decoder rows (test images times draws) evaluated at a time
 
 
 def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
@@ -238,7 +238,7 @@ def _evaluate(run: Run) -> Metrics:
     rng = stream(run.settings["seed"], _EVALUATE, 0)
     total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}
     mu = np.empty((len(run.test), vae.latent_dim))
-    for block in _blocks(len(run.test), max(1, evaluate.rows_at_once(vae, _BLOCK) // draws)):
+    for block in _blocks(len(run.test), max(1, evaluate.rows_at_once(vae, BLOCK) // draws)):
         a, _ = vae.passes(len(block), draws)
         run.test.gather(a, block, vae.engine.kernels, rng)
         evaluate.draw_noise(a, rng, vae.engine.kernels)

@@ -111,10 +111,8 @@ _GROUPS = {
     "At norm = max_norm the factor is 1 either way.": [
         "optim.Adam.step: comparison: largest * ratio > self.max_norm -> largest * ratio >= self.max_norm"],
     "How many rows pass at a time changes the rounding of a product at most.": [
-        "evaluate.bounds.module: constant: _BLOCK = 500 -> _BLOCK = 501",
-        "evaluate.bounds.module: constant: _BLOCK = 500 -> _BLOCK = 499",
-        "model.vae.module: constant: _BLOCK = 500 -> _BLOCK = 501",
-        "model.vae.module: constant: _BLOCK = 500 -> _BLOCK = 499"],
+        "evaluate.bounds.module: constant: BLOCK = 500 -> BLOCK = 501",
+        "evaluate.bounds.module: constant: BLOCK = 500 -> BLOCK = 499"],
     "What a matrix product leaves here is used in the next line and not again.": [
         "model.vae.VAE._encode: name: a.mu_pre -> a.logvar_pre",
         "model.vae.VAE._encode: name: a.logvar_pre -> a.mu_pre"],

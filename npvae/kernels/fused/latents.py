@@ -1,5 +1,5 @@
 """Reparameterization and KL, fused: on arrays so small, NumPy's time is that of its many calls."""
-from ..reference.latents import LOG_2PI
+from ..reference.arrays import LOG_2PI
 from .compile import jit
 from .elementary import excess, exp, expm1
 

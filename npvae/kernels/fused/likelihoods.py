@@ -1,7 +1,8 @@
 """Reconstruction terms, fused: no temporary arrays."""
 import math
 
-from ..reference.likelihoods import COTH, LOGVAR_FLOOR, LOG_2PI
+from ..reference.arrays import LOG_2PI
+from ..reference.likelihoods import COTH, LOGVAR_FLOOR
 from .compile import jit
 from .elementary import difference, exp_unit, log, log1p_unit, scaled
 

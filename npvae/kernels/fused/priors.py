@@ -1,7 +1,7 @@
 """Priors, fused: log p(z) of every draw."""
 import math
 
-from ..reference.priors import LOG_2PI
+from ..reference.arrays import LOG_2PI
 from .compile import jit
 from .elementary import difference, exp, exp_unit, scaled
 

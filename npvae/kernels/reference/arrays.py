@@ -1,8 +1,12 @@
 """Products, sums and copies of whole arrays, which join the other kernels.  Read first."""
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+Array = NDArray[np.inexact]      # of float32, float64 or complex128
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 def matmul(out: Array, a: Array, b: Array) -> None:

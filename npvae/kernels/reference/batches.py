@@ -5,7 +5,7 @@ Shapes:  x, noise (B, D);  rows (N, D), uint8 or float;  index (B,) integers;  e
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 
 def gather_rows(x: Array, rows: NDArray[np.number], index: NDArray[np.integer], scale: float) -> None:

@@ -16,9 +16,8 @@ Every comparison with NaN is False, so each comparison is written such that Fals
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 #: slope of the leaky ReLU for negative inputs (Maas et al. 2013)
 LEAKY_SLOPE = 0.01

@@ -37,9 +37,8 @@ The decoder and a learned prior, which are not parameters of q(z|x), keep the pl
 Shapes:  logvar (B, Z);  z, eps, dz (B, K, Z);  log_q, log_ratio, nll (B, K).
 """
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 
 def path_ratio_backward(dz: Array, dlog_ratio: Array, z: Array, logvar: Array, eps: Array) -> None:

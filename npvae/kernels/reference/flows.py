@@ -8,11 +8,9 @@ and for several steps in a row the log-determinants add up.  So each step here w
 for every image b and draw k.  Shapes:  z, z0 (B, K, Z);  log_det (B, K);  u, w, u_hat (B, Z);  bias, stretch (B,).
 """
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Array
 from .dense import sigmoid, softplus
-
-Array = NDArray[np.inexact]
 
 
 def _tanh_and_slope(a: Array) -> tuple[Array, Array]:

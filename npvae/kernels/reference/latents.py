@@ -6,13 +6,9 @@ prior is  p(z) = N(0, I).  Shapes:  mu, logvar, kl (B, Z);  eps, z (B, K, Z);  l
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import LOG_2PI, Array
 from .dense import minus_abs
-
-Array = NDArray[np.inexact]
-
-LOG_2PI = math.log(2 * math.pi)
 #: 1/2!, 1/3!, ...:   exp(a) - 1 - a = a^2 (1/2! + a/3! + ...),  enough terms to be exact for |a| < 1/2
 EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 17))
 

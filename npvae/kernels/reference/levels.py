@@ -9,11 +9,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Array
 from .dense import sigmoid, softplus
 
-Array = NDArray[np.inexact]
-
-LEVELS = 256
+LEVELS = 256      # of a byte
 HALF = 0.5 / (LEVELS - 1)      # half the distance between two levels
 
 #: Lower bound of log s in `discretized_logistic_nll`: s = exp(-7) in PixelCNN++, where pixels run from -1 to 1.  The

@@ -8,13 +8,9 @@ Every backward kernel multiplies a derivative per pixel by the upstream gradient
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import LOG_2PI, Array
 from .dense import sigmoid, softplus
-
-Array = NDArray[np.inexact]
-
-LOG_2PI = math.log(2 * math.pi)
 
 #: Lower bound of logvar in `gaussian_pixel_nll`: sigma = exp(LOGVAR_FLOOR / 2) = 0.05, some 13 grey levels.
 LOGVAR_FLOOR = 2 * math.log(0.05)
@@ -110,7 +106,8 @@ def gaussian_pixel_nll_forward(nll: Array, output: Array, x: Array) -> None:
 
 
 def gaussian_pixel_nll_backward(doutput: Array, dnll: Array, output: Array, x: Array) -> None:
-    """forward was  nll = sum_d 1/2 [ r^2 exp(-logvar) + logvar + const ],  r = mean - x,  logvar = c + softplus(s - c).
+    """Backward pass of  nll = sum_d 1/2 [ r^2 exp(-logvar) + logvar + const ],  r = mean - x,  logvar = c +
+    softplus(s - c):
 
         dmean   = dnll * r exp(-logvar)                                     (D4.6)
         dlogvar = dnll * 1/2 [ 1 - r^2 exp(-logvar) ]

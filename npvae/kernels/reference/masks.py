@@ -1,8 +1,7 @@
 """Masked weights, which make a dense layer autoregressive.  Read after `dense.py`; `npvae/layers.py` uses them."""
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 
 def mask_forward(out: Array, W: Array, mask: Array) -> None:

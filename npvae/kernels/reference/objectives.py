@@ -5,9 +5,8 @@ Shapes:  log_w, weights (B, K);  bound (B,).
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 
 def importance_bound_forward(bound: Array, weights: Array, log_w: Array) -> None:

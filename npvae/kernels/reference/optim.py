@@ -2,9 +2,8 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
+from .arrays import Array
 
 
 def adam_update(theta: Array, m: Array, v: Array, grad: Array, lr: float, beta1: float, beta2: float, eps: float,

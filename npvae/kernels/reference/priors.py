@@ -3,14 +3,9 @@
 Shapes:  z (B, K, Z);  log_p (B, K).  A mixture has C components: mean, logvar, inverse (C, Z);  logits, peak (C,);
 weights (B, K, C).
 """
-import math
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.inexact]
-
-LOG_2PI = math.log(2 * math.pi)
+from .arrays import LOG_2PI, Array
 
 
 def standard_normal_forward(log_p: Array, z: Array) -> None:
