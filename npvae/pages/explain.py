@@ -6,7 +6,6 @@ The passes are computed here, in float64, for a few images and a few values of o
 Only a matrix product with more numbers than its two factors together, as dW = x^T dpre of one image, is computed in
 the page again.  The page is one file: it needs no library and loads nothing.
 """
-import base64
 import copy
 import hashlib
 import inspect
@@ -32,6 +31,7 @@ from ..objectives import ELBO, Objective
 from ..params import Array
 from ..system.files import write_atomically
 from ..validate import integer
+from .explorer import base64_of
 from .report import TEMPLATES, escape, fill
 
 IMAGES = 5      # in the menu
@@ -348,8 +348,8 @@ class _Arrays:
         if flat.size <= FEW:
             return [float(value) for value in flat]
         if flat.dtype == bool:
-            return {"bits": _base64(np.packbits(flat)), "size": flat.size}
-        return {"float32": _base64(flat.astype("<f4"))}
+            return {"bits": base64_of(np.packbits(flat)), "size": flat.size}
+        return {"float32": base64_of(flat.astype("<f4"))}
 
 
 def _turned(values: Array) -> bool:
@@ -543,7 +543,3 @@ def _map(steps: Sequence[Step], rows: Sequence[int]) -> Iterator[str]:
         short = re.sub("_(forward|backward)$", "", step.name)
         yield (f'<li class="{step.phase}" style="grid-row: {place}"><button type="button">'
                f'<small>{i + 1} {escape(short)}</small> {escape(outputs)}</button></li>')
-
-
-def _base64(array: Array) -> str:
-    return base64.b64encode(array.tobytes()).decode()

@@ -89,7 +89,7 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
             W, b = (vae.parameters[name][..., :columns].astype("<f4") for name in (layer.W, layer.b))
         if not (np.isfinite(W).all() and np.isfinite(b).all()):
             raise ValueError(f"{layer.W} and {layer.b} must hold finite float32 numbers, found others")
-        layers.append({"W": _base64(W), "b": _base64(b), "f": f})
+        layers.append({"W": base64_of(W), "b": base64_of(b), "f": f})
     return layers
 
 
@@ -133,11 +133,11 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     labels = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(labels, _colours(len(labels)), strict=True))
     data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
-            "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": _base64(mu), "thumbMu": _base64(thumb_mu),
-            "draws": _base64(draws),
+            "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": base64_of(mu), "thumbMu": base64_of(thumb_mu),
+            "draws": base64_of(draws),
             "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
             "colours": [colour[name] for name in names[dots].tolist()],
-            "thumbs": _base64(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
+            "thumbs": base64_of(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
     return fill(
         "explore.html", data=json.dumps(data, separators=(",", ":")),
         script=_script(),
@@ -182,5 +182,6 @@ def _colours(n: int) -> Sequence[str]:
     return ["#" + "".join(f"{round(255 * part):02x}" for part in rgb) for rgb in wheel]
 
 
-def _base64(array: Array) -> str:
+def base64_of(array: Array) -> str:
+    """The bytes of an array, as text for a page."""
     return base64.b64encode(array.tobytes()).decode()
