@@ -105,8 +105,9 @@ def check(exercise: Exercise, folder: Path) -> bool:
     right = sum(one.verdict == "right" for one in verdicts)
     print(f"{right} of {len(verdicts)} right   {time.perf_counter() - begin:.1f} s")
     if exercise.slow and right == len(verdicts):
+        from npvae.system.files import write_atomically      # it takes longer to load than a check
         record["trained"] = {"files": files_of(folder), "says": verdicts[-1].says}
-        (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        write_atomically(folder / RECORD, (json.dumps(record) + "\n").encode())
     return right == len(verdicts)
 
 
