@@ -41,9 +41,7 @@ FORMER: dict[str, dict[str, Callable[..., object]]] = {"support": {"support_of":
 
 
 def module(name: str) -> ModuleType:
-    """The module for an old path below npvae.  Raises AttributeError."""
-    if name not in MOVED:
-        raise AttributeError(f"module 'npvae' has no attribute {name!r}")
+    """The module for an old path below npvae, one of `MOVED`."""
     return importlib.import_module(f"npvae.{name}")
 
 

@@ -4,15 +4,14 @@
 A schedule is a function of the step, which counts from 0.
 """
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
 
+from .objectives import Schedule as Schedule
 from .params import Block, HasUpdate
 from .validate import Described, integer, real
-
-Schedule = Callable[[int], float]
 
 
 class ConstantLR(Described):
