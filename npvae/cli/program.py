@@ -2,16 +2,19 @@
 have the code of the commands.
 """
 import argparse
+import importlib.metadata
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from .. import data
+from .. import __version__, data
 from ..checkpoint import CheckpointError
+from ..engine.executor import available_cores
 from . import commands, options, runs
 from .command_line import CHECKPOINT, Parser, UsageError, number
 
@@ -29,6 +32,7 @@ commands:
 {commands}
 
 npvae COMMAND --help lists the flags of a command, with examples.  RUN is a folder that npvae train has made.
+npvae --version prints the versions of npvae and of what it runs on.
 exit codes: 0 done, 1 training failed or gradients are wrong, 2 bad input (one line says why), 130 Ctrl-C"""
 
 
@@ -48,12 +52,31 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP.format(commands="\n".join(f"  {name:12s} {command.help}" for name, command in COMMANDS.items())))
         return 0
+    if argv[0] == "--version":
+        print(versions())
+        return 0
     if argv[0] not in COMMANDS:
         raise UsageError(f"there is no command {argv[0]}; the commands are {', '.join(COMMANDS)} (see npvae --help)")
     command = COMMANDS[argv[0]]
     args = command.parse(command.parser(), argv[1:])
     with threadpool_limits(vars(args).get("threads", 1), user_api="blas"):
         return command.run(args) if vars(args).get("run") is None else _on_run(command, args)
+
+
+def versions() -> str:
+    """npvae and what it runs on, as a bug report needs it: packages, BLAS, cores."""
+    lines = [f"npvae {__version__}", f"Python {platform.python_version()} on {platform.platform()}"]
+    for package in "numpy", "numba", "matplotlib", "mpi4py":
+        try:
+            lines.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(f"{package} is not installed")
+    for library in threadpool_info():
+        if library["user_api"] == "blas":
+            lines.append(f"BLAS {library['internal_api']} {library['version']}"
+                         f"{', ' + library['architecture'] if library.get('architecture') else ''}")
+    lines.append(f"{available_cores()} cores")
+    return "\n".join(lines)
 
 
 def _on_run(command: Command, args: argparse.Namespace) -> int | None:

@@ -2,6 +2,7 @@
 import argparse
 import base64
 import json
+import platform
 import re
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
 
+import npvae as npvae_package
 from npvae import VAE, Callback, checkpoint, evaluate, plotting
 from npvae.cli import commands, options, program, runs
 from npvae.kernels import reference
@@ -54,6 +56,15 @@ def test_every_example_in_the_help_is_a_command(name, npvae):
     assert examples and all(words[:2] == ["npvae", name] for words in examples)
     for words in examples:
         program.COMMANDS[name].parser().parse_args(words[2:])
+
+
+def test_the_version_and_what_it_runs_on(npvae):
+    code, out, error = npvae("--version")
+    assert code == 0 and not error
+    lines = out.splitlines()
+    assert lines[0] == f"npvae {npvae_package.__version__}"
+    assert f"numpy {np.__version__}" in lines and lines[1].startswith(f"Python {platform.python_version()} on ")
+    assert any(line.startswith("BLAS ") for line in lines) and re.fullmatch(r"\d+ cores", lines[-1])
 
 
 # ---- Training
