@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from .. import __version__, data
+from .. import data
 from ..checkpoint import CheckpointError
 from ..engine.executor import available_cores
 from . import commands, options, runs
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 def versions() -> str:
     """npvae and what it runs on, as a bug report needs it: packages, BLAS, cores."""
-    lines = [f"npvae {__version__}", f"Python {platform.python_version()} on {platform.platform()}"]
-    for package in "numpy", "numba", "matplotlib", "mpi4py":
+    lines = [f"Python {platform.python_version()} on {platform.platform()}"]
+    for package in "npvae", "numpy", "numba", "matplotlib", "mpi4py":
         try:
             lines.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
