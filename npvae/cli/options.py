@@ -29,8 +29,11 @@ from .command_line import CHECKPOINT, CONFIG, METRICS, Parser, UsageError, numbe
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
 _NOT_SETTINGS = ("out", "resume", "overwrite", "quiet", "threads")
-#: settings that older runs lack: they ran with the defaults
-_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay")
+#: settings that older runs lack: they ran with the defaults,
+_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay", "header", "label_column",
+          "delimiter", "test_fraction")
+#: or with what was the default then
+_FORMER = {"test_part": "last"}
 
 _EXAMPLES = """examples:
   %(prog)s                                            784-128-20 on grey MNIST, 10 epochs
@@ -58,6 +61,22 @@ def _name(check: Callable[[str], object]) -> Callable[[str], str]:
 def _described(names: Mapping[str, str]) -> str:
     """Names with their descriptions, for a help text."""
     return "; ".join(f"{name} = {description}" for name, description in names.items())
+
+
+def _fraction(text: str) -> float:
+    """A type for argparse: more than 0 and less than 1."""
+    value = number(float, 0, strict=True)(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"must be less than 1, got {shown(text)}")
+    return value
+
+
+def _delimiter(text: str) -> str:
+    """A type for argparse: one character; "tab" for a tab."""
+    mark = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(mark) != 1 or mark in "\r\n\"":
+        raise argparse.ArgumentTypeError(f"must be one character, or tab, got {shown(text)}")
+    return mark
 
 
 def flag(setting: str) -> str:
@@ -134,6 +153,15 @@ def training_parser(**defaults: object) -> argparse.ArgumentParser:
                        help="none: grey levels as they are; threshold: white from the middle grey on; static: each "
                        "pixel drawn once, white with its grey level as the probability; dynamic: drawn anew for every "
                        "batch, the test images once")
+    where.add_argument("--header", choices=("yes", "no"), default=None,
+                       help="whether the first row of a table is one (found out by default)")
+    where.add_argument("--label-column", default=None, metavar="NAME",
+                       help="column of a table that holds labels, numbers or names (default: label, if there is one)")
+    where.add_argument("--delimiter", type=_delimiter, default=None, metavar="MARK",
+                       help="between the cells of a table, such as ';' or tab (found out by default)")
+    where.add_argument("--test-part", choices=data.TEST_PARTS, default="random",
+                       help=f"the test part of data that have none of their own: {_described(data.TEST_PARTS)}")
+    where.add_argument("--test-fraction", type=_fraction, default=0.1, metavar="F", help="its share of the rows")
     where.add_argument("--conditional", action="store_true", help="tell encoder and decoder the label of each image")
     where.add_argument("--limit", type=number(int, 1), default=None, metavar="N", help="use only the first N images")
     where.add_argument("--out", type=Path, default=Path("runs/mnist"), metavar="FOLDER", help="folder for all results")
@@ -253,7 +281,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not the {CONFIG} of a run: {error}") from None
     parser = training_parser()
     defaults = settings(parser.parse_args([]))
-    theirs = {**{name: defaults[name] for name in _ADDED}, **config["settings"]}
+    theirs = {**{name: defaults[name] for name in _ADDED}, **_FORMER, **config["settings"]}
     if theirs.keys() != defaults.keys():
         names = one_line(", ".join(sorted(theirs.keys() ^ defaults.keys())))
         raise UsageError(f"{path} is of another program or version: its settings differ in {shortened(names, 200)}")

@@ -333,7 +333,14 @@ def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData
     def counted(paths: Sequence[Path]) -> Iterable[Path]:
         return paths if quiet else command_line.progress(paths, "pictures")
 
-    return data.load(args.data_dir, counted, args.limit)
+    return data.load(args.data_dir, counted, args.limit, _reading(args))
+
+
+def _reading(args: argparse.Namespace) -> data.Reading:
+    """What the settings say about reading."""
+    header = None if args.header is None else args.header == "yes"
+    return data.Reading(header=header, label_column=args.label_column, delimiter=args.delimiter,
+                        test_part=args.test_part, test_fraction=args.test_fraction)
 
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:

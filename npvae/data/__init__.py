@@ -4,20 +4,22 @@
     images    folders of pictures, tables in .csv
     labels    labels, as the classes of a conditional model
     npy       arrays in .npy and .npz files, of which only the rows needed are read
+    reading   how data are to be read: what the flags of reading say
 """
 from typing import TYPE_CHECKING
 
 from ..system.later import later
 
 if TYPE_CHECKING:
-    from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
+    from .images import DataError, ImageData, Progress, fail, flat_shape, load_csv, load_pictures
     from .readers import (
         ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_array, load_fashion_mnist, load_idx_folder, load_mnist,
         read_idx, to_float)
+    from .reading import SCALES, TEST_PARTS, VALUES, Reading
 
-__getattr__ = later(__name__, "images", "readers", "labels")
+__getattr__ = later(__name__, "images", "readers", "labels", "reading")
 
 __all__ = [
-    "DataError", "ImageData", "Progress", "count_to_train", "fail", "flat_shape", "load_csv", "load_pictures",
+    "DataError", "ImageData", "Progress", "fail", "flat_shape", "load_csv", "load_pictures",
     "ALLOWED", "BINARIZATIONS", "binarize", "holds_idx", "load", "load_array", "load_fashion_mnist",
-    "load_idx_folder", "load_mnist", "read_idx", "to_float"]
+    "load_idx_folder", "load_mnist", "read_idx", "to_float", "SCALES", "TEST_PARTS", "VALUES", "Reading"]

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -20,6 +20,7 @@ from ..likelihoods.support import part_of, together
 from ..system.files import open_regular
 from ..system.terminal import shortened
 from ..validate import shown
+from .reading import Reading, taken
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +49,7 @@ class ImageData(NamedTuple):
     image_shape: tuple[int, int]  # (height, width), height * width = D
     name: str
     ink: bool = True  # a pixel of 1 is black, as ink on paper; False: it is white, as in photographs
+    notes: tuple[str, ...] = ()  # what was guessed or lost in reading, a sentence each
 
     def first(self, limit: int | None) -> "ImageData":
         """The first `limit` images of each set; all for None."""
@@ -63,12 +65,13 @@ def fail(path: str | Path, what: str, cause: BaseException | None = None) -> NoR
     raise DataError(" ".join(f"{path}: {what}".splitlines())) from cause
 
 
-def count_to_train(path: Path, count: int, what: str = "") -> int:
-    """The number of training images in a set of `count` images without a split: the last tenth, at least one, is the
-    test set.  Raises DataError for a single image; `what` names the part of the file."""
-    if count < 2:
+def parts(path: Path, count: int, reading: Reading, what: str = "", limit: int | None = None
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the training part and of the test part of a set of `count` images that has none of its own; see
+    `Reading.parts`.  Raises DataError for a single image; `what` names the part of the file."""
+    if count < 2 and not reading.whole:
         fail(path, f"{what}holds 1 image; at least 2 are needed, one to train and one to test")
-    return count - max(1, count // 10)
+    return reading.parts(count, limit)
 
 
 def flat_shape(pixels: int) -> tuple[int, int]:
@@ -90,33 +93,39 @@ class _Layout(NamedTuple):
         return f"column {index + 1}" + (f" ({shown(self.header[index].strip())})" if self.header else "")
 
 
-def load_csv(path: str | Path) -> ImageData:
+def load_csv(path: str | Path, reading: Reading = Reading()) -> ImageData:
     """A table of numbers, one image per row: pixels from 0 to 1 (read as float32), or integers from 0 to 255 (uint8).
 
-    Cells are separated by commas, or by semicolons or tabs if the first line holds one.  The first line is a header if
-    no cell of it is a number, or if one is `label`.  The column `label` holds labels, integers, as in Kaggle's MNIST.
-    image_shape is (s, s) for s * s pixels, else (1, D).  The last tenth of the rows, at least one, is the test set.
-    Raises DataError, with the line and the column, for anything else.
+    Of `reading` these count: header, delimiter, label_column, and how the test part is chosen.  Without them, cells are
+    separated by commas, or by semicolons or tabs if the first line holds one; the first line is a header if no cell of
+    it is a number, if its first cell is empty, if one is `label`, or if it counts 0, 1, 2, ..., as pandas numbers
+    columns.  A first column that is called nothing and counts the rows, as pandas writes one, is left out.
+
+    The column `label` holds labels, whole numbers or text, as in Kaggle's MNIST.  image_shape is (s, s) for s * s
+    pixels, else (1, D).  Raises DataError, with the line and the column, for anything else.
     """
     path = Path(path)
-    layout = _layout(path)
-    table = _numbers(path, layout)
-    labelled = [i for i, name in enumerate(layout.header) if name.strip().lower() == "label"]
-    if len(labelled) > 1:
-        fail(path, f"has {len(labelled)} columns called label; one is allowed")
-    columns = [i for i in range(table.shape[1]) if i not in labelled]
+    layout, notes = _layout(path, reading)
+    labelled = _label_column(path, layout, reading)
+    table, names = _numbers(path, layout, labelled)
+    left_out = {labelled}
+    if layout.header and not layout.header[0].strip() and np.array_equal(table[:, 0], np.arange(len(table))):
+        left_out.add(0)
+        notes.append("its first column, without a name, counts the rows, and was left out")
+    columns = [i for i in range(table.shape[1]) if i not in left_out]
     if not columns:
         fail(path, "holds labels alone; columns of pixels are needed")
-    labels = _as_labels(path, layout, table, labelled[0]) if labelled else None
+    labels = None if labelled is None else _as_labels(path, layout, table, labelled, names)
     images = _as_pixels(path, layout, table, columns)
-    n = count_to_train(path, len(images))
-    train_labels, test_labels = (None, None) if labels is None else (labels[:n], labels[n:])
-    train, test = together(images[:n], images[n:])
-    return ImageData(train, train_labels, test, test_labels, flat_shape(len(columns)), path.stem)
+    train, test = parts(path, len(images), reading)
+    train_labels, test_labels = (None, None) if labels is None else (labels[train], labels[test])
+    x_train, x_test = together(taken(images, train), taken(images, test))
+    return ImageData(x_train, train_labels, x_test, test_labels, flat_shape(len(columns)), path.stem,
+                     notes=tuple(notes))
 
 
-def _layout(path: Path) -> _Layout:
-    """The delimiter and header, from the first line that is not empty."""
+def _layout(path: Path, reading: Reading) -> tuple[_Layout, list[str]]:
+    """The delimiter and header, from the flags or from the first line that is not empty; and what was guessed."""
     skip = 0
     with _open(path) as file:
         for line in _lines(path, file):
@@ -125,16 +134,43 @@ def _layout(path: Path) -> _Layout:
                 break
         else:
             fail(path, "is empty; a table of numbers, one image a row, is expected")
-    delimiter = next((mark for mark in "\t;" if mark in line), ",")
+    delimiter = reading.delimiter or next((mark for mark in "\t;" if mark in line), ",")
     if line.count(delimiter) >= _MOST_CELLS:
         fail(path, f"row {skip} has more than {_MOST_CELLS:,} cells; fewer are allowed")
     try:
         cells = next(csv.reader([line], delimiter=delimiter))
     except csv.Error as error:
         _fail_to_split(path, skip, error)
-    if any(map(_is_number, cells)) and not any(cell.strip().lower() == "label" for cell in cells):
-        return _Layout(delimiter, [], 0)
-    return _Layout(delimiter, cells, skip)
+    is_header, notes = reading.header, list[str]()
+    if is_header is None:
+        is_header, notes = _looks_like_header([cell.strip() for cell in cells], reading.label_column or "label")
+    return _Layout(delimiter, cells, skip) if is_header else _Layout(delimiter, [], 0), notes
+
+
+def _looks_like_header(cells: list[str], label: str) -> tuple[bool, list[str]]:
+    """Whether the first row of a table is a header; and what must be said about that."""
+    if not any(map(_is_number, cells)) or not cells[0] or label.lower() in map(str.lower, cells):
+        return True, []
+    found = ", ".join(cells[:3]) + ", ..." * (len(cells) > 3)
+    if len(cells) > 2 and cells in (list(map(str, range(start, start + len(cells)))) for start in (0, 1)):
+        return True, [f"its first row, {found}, was taken as a header: --header no takes it as data"]
+    if len(cells) > 7 and all(map(_is_number, cells)) and all(float(a) < float(b) for a, b in pairwise(cells)):
+        return False, [f"its first row, {found}, increases as a header of numbers does, and was taken as data: "
+                       "--header yes takes it as a header"]
+    return False, []
+
+
+def _label_column(path: Path, layout: _Layout, reading: Reading) -> int | None:
+    """The index of the column that holds labels; None without one."""
+    wanted = reading.label_column or "label"
+    labelled = [i for i, name in enumerate(layout.header) if name.strip().lower() == wanted.strip().lower()]
+    if len(labelled) > 1:
+        fail(path, f"has {len(labelled)} columns called {wanted}; one is allowed")
+    if reading.label_column is not None and not labelled:
+        names = ", ".join(name.strip() for name in layout.header[:20])
+        fail(path, f"has no column {wanted}, which --label-column names: " + (
+            f"its columns are {names}" if names else "its first row is no header, and --header yes takes it as one"))
+    return labelled[0] if labelled else None
 
 
 def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
@@ -162,22 +198,28 @@ def _open(path: Path, errors: str = "replace") -> io.TextIOWrapper:
         fail(path, f"cannot be read ({error.strerror})", error)
 
 
-def _numbers(path: Path, layout: _Layout) -> np.ndarray:
-    """The rows of numbers (N, C), float32."""
+def _numbers(path: Path, layout: _Layout, labelled: int | None) -> tuple[np.ndarray, list[str]]:
+    """The rows of numbers (N, C), float32; and the labels found, whose column holds indices into them."""
+    codes: dict[str, int] = {}
+
+    def code(cell: str) -> float:
+        return codes.setdefault(cell.strip(), len(codes))
+
     try:
         with _open(path, "strict") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy warns of a table without rows
-            table = np.loadtxt(_lines(path, file), np.float32, None, layout.delimiter, skiprows=layout.skip,
-                               quotechar='"', ndmin=2)
+            table = np.loadtxt(_lines(path, file), np.float32, None, layout.delimiter,
+                               None if labelled is None else {labelled: code}, skiprows=layout.skip, ndmin=2,
+                               encoding=None, quotechar='"')
     except DataError:
         raise
     except (ValueError, OSError) as error:
-        _fail_by_row(path, layout, error)
+        _fail_by_row(path, layout, error, labelled)
     if not table.size:
         fail(path, "holds a header alone; a table of numbers, one image a row, is expected")
     if layout.header and len(layout.header) != table.shape[1]:
-        _fail_by_row(path, layout, None)
-    return table
+        _fail_by_row(path, layout, None, labelled)
+    return table, list(codes)
 
 
 def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
@@ -191,15 +233,15 @@ def _rows(path: Path, layout: _Layout) -> Iterator[tuple[int, list[str]]]:
             _fail_to_split(path, layout.skip + reader.line_num, error)
 
 
-def _fail_by_row(path: Path, layout: _Layout, error: Exception | None) -> NoReturn:
-    """Raises DataError for the first row of another length, or the first cell that is not a number."""
+def _fail_by_row(path: Path, layout: _Layout, error: Exception | None, labelled: int | None) -> NoReturn:
+    """Raises DataError for the first row of another length, or the first cell but labels that is not a number."""
     width, first = len(layout.header), "the header"
     for number, cells in _rows(path, layout):
         width, first = (width, first) if width else (len(cells), f"row {number}")
         if len(cells) != width:
             fail(path, f"row {number} has {len(cells)} cells, {first} {width}; all rows must be of one length")
         for index, cell in enumerate(cells):
-            if not _is_number(cell):
+            if index != labelled and not _is_number(cell):
                 found = f"holds {shown(cell)}, which is not a number" if cell.strip() else "is empty"
                 fail(path, f"row {number}, {layout.column(index)} {found}; only numbers are allowed, separated by "
                            "commas, semicolons or tabs")
@@ -214,13 +256,21 @@ def _is_number(cell: str) -> bool:
     return "_" not in cell  # Python reads 1_000 as a number, NumPy does not
 
 
-def _as_labels(path: Path, layout: _Layout, table: np.ndarray, column: int) -> np.ndarray:
-    """The column as int64.  It was read as float32, in which integers are exact up to 2^24."""
-    labels = table[:, column]
-    wrong = (labels != np.rint(labels)) | ~(np.abs(labels) < 2**24)
-    if wrong.any():
-        _fail_at(path, layout, int(wrong.argmax()), column, "is not a label: whole numbers below 2^24 are allowed")
-    return labels.astype(np.int64)
+def _as_labels(path: Path, layout: _Layout, table: np.ndarray, column: int, names: list[str]) -> np.ndarray:
+    """The labels (N,), int64 if all are whole numbers, else text.  The column holds indices into `names`."""
+    index = table[:, column].astype(np.int64)      # exact up to 2^24 labels
+
+    def whole(name: str) -> bool:
+        return re.fullmatch(r"[+-]?[0-9]{1,18}(\.0*)?", name) is not None
+
+    if all(map(whole, names)):
+        return np.array([int(name.partition(".")[0]) for name in names], np.int64)[index]
+    numbers = all(map(_is_number, names))      # a fraction among names is a name, too; a missing label is none
+    wrong = [i for i, name in enumerate(names) if name.lower() in ("", "nan", "na") or numbers and not whole(name)]
+    if wrong:
+        _fail_at(path, layout, int((index == wrong[0]).argmax()), column,
+                 "is not a label: whole numbers below 10^18, or names, are allowed")
+    return np.array(names)[index]
 
 
 def _as_pixels(path: Path, layout: _Layout, table: np.ndarray, columns: list[int]) -> np.ndarray:
@@ -249,13 +299,14 @@ def _fail_at(path: Path, layout: _Layout, row: int, column: int, what: str) -> N
 
 # ---- A folder of pictures
 
-def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | None = None) -> ImageData:
+def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | None = None,
+                  reading: Reading = Reading()) -> ImageData:
     """Pictures of one size (PNG, JPEG, GIF, BMP, TIFF, WebP, PPM), sorted by name with numbers as numbers: 2 before 10.
     With `limit`, only the first `limit` pictures of each set are opened.
 
-    Sub-folders `train` and `test` are the two sets; without them the last tenth, at least one, is the test set.  Other
+    Sub-folders `train` and `test` are the two sets; without them `reading` says how the test part is chosen.  Other
     sub-folders are classes: their names are the labels, int64 if all are integers.  Pictures of the classes alternate,
-    so that the test set and the first N images hold some of each class.
+    so that the last and the first N images hold some of each class.
 
     Colours become grey (ITU-R 601 luma), transparent pixels are put on white, 16 bits are rounded to 8, only the first
     frame of an animation is read, and a camera's rotation flag is applied.  Hidden files are ignored.
@@ -263,23 +314,23 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
     """
     folder = Path(folder)
     names = [path.name for path in sum(_entries(folder), [])]
-    parts = [part for part in ("train", "test") if part in names]
-    if parts and (len(parts), len(names)) != (2, 2):
-        fail(folder, f"holds {' and '.join(parts)} but not these two sub-folders alone; a split needs both and nothing "
-                     "beside them")
-    if parts:
-        sets = [_pictures(folder / part) for part in parts]
+    halves = [part for part in ("train", "test") if part in names]
+    if halves and (len(halves), len(names)) != (2, 2):
+        fail(folder, f"holds {' and '.join(halves)} but not these two sub-folders alone; a split needs both and "
+                     "nothing beside them")
+    if halves:
+        sets = [_pictures(folder / half) for half in halves]
         labels = [_labels(pictures) for pictures in sets]
+        sets = [pictures[:limit] for pictures in sets]
     else:
         pictures = _pictures(folder)
-        n, names_found = count_to_train(folder, len(pictures)), _labels(pictures)
-        sets = [pictures[:n], pictures[n:]]
-        labels = [None, None] if names_found is None else [names_found[:n], names_found[n:]]
-    sets = [pictures[:limit] for pictures in sets]
+        rows, names_found = parts(folder, len(pictures), reading, limit=limit), _labels(pictures)
+        sets = [[pictures[i] for i in part] for part in rows]
+        labels = [None if names_found is None else names_found[part] for part in rows]
     images, shape = _read_pictures([path for pictures in sets for path, _ in pictures], progress)
     n = len(sets[0])
     train, test = together(images[:n], images[n:])
-    return ImageData(train, labels[0], test, labels[1], shape, folder.resolve().name, ink=False).first(limit)
+    return ImageData(train, labels[0], test, labels[1], shape, folder.resolve().name, ink=False)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..system.terminal import shortened
+from .reading import taken
 
 #: bytes read at a time
 PIECE = 2 ** 20
@@ -61,6 +62,18 @@ class StoredArray(NamedTuple):
         shaped = [rows_found.reshape(len(rows_found), *self.shape[1:], order="F" if self.by_columns else "C")
                   for rows_found in found]
         return shaped
+
+    def read_rows(self, *parts: NDArray[Any]) -> list[NDArray[Any]]:
+        """The rows of each part (n,), in ascending order; no row is in two of them.  Of what lies between them little
+        is read."""
+        wanted = np.sort(np.concatenate(parts))
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+        if len(wanted) > wanted[-1] // 2:
+            found, = self.read(range(int(wanted[-1]) + 1))
+            wanted = np.arange(len(found))
+        else:
+            found = np.concatenate(self.read(*(range(int(run[0]), int(run[-1]) + 1) for run in runs)))
+        return [taken(found, np.searchsorted(wanted, part)) for part in parts]
 
     def _read_runs(self, runs: list[tuple[int, NDArray[Any]]], length: int) -> None:
         """From the next `length` numbers of the stream, fill each array with those that begin at its start."""

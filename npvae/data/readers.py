@@ -26,8 +26,9 @@ import numpy as np
 from ..likelihoods import support
 from ..system.files import open_regular
 from ..validate import shown
-from .images import DataError, ImageData, Progress, count_to_train, fail, flat_shape, load_csv, load_pictures
+from .images import DataError, ImageData, Progress, fail, flat_shape, load_csv, load_pictures, parts
 from .npy import DEFLATE_RATIO, PIECE, StoredArray, check_expansion, open_member, open_zip, stored_array
+from .reading import Reading
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
@@ -234,14 +235,14 @@ def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], fa
                               f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
 
 
-def load_array(path: str | Path, limit: int | None = None) -> ImageData:
+def load_array(path: str | Path, limit: int | None = None, reading: Reading = Reading()) -> ImageData:
     """Images from a NumPy file: uint8, bool (converted to 0 and 255) or any float type (converted to float32).
 
     Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
     `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test; other keys are
-    ignored.  `.npy`, or an `.npz` of one array: the last tenth, at least one row, is the test set, and there are no
-    labels.  Floats may have any range; the likelihood checks it.  With `limit`, only the first `limit` images of each
-    set are read into memory.
+    ignored.  `.npy`, or an `.npz` of one array: `reading` says which rows are the test part, and there are no labels.
+    Floats may have any range; the likelihood checks it.  With `limit`, only the rows up to the last of the first
+    `limit` images of each set are read.
     Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
     """
     path = Path(path)
@@ -249,9 +250,9 @@ def load_array(path: str | Path, limit: int | None = None) -> ImageData:
         with open_regular(path) as file:
             if file.peek(2)[:2] == b"PK":
                 with open_zip(file) as archive:
-                    return _load_npz(path, archive, limit)
+                    return _load_npz(path, archive, limit, reading)
             array = stored_array(file, os.fstat(file.fileno()).st_size)
-            return _load_one(path, "the array", array, limit)
+            return _load_one(path, "the array", array, limit, reading)
     except DataError:
         raise
     except MemoryError as error:
@@ -263,22 +264,20 @@ def load_array(path: str | Path, limit: int | None = None) -> ImageData:
         fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
 
 
-def _load_one(path: Path, key: str, array: StoredArray, limit: int | None) -> ImageData:
-    """A data set of one array: its last tenth is the test set."""
+def _load_one(path: Path, key: str, array: StoredArray, limit: int | None, reading: Reading) -> ImageData:
+    """A data set of one array, divided as `reading` says."""
     shape, _ = _image_type(path, key, array)
-    n_rows = array.shape[0]
-    n = count_to_train(path, n_rows, f"{key} ")
-    train, test = array.read(range(n)[:limit], range(n, n_rows)[:limit])
-    x_train, x_test = support.together(_as_rows(path, key, train), _as_rows(path, key, test))
+    train, test = parts(path, array.shape[0], reading, f"{key} ", limit)
+    x_train, x_test = support.together(*(_as_rows(path, key, rows) for rows in array.read_rows(train, test)))
     return ImageData(x_train, None, x_test, None, shape, path.stem)
 
 
-def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None) -> ImageData:
+def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None, reading: Reading) -> ImageData:
     """A data set in an .npz: a single array, or train and test with labels if there are any."""
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if len(names) == 1:
         with _member(archive, names[0], limit) as array:
-            return _load_one(path, names[0], array, limit)
+            return _load_one(path, names[0], array, limit, reading)
     pair = next(((key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}), None)
     if pair is None:
         fail(path, f"holds {shown(names)}; train and test, x_train and x_test, or a single array are allowed")
@@ -343,14 +342,15 @@ def holds_idx(folder: Path) -> bool:
     return any(folder.glob("*-ubyte*"))
 
 
-def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None) -> ImageData:
+def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None,
+         reading: Reading = Reading()) -> ImageData:
     """The data set of that name: None or "mnist" for the MNIST included here ("./mnist" is a folder); a folder of IDX
     files or of pictures, over which `progress` wraps the loop; a .csv, .npy or .npz file.  With `limit`, the first
     `limit` images of each set.  Raises DataError for anything else.
     """
     path = Path("mnist" if source is None else source)
     try:
-        images = _load(path, source is None or source == "mnist", progress, limit)
+        images = _load(path, source is None or source == "mnist", progress, limit, reading)
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except MemoryError as error:
@@ -358,15 +358,15 @@ def load(source: str | Path | None = None, progress: Progress = iter, limit: int
     return images.first(limit)
 
 
-def _load(path: Path, embedded: bool, progress: Progress, limit: int | None) -> ImageData:
+def _load(path: Path, embedded: bool, progress: Progress, limit: int | None, reading: Reading) -> ImageData:
     if embedded:
         return _load_idx(_EMBEDDED, "mnist", limit)
     if path.is_dir():
-        return _load_idx(path, None, limit) if holds_idx(path) else load_pictures(path, progress, limit)
+        return _load_idx(path, None, limit) if holds_idx(path) else load_pictures(path, progress, limit, reading)
     if path.exists() and path.suffix.lower() == ".csv":
-        return load_csv(path)
+        return load_csv(path, reading)
     if path.exists() and path.suffix.lower() in (".npy", ".npz"):
-        return load_array(path, limit)
+        return load_array(path, limit, reading)
     fail(path, f"{'is not a data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")
 
 

@@ -97,12 +97,15 @@ FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("ta
          "--binarize": ("dynamic", "dynamic"), "--batch-size": ("20", 20), "--lr": ("0.01", 0.01),
          "--lr-schedule": ("cosine", "cosine"), "--weight-decay": ("0.2", 0.2), "--seed": ("4", 4),
          "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"), "--data-dir": ("data.npz", "data.npz"),
-         "--limit": ("40", 40), "--conditional": ("", True)}
+         "--limit": ("40", 40), "--conditional": ("", True), "--header": ("yes", "yes"),
+         "--label-column": ("species", "species"), "--delimiter": ("tab", "\t"), "--test-part": ("last", "last"),
+         "--test-fraction": ("0.2", 0.2)}
 DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
             "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
             "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
             "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32", "kernels": "numba",
-            "data_dir": "mnist", "limit": None, "conditional": False, "weight_decay": 0.0}
+            "data_dir": "mnist", "limit": None, "conditional": False, "weight_decay": 0.0, "header": None,
+            "label_column": None, "delimiter": None, "test_part": "random", "test_fraction": 0.1}
 
 
 def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():

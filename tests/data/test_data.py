@@ -3,6 +3,7 @@ import io
 import tempfile
 import tracemalloc
 import zipfile
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from files import refusal, same_images, small_set, write_folder
+from files import LAST, refusal, same_images, small_set, write_folder
 from npvae.data import images as others, readers
-from npvae.data import BINARIZATIONS, DataError, binarize
+from npvae.data import BINARIZATIONS, DataError, Reading, binarize
 
 
 @pytest.fixture
@@ -34,18 +35,33 @@ def test_npy_gives_its_last_tenth_to_the_test_set(n, n_test, tmp_path, rng):
     np.save(tmp_path / "words.npy", array)
     np.savez(tmp_path / "words.npz", anything=array)
     for path in tmp_path / "words.npy", str(tmp_path / "words.npz"):
-        loaded = readers.load(path)
+        loaded = readers.load(path, reading=LAST)
         assert loaded.name == "words" and loaded.image_shape == (1, 6)
         assert loaded.train_labels is None and loaded.test_labels is None
         assert np.array_equal(loaded.train_images, array[:n - n_test])
         assert np.array_equal(loaded.test_images, array[n - n_test:])
 
 
+def test_the_test_part_is_drawn_at_random_with_a_seed_of_its_own(tmp_path):
+    """Or it would be one class of a file sorted by class."""
+    np.save(tmp_path / "x.npy", np.arange(200, dtype=np.uint8)[:, None])
+    loaded, again = readers.load(tmp_path / "x.npy"), readers.load(tmp_path / "x.npy")
+    tests = loaded.test_images[:, 0].astype(int)
+    assert np.array_equal(tests, again.test_images[:, 0]) and len(tests) == 20 and (np.diff(tests) > 0).all()
+    assert tests.min() < 40 and tests.max() > 160
+    assert sorted([*tests, *loaded.train_images[:, 0]]) == [*range(200)]
+    few = readers.load(tmp_path / "x.npy", limit=5)
+    assert np.array_equal(few.test_images, loaded.test_images[:5])
+    assert np.array_equal(few.train_images, loaded.train_images[:5])
+    third = readers.load(tmp_path / "x.npy", reading=Reading(test_fraction=0.3))
+    assert len(third.test_images) == 60
+
+
 @pytest.mark.parametrize("shape, image_shape", [
     ((5, 12), (1, 12)), ((5, 16), (4, 4)), ((5, 1), (1, 1)), ((5, 3, 4), (3, 4)), ((5, 2, 8), (2, 8))])
 def test_image_shape(shape, image_shape, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
-    loaded = readers.load_array(tmp_path / "x.npy")
+    loaded = readers.load_array(tmp_path / "x.npy", reading=LAST)
     assert loaded.image_shape == image_shape
     assert loaded.train_images.shape == (4, image_shape[0] * image_shape[1])
 
@@ -57,7 +73,7 @@ def test_image_shape(shape, image_shape, tmp_path):
 def test_pixel_types(dtype, low, order, shape, tmp_path, rng):
     array = np.asarray(rng.integers(low, 2, shape), dtype, order=order)
     np.save(tmp_path / "x.npy", array)
-    loaded = readers.load_array(tmp_path / "x.npy")
+    loaded = readers.load_array(tmp_path / "x.npy", reading=LAST)
     expected = {"uint8": np.uint8, "bool": np.uint8}.get(dtype, np.float32)
     values = array.reshape(10, 12).astype(np.float64) * (255 if dtype == "bool" else 1)
     for images, rows in (loaded.train_images, values[:9]), (loaded.test_images, values[9:]):
@@ -75,7 +91,7 @@ def test_npz_of_four_arrays(keys, label_type, kept_as, content, tmp_path):
     np.savez_compressed(tmp_path / "four.npz", notes=np.array("text"),
                         **{key: saved[role] for key, role in zip(keys, ("train-images", "t10k-images",
                                                                         "train-labels", "t10k-labels"))})
-    loaded = readers.load(tmp_path / "four.npz")
+    loaded = readers.load(tmp_path / "four.npz", reading=LAST)
     assert loaded.name == "four" and loaded.image_shape == (3, 4)
     assert same_images(loaded, content)
     assert loaded.train_labels.dtype == loaded.test_labels.dtype == kept_as
@@ -85,7 +101,7 @@ def test_npz_labels_are_optional_each(content, tmp_path):
     images = {"train": content["train-images"], "test": content["t10k-images"]}
     np.savez(tmp_path / "none.npz", **images)
     np.savez(tmp_path / "one.npz", test_labels=content["t10k-labels"], **images)
-    none, one = readers.load(tmp_path / "none.npz"), readers.load(tmp_path / "one.npz")
+    none, one = readers.load(tmp_path / "none.npz", reading=LAST), readers.load(tmp_path / "one.npz", reading=LAST)
     assert none.train_labels is None and none.test_labels is None and one.train_labels is None
     assert np.array_equal(one.test_labels, content["t10k-labels"])
 
@@ -115,7 +131,7 @@ def test_bad_arrays_are_refused(array, says, tmp_path):
 def test_gaussian_pixels_of_any_finite_range_are_let_through(tmp_path):
     array = np.array([[-7.5], [1e30]])
     np.save(tmp_path / "x.npy", array)
-    loaded = readers.load(tmp_path / "x.npy")
+    loaded = readers.load(tmp_path / "x.npy", reading=LAST)
     assert loaded.train_images.tolist() == [[-7.5]] and loaded.test_images.tolist() == [[np.float32(1e30)]]
 
 
@@ -185,7 +201,7 @@ def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
         path = Path(folder) / "damaged.npy"
         path.write_bytes(damaged)
         try:
-            loaded = readers.load_array(path)
+            loaded = readers.load_array(path, reading=LAST)
         except DataError as error:
             assert "damaged.npy" in str(error) and "\n" not in str(error)
         else:
@@ -206,15 +222,15 @@ def test_load_says_what_is_allowed(tmp_path):
     refusal(readers.load_array, tmp_path / "absent.npy", name="absent.npy", says="No such file")
     for source in (17, np.zeros((2, 3))):
         with pytest.raises(TypeError):
-            readers.load(source)
+            readers.load(source, reading=LAST)
 
 
 def test_a_folder_called_mnist_is_reached_as_a_path(content, tmp_path, monkeypatch):
     write_folder(tmp_path / "mnist", content)
     monkeypatch.chdir(tmp_path)
-    assert len(readers.load("./mnist").train_images) == 7
-    assert len(readers.load(Path("mnist")).train_images) == 7
-    assert len(readers.load("mnist").train_images) == 60000
+    assert len(readers.load("./mnist", reading=LAST).train_images) == 7
+    assert len(readers.load(Path("mnist"), reading=LAST).train_images) == 7
+    assert len(readers.load("mnist", reading=LAST).train_images) == 60000
 
 
 # --- binarization ---
@@ -359,7 +375,7 @@ def test_a_zip_that_expands_a_thousandfold(tmp_path):
     refusal(readers.load, tmp_path / "x.npz", name="x.npz", says="times as many: read its first images with --limit")
     tracemalloc.start()
     try:
-        assert readers.load(tmp_path / "x.npz", limit=6).train_images.shape == (6, 1000)
+        assert readers.load(tmp_path / "x.npz", limit=6, reading=LAST).train_images.shape == (6, 1000)
         assert tracemalloc.get_traced_memory()[1] < 2 ** 23
     finally:
         tracemalloc.stop()
@@ -384,7 +400,7 @@ def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tm
         monkeypatch.setattr(module, "open_regular", refuse)
     name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
     says = getattr(error, "strerror", None) or "there is no memory for it"
-    refusal(readers.load, tmp_path / source, name=name, says=says)
+    refusal(partial(readers.load, reading=LAST), tmp_path / source, name=name, says=says)
 
 
 @pytest.mark.parametrize("error, says", [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from files import refusal, small_set, write_folder
+from files import LAST, refusal, small_set, write_folder
 from npvae import data
 from npvae.data import load_pictures
 
@@ -44,7 +44,7 @@ def one(path):
     folder.mkdir()
     for name in "ab":
         (folder / f"{name}{path.suffix}").write_bytes(path.read_bytes())
-    loaded = load_pictures(folder)
+    loaded = load_pictures(folder, reading=LAST)
     assert np.array_equal(loaded.train_images, loaded.test_images) and loaded.train_images.dtype == np.uint8
     return loaded.train_images.reshape(loaded.image_shape)
 
@@ -57,7 +57,7 @@ def test_pixels_order_and_split(n, n_test, tmp_path, rng):
     images = grey(rng, n)
     folder = save(tmp_path / "mine", images[::-1], [f"img{i}.png" for i in range(n, 0, -1)])
     for source in folder, str(folder):
-        loaded = data.load(source)
+        loaded = data.load(source, reading=LAST)
         assert loaded.name == "mine" and loaded.image_shape == (3, 5)
         assert np.array_equal(loaded.train_images, rows(images[:n - n_test]))
         assert np.array_equal(loaded.test_images, rows(images[n - n_test:]))
@@ -68,7 +68,7 @@ def test_pixels_order_and_split(n, n_test, tmp_path, rng):
 def test_natural_order(tmp_path, rng):
     names = ["2.png", "10.png", "a1b2.png", "a1b10.png", "A2.png", "a.png", "b.png"]
     images = grey(rng, len(names))
-    loaded = load_pictures(save(tmp_path / "x", images, names))
+    loaded = load_pictures(save(tmp_path / "x", images, names), reading=LAST)
     assert np.array_equal(np.vstack([loaded.train_images, loaded.test_images]), rows(images))
 
 
@@ -77,7 +77,7 @@ def test_classes_take_turns(tmp_path, rng):
     images = grey(rng, 30)
     save(tmp_path / "x" / "a", images[:20], [f"{i}.png" for i in range(20)])
     save(tmp_path / "x" / "b", images[20:], [f"{i}.png" for i in range(10)])
-    loaded = data.load(tmp_path / "x")
+    loaded = data.load(tmp_path / "x", reading=LAST)
     labels = [*loaded.train_labels.tolist(), *loaded.test_labels.tolist()]
     assert labels == ["a", "b", "a"] * 10 and len(loaded.test_labels) == 3
     together = np.vstack([loaded.train_images, loaded.test_images])
@@ -88,10 +88,10 @@ def test_classes_take_turns(tmp_path, rng):
 def test_classes_called_by_numbers(tmp_path, rng):
     for name in ("10", "9", "-1")[:2]:
         save(tmp_path / "x" / name, grey(rng, 2), ["a.png", "b.png"])
-    loaded = load_pictures(tmp_path / "x")
+    loaded = load_pictures(tmp_path / "x", reading=LAST)
     assert loaded.train_labels.dtype == np.int64 and loaded.train_labels.tolist() == [9, 10, 9]
     save(tmp_path / "x" / "-1", grey(rng, 1), ["a.png"])
-    assert load_pictures(tmp_path / "x").train_labels.dtype.kind == "U"
+    assert load_pictures(tmp_path / "x", reading=LAST).train_labels.dtype.kind == "U"
 
 
 @pytest.mark.parametrize("classes", [False, True])
@@ -100,7 +100,7 @@ def test_train_and_test(classes, tmp_path, rng):
     for part, some in (("train", images[:4]), ("test", images[4:])):
         for i, image in enumerate(some):
             save(tmp_path / "x" / part / (f"class {i % 2}" if classes else ""), [image], [f"{i}.png"])
-    loaded = data.load(tmp_path / "x")
+    loaded = data.load(tmp_path / "x", reading=LAST)
     assert np.array_equal(loaded.train_images, rows(images[:4])) and loaded.name == "x" and not loaded.ink
     assert np.array_equal(loaded.test_images, rows(images[4:]))
     labels = [None if part is None else part.tolist() for part in (loaded.train_labels, loaded.test_labels)]
@@ -114,18 +114,18 @@ def test_what_systems_leave_in_folders_is_ignored(tmp_path, rng):
         (folder / name).write_text("no picture")
     for name in ("__MACOSX", ".thumbnails"):
         (folder / name).mkdir()
-    assert np.array_equal(load_pictures(folder).train_images, rows(images[:2]))
+    assert np.array_equal(load_pictures(folder, reading=LAST).train_images, rows(images[:2]))
 
 
 def test_a_folder_of_idx_files_is_still_one(tmp_path, rng):
-    loaded = data.load(write_folder(tmp_path / "idx", small_set(rng)))
+    loaded = data.load(write_folder(tmp_path / "idx", small_set(rng)), reading=LAST)
     assert len(loaded.train_images) == 7 and loaded.train_labels is not None and loaded.ink
 
 
 def test_progress_sees_every_picture(tmp_path, rng):
     seen = []
     data.load(save(tmp_path / "x", grey(rng, 4), [f"{i}.png" for i in range(4)]),
-              lambda paths: (seen.append(path.name) or path for path in paths))
+              lambda paths: (seen.append(path.name) or path for path in paths), reading=LAST)
     assert seen == ["0.png", "1.png", "2.png", "3.png"]
 
 
@@ -289,7 +289,7 @@ def test_tiff_where_stderr_is_closed(tmp_path, rng):
     folder, kept = save(tmp_path / "x", images := grey(rng, 2), ["0.tiff", "1.tiff"]), os.dup(2)
     os.close(2)
     try:
-        found = load_pictures(folder)
+        found = load_pictures(folder, reading=LAST)
     finally:
         os.dup2(kept, 2)
         os.close(kept)
@@ -352,7 +352,7 @@ def test_what_pillow_says_of_an_odd_file_is_no_line_of_ours(tmp_path, rng, capfd
 
     monkeypatch.setattr(Image, "open", talks)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])      # those of pytest, so that Python's last resort speaks
-    assert len(data.load(folder).train_images) == 1
+    assert len(data.load(folder, reading=LAST).train_images) == 1
     assert capfd.readouterr() == ("", "") and not logging.getLogger("PIL").handlers
 
 
@@ -368,6 +368,6 @@ def test_with_a_limit_no_other_picture_is_opened(tmp_path, rng):
     folder = save(tmp_path / "x", images, [f"{i}.png" for i in range(40)])
     for i in (*range(3, 36), 39):
         (folder / f"{i}.png").write_bytes(b"damaged")
-    loaded = data.load(folder, limit=3)
+    loaded = data.load(folder, limit=3, reading=LAST)
     assert np.array_equal(loaded.train_images, rows(images[:3]))
     assert np.array_equal(loaded.test_images, rows(images[36:39]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from files import refusal
+from files import LAST, refusal
 from npvae.data import images, npy, readers
 
 DTYPES = ["u1", "?", "<f4", ">f4", "<f8", "<f2", "longdouble", "<i8"]
@@ -54,7 +54,7 @@ def test_with_a_limit_only_the_first_rows_are_in_memory(save, order, tmp_path):
         save(file, array)
     tracemalloc.start()
     try:
-        images = readers.load(tmp_path / "x.npy", limit=5)
+        images = readers.load(tmp_path / "x.npy", limit=5, reading=LAST)
         assert tracemalloc.get_traced_memory()[1] < 6 * 2 ** 20
     finally:
         tracemalloc.stop()
@@ -138,4 +138,4 @@ def test_damage_behind_the_rows_that_are_read_is_found_by_the_checksum(tmp_path)
     at = raw.index(b"\7" * 100) + 60 * 40
     path.write_bytes(raw[:at] + b"\0" + raw[at + 1:])
     with pytest.raises(images.DataError, match="Bad CRC-32"):
-        readers.load(path, limit=2)
+        readers.load(path, limit=2, reading=LAST)

@@ -5,9 +5,10 @@ import struct
 import numpy as np
 import pytest
 
-from npvae.data import DataError
+from npvae.data import DataError, Reading
 
 ROLES = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}
+LAST = Reading(test_part="last")      # the rows stay in their order
 STANDARD = {role: f"{role}-idx{ndim}-ubyte" for role, ndim in ROLES.items()}
 
 
