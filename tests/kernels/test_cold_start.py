@@ -159,6 +159,7 @@ def test_cold_is_an_empty_cache_that_can_be_filled(tmp_path, monkeypatch):
     assert not compiling.is_cold()
 
 
+@pytest.mark.slow
 def test_a_first_run_starts_it_and_leaves_nothing_behind(tmp_path, monkeypatch):
     """The real thing, with an empty cache: the kernels of the backward pass arrive there."""
     code = ("import numpy as np, npvae\n"

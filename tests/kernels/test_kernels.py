@@ -37,16 +37,16 @@ def test_every_kernel_is_here():
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("module, method", [(reference, "complex"), (fused, "complex"), (reference, "central")])
+@pytest.mark.parametrize("method", ["complex", pytest.param("central", marks=pytest.mark.slow)])
 @settings(max_examples=3)
 @given(size=sizes("BKDHZ", most=5), seed=seeds)
-def test_backward_is_the_derivative_of_forward(name, module, method, size, seed):
-    """<upstream, outputs> differentiated numerically through the reference forward, entry by entry."""
+def test_backward_is_the_derivative_of_forward(name, method, size, seed):
+    """<upstream, outputs> differentiated numerically, entry by entry, in the reference, whose twin is equal."""
     pair = PAIRS[name]
     inputs, upstream = draw_inputs(pair, size, seed)
     main = main_outputs(name)
-    outputs = run_forward(module, name, inputs)
-    analytic = run_backward(module, name, inputs, outputs, upstream)
+    outputs = run_forward(reference, name, inputs)
+    analytic = run_backward(reference, name, inputs, outputs, upstream)
     fixed = {key: inputs[key] for key in inputs if key not in analytic}
 
     def loss(moved):
