@@ -166,7 +166,7 @@ PARTS = {"plain": {"hidden": (6, 5)}, "second layer": {"hidden": (6,), "prior": 
          "labels": {"hidden": (6,), "classes": 3}}
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(23)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("activation", ["silu", "gelu", Snake()], ids=["silu", "gelu", "snake"])
 @pytest.mark.parametrize("part", PARTS)

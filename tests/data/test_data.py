@@ -368,6 +368,7 @@ def test_binarization_needs_little_memory_beside_its_result(how, rng):
 
 # --- what is more than is needed ---
 
+@pytest.mark.slow
 def test_a_zip_that_expands_a_thousandfold(tmp_path):
     """Two arrays of 135 MB each in a file of 264 kB: whole they are refused, with a limit their first rows are read."""
     array = np.zeros((2 ** 17 + 4000, 1000), np.uint8)

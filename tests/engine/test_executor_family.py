@@ -63,7 +63,7 @@ def train(path, threads, config, epochs=2, resume=None):
     return [block.flat.tobytes() for block in (vae.parameters, optimizer.m, optimizer.v)]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("run", RUNS)
 def test_training_with_one_and_two_threads(run, tmp_path):
     """To the bit, and so is training that stops and goes on with the other."""

@@ -110,6 +110,7 @@ def test_unknown_versions_are_tried_in_another_process_once(code, kept, works, t
     assert len(started) == (2 if kept else 3)
 
 
+@pytest.mark.slow
 def test_the_real_trial_in_another_process():
     assert trial._try_elsewhere() == 0
 

@@ -229,6 +229,7 @@ def test_other_libraries_have_the_same_gradients(library, name, answers):
 
 # --- parts ---
 
+@pytest.mark.slow
 def test_parts_with_npvae_alone(settings, monkeypatch):
     """Each part runs to its table and finds nothing wrong."""
     monkeypatch.setattr(parts, "BATCHES", (20,))

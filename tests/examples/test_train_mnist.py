@@ -82,6 +82,7 @@ def test_two_runs_with_one_seed_are_the_same_bits(first, script, without_picture
     assert result(first[0] / "seed 1") != result(first[0] / "run")
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_npvae_train(script, without_pictures, tmp_path):
     """In the mean of three seeds, which are some 3 nats apart after so few steps; both begin with the same weights."""
     train, _, test, _ = load_mnist()
@@ -135,13 +136,6 @@ def test_the_folder_is_a_run_like_any(first, tmp_path, monkeypatch, capsys):
     assert "epochs    2 of 2" in out and "ELBO" in out
     vae, x = library(Path("."))
     assert history(Path("run"))[-1]["test_loss"] == pytest.approx(-vae.elbo(x, np.random.default_rng([0, 2])).mean())
-
-
-def test_npvae_train_goes_on_with_it(first, tmp_path, monkeypatch, without_pictures):
-    monkeypatch.chdir(shutil.copytree(first[0], tmp_path / "copy"))
-    before = Path("run/metrics.jsonl").read_text()
-    program.main(["train", "--out", "run", "--resume", "--epochs", "3", "--quiet"])
-    assert Path("run/metrics.jsonl").read_text().startswith(before) and len(history(Path("run"))) == 3
 
 
 def test_overwrite_replaces_a_run(script, without_pictures, first, tmp_path):

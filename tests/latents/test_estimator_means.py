@@ -157,7 +157,7 @@ def test_the_mean_over_draws_is_that_of_the_plain_gradient(objective):
     check_by_drawing(models()[0], DRAWN[objective])
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("objective, kernels", [
     (IWAE(gradient="stl"), {}), (IWAE(gradient="dreg"), {"scale_draws": weights_twice}),
     (IWAE(0.6, "dreg"), {"scale_draws": without_beta}), (DRAWN["stl"], {"path_ratio_backward": wrong_sign}),

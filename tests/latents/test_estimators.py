@@ -150,7 +150,7 @@ SURROGATES = {      # objective, draws, weighted, scaled
     "dreg schedule": (IWAE(LinearAnnealing(10, 2), "dreg"), 4, True, True)}
 
 
-@pytest.mark.every(17)
+@pytest.mark.every(31)
 @MODULES
 @pytest.mark.parametrize("latent, classes", [("plain", 0), ("plain", 4), ("composed", 4), ("mixture", 4), ("vamp", 0),
                                              ("hierarchical", 0)])

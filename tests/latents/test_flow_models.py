@@ -53,14 +53,14 @@ def check(objective, draws, kernels="numpy", seed=0, vacuous=(), **config):
                      tolerance=1e-12 if kernels == "numpy" else 1e-11)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @POSTERIORS
 @pytest.mark.parametrize("objective, draws", [("iwae", 3), ("sampled elbo", 1)])
 def test_every_gradient(posterior, objective, draws):
     check(OBJECTIVES[objective], draws, posterior=posterior)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("posterior", KINDS)
 @pytest.mark.parametrize("config", [
     {"hidden": ()}, {"hidden": (6,), "decoder_hidden": (7, 8)}, {"classes": 2}, {"hidden": (), "classes": 2},
@@ -77,6 +77,7 @@ def test_every_gradient_of_a_single_latent_dimension(posterior, vacuous):
     check(IWAE(), 3, seed=2, posterior=posterior, latent_dim=1, vacuous=vacuous)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("posterior", KINDS)
 def test_central_differences(posterior):
     """The independent method: real arithmetic only."""
@@ -215,6 +216,7 @@ def test_a_wrong_log_det_is_found(posterior, factor, monkeypatch):
         check_expectation(vae)
 
 
+@pytest.mark.every(2)
 @NAMES
 @pytest.mark.parametrize("posterior", ["planar:2", "iaf:2"])
 def test_with_many_samples_log_likelihood_is_exact(kernels, posterior):

@@ -11,7 +11,7 @@ from strategies import LIKELIHOODS, seeds, sizes
 from whole_models import OBJECTIVES, STEP, batch, check, loss_in, near_a_kink, twins
 
 
-@pytest.mark.every(8)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_and_likelihood(objective, likelihood):
@@ -21,7 +21,7 @@ def test_every_objective_and_likelihood(objective, likelihood):
     assert report.vacuous == (("likelihood.logvar",) if likelihood == "gaussian-optimal" else ()), report
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(19)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 5), (6, 5, 8)])
 @pytest.mark.parametrize("objective", ["elbo", "iwae K=5"])
@@ -51,7 +51,7 @@ def test_heads_and_output_that_are_not_linear(objective):
     assert report.ok, report
 
 
-@pytest.mark.every(13)
+@pytest.mark.every(29)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_central_differences(activation, objective):

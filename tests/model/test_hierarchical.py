@@ -37,7 +37,7 @@ def check_gradients(objective, draws, method="complex", labels=None, **config):
     assert report.worst.error <= (1e-12 if method == "complex" else 1e-7), report
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(7)
 @NAMES
 @pytest.mark.parametrize("likelihood, objective, draws", [
     ("bernoulli", ELBO(sampled=True), 1), ("bernoulli", IWAE(), 5), ("gaussian-learned", ELBO(0.3, sampled=True), 5),
@@ -46,7 +46,7 @@ def test_every_tensor(kernels, likelihood, objective, draws):
     check_gradients(objective, draws, kernels=kernels, likelihood=likelihood, hidden=(6,), upper=(8,))
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("upper", [(), (8,), (8, 9, 10)])
 @pytest.mark.parametrize("hidden", [(), (6,)])
 @pytest.mark.parametrize("activation", ["tanh", "elu"])

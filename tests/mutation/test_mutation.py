@@ -232,6 +232,7 @@ def test_tests_that_see_all_kill_all(tmp_path):
     assert out.count("AssertionError in tests/test_toy.py::test_all") == 9
 
 
+@pytest.mark.slow
 def test_what_was_used_at_the_import_is_imported_anew(tmp_path):
     """Constants, tables, defaults, and the functions that tables are made with."""
     tests = ("from toy import numbers_\n\ndef test_table():\n    assert numbers_.TABLE == [0, 2, 4]\n\n"
@@ -243,6 +244,7 @@ def test_what_was_used_at_the_import_is_imported_anew(tmp_path):
     assert lost == {"return 2 * 2", "return (-2) ** 2"}      # they are 4, too
 
 
+@pytest.mark.slow
 def test_what_does_not_end_is_undecided(tmp_path):
     out, _, _ = judged(tmp_path, "from toy.numbers_ import wait\n\ndef test_wait():\n    wait()\n", LOOP)
     stopped = {line.split(": stopped by")[0] for line in out.splitlines() if ": stopped by signal" in line}
@@ -281,6 +283,7 @@ def test_a_failing_test_is_named_and_not_asked(tmp_path):
     assert row(9, 9) in out and "\nnot good\n" in out
 
 
+@pytest.mark.slow
 def test_tests_that_cannot_be_collected(tmp_path):
     out, err, code = judged(tmp_path, "import nothing\n")
     assert code == 1 and "the tests cannot be collected" in err and "|" not in out

@@ -246,7 +246,7 @@ def test_latent_scatter_draws_at_most_5000_points_of_every_label():
 
 # ---- All of them
 
-@pytest.mark.every(4)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("latent_dim, n, shape, labelled", [
     (2, 2, (3, 4), True), (1, 1, (1, 12), False), (5, 3, (12, 1), True), (2, 30, (4, 3), False),
     (20, 2500, (28, 28), True)])

@@ -229,6 +229,7 @@ def straight(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_third_epoch(straight):
     killed = straight / "killed"
     process = program(killed, *FLAGS, "--data-dir", "data.npz")

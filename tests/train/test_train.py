@@ -511,7 +511,7 @@ def test_arguments_are_refused_before_anything_changes(changes, error, says):
 
 # ---- NaN and infinity
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("name", list(small(likelihood="gaussian-learned").parameters))
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
@@ -600,7 +600,7 @@ def test_the_first_tensor_that_is_not_finite_is_named(first, monkeypatch):
 
 # ---- Memory
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("objective, draws, binarize, most", [
     (ELBO(), 1, "none", 20), (ELBO(), 1, "dynamic", 20), (IWAE(), 5, "none", 40), (FreeBits(0.1), 1, "none", 40)])
