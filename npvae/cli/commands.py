@@ -4,9 +4,9 @@ A command takes the parsed flags and prints its results or the files it has writ
 into one line on stderr.
 """
 import argparse
-import io
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import evaluate as measures, plotting
 from . import command_line, options
+from ..data.codes import Column, as_csv, as_npy, numbered
 from ..data.images import ImageData
 from ..data.labels import class_codes, listed
 from ..evaluate.summary import Summary, summarize
@@ -66,7 +67,7 @@ def evaluate(args: argparse.Namespace) -> None:
         source = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
                   "samples": args.samples, "seed": args.seed}
         numbers = {**source, **found.plain(), "meaning": meaning}
-        _write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
+        write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
 
 
 def _meaning(run: SavedRun, x: Array) -> str:
@@ -187,24 +188,19 @@ def _bytes(count: int) -> str:
 # ---- Pictures
 
 def sample(args: argparse.Namespace) -> None:
-    """Write new images, as a picture or as an array."""
-    run, out = _open(args, "sample.png", [".png", ".npy"])
-    rng, vae, chosen = np.random.default_rng(args.seed), run.vae, _chosen_classes(run, args.label)
+    """Write new rows of data, as a picture, an array or a table."""
+    run, out = opened(args, "sample.png", [".png", ".npy", ".csv"])
+    rng, vae, chosen = np.random.default_rng(args.seed), run.vae, chosen_classes(run, args.label)
     if out.suffix.lower() == ".png" and len(chosen) > 1:
         images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, mean=not args.draw)
-        _write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape, run.ink))
+        write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape, run.ink))
         return
     labels = np.array(chosen)[np.arange(args.count) * len(chosen) // args.count] if chosen else None
-    images = vae.sample(args.count, rng, mean=not args.draw, labels=labels)
-    if out.suffix.lower() == ".png":
-        _write_picture(out, plotting.samples(images, run.image_shape, run.ink))
-        return
-    stream = io.BytesIO()
-    np.save(stream, images)
-    _write("--out", out, stream.getvalue())
+    named = {"label": [run.classes[i] for i in labels]} if labels is not None else {}
+    write_rows(run, out, vae.sample(args.count, rng, mean=not args.draw, labels=labels), named)
 
 
-def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
+def chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
     """The indices of the classes with these names; of all classes if `names` is None."""
     if names is None:
         return list(range(len(run.classes)))
@@ -220,17 +216,17 @@ def _chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
 
 def reconstruct(args: argparse.Namespace) -> None:
     """Draw test images, each above its reconstruction."""
-    run, out = _open(args, "reconstruct.png", [".png"])
+    run, out = opened(args, "reconstruct.png", [".png"])
     _, x, labels = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
     chosen = np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))
     rebuilt = run.vae.reconstruct(x[chosen], rng, None if labels is None else labels[chosen])
-    _write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape, run.ink))
+    write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape, run.ink))
 
 
 def interpolate(args: argparse.Namespace) -> None:
     """Draw lines through latent space between pairs of test images, decoded."""
-    run, out = _open(args, "interpolate.png", [".png"])
+    run, out = opened(args, "interpolate.png", [".png"])
     if args.images is not None and len(args.images) % 2:
         raise UsageError(f"--images must be pairs of test images, got {len(args.images)} numbers")
     _, x, labels = _test_set(run, args)
@@ -240,23 +236,23 @@ def interpolate(args: argparse.Namespace) -> None:
     else:
         chosen = np.array([_in_range(image, "--images", len(x)) for image in args.images])
     pairs = chosen.reshape(-1, 2)
-    _write_picture(out, plotting.interpolation(run.vae, x[pairs], run.image_shape,
-                                               labels=None if labels is None else labels[pairs], ink=run.ink))
+    write_picture(out, plotting.interpolation(run.vae, x[pairs], run.image_shape,
+                                              labels=None if labels is None else labels[pairs], ink=run.ink))
 
 
 def traverse(args: argparse.Namespace) -> None:
     """Draw one test image with one latent coordinate varied in each row, most informative coordinates first."""
-    run, out = _open(args, "traverse.png", [".png"])
+    run, out = opened(args, "traverse.png", [".png"])
     _, x, labels = _test_set(run, args)
     image = _in_range(args.image, "--image", len(x))
     nats = measures.nats_per_dimension(run.vae, x, labels)
-    _write_picture(out, plotting.traversals(run.vae, x[image], nats, run.image_shape, rows=args.rows,
-                                            label=None if labels is None else int(labels[image]), ink=run.ink))
+    write_picture(out, plotting.traversals(run.vae, x[image], nats, run.image_shape, rows=args.rows,
+                                           label=None if labels is None else int(labels[image]), ink=run.ink))
 
 
 def explore(args: argparse.Namespace) -> None:
     """Write a web page that contains the decoder."""
-    run, out = _open(args, EXPLORER, [".html"])
+    run, out = opened(args, EXPLORER, [".html"])
     images, x, _ = _test_set(run, args)
     write_explorer(run.vae, x, images.test_labels, run.image_shape, out, run.ink, run.classes)
     print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
@@ -278,7 +274,7 @@ def explain(args: argparse.Namespace) -> None:
         names = [f"[{' '.join(f'{pixel:.3g}' for pixel in image[:8])}{' ...' * (len(image) > 8)}]" for image in x]
         write_explain(vae, x, out, (1, vae.input_dim), objective, step, draws, names=names, seed=args.seed)
     else:
-        run, out = _open(args, EXPLAINED, [".html"])
+        run, out = opened(args, EXPLAINED, [".html"])
         images, x, labels = _test_set(run, args)
         vae, objective, draws, step = _of_run(run)
         chosen = plotting.spread(len(x), IMAGES)
@@ -297,7 +293,7 @@ def _corners(pixels: int) -> Array:
 
 # ---- Helpers
 
-def _open(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
+def opened(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
     """The run, and the file to write: --out, or the file called `name` in the run's folder."""
     run = open_run(args.run, args.threads)
     return run, command_line.output("--out", args.run / name if args.out is None else args.out, suffixes)
@@ -319,11 +315,20 @@ def _in_range(image: int, flag: str, n: int) -> int:
     return image
 
 
-def _write_picture(out: Path, figure: "Figure") -> None:
-    _write("--out", out, plotting.png(figure))
+def write_rows(run: SavedRun, out: Path, x: Array, others: Mapping[str, Column]) -> None:
+    """Write rows of data x (N, D): a picture, an array, or a table that begins with the columns `others`."""
+    suffix = out.suffix.lower()
+    if suffix == ".png":
+        write_picture(out, plotting.samples(x, run.image_shape, run.ink))
+    else:
+        write("--out", out, as_npy(x) if suffix == ".npy" else as_csv({**others, **numbered("x", x)}))
 
 
-def _write(flag: str, path: Path, content: bytes) -> None:
+def write_picture(out: Path, figure: "Figure") -> None:
+    write("--out", out, plotting.png(figure))
+
+
+def write(flag: str, path: Path, content: bytes) -> None:
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from .. import data
 from ..checkpoint import CheckpointError
 from ..engine.executor import available_cores
-from . import commands, options, runs
+from . import codes, commands, options, runs
 from .command_line import CHECKPOINT, Parser, UsageError, number
 
 _HELP = """npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand
@@ -34,6 +34,9 @@ commands:
 npvae COMMAND --help lists the flags of a command, with examples.  RUN is a folder that npvae train has made.
 npvae --version prints the versions of npvae and of what it runs on.
 exit codes: 0 done, 1 training failed or gradients are wrong, 2 bad input (one line says why), 130 Ctrl-C"""
+
+
+_ROWS_OUT = "a .png file for a picture, .csv for a table, or .npy for an array (N, D)"
 
 
 class Command(NamedTuple):
@@ -151,10 +154,11 @@ def _evaluate_parser() -> argparse.ArgumentParser:
 
 def _sample_parser() -> argparse.ArgumentParser:
     parser = _run_parser(
-        "sample", "Draw z from the prior and decode it: new images, as one picture or as an array.",
+        "sample", "Draw z from the prior and decode it: new images, as one picture, or rows of data.",
         "  %(prog)s runs/mnist\n"
         "  %(prog)s runs/mnist --count 25 --seed 3 --out digits.png\n"
         "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n"
+        "  %(prog)s runs/mine --count 1000 --draw --out new.csv       a table\n"
         "  %(prog)s runs/by_class --label 3 8                         of a run with --conditional\n")
     parser.add_argument("--count", type=number(int, 1), default=100, metavar="N", help="number of images")
     parser.add_argument("--label", nargs="+", default=None, metavar="NAME",
@@ -162,7 +166,40 @@ def _sample_parser() -> argparse.ArgumentParser:
                         "picture each row has one class and each column one z")
     parser.add_argument("--draw", action="store_true", help="draw pixels from p(x|z); by default they are its mean")
     _add_seed(parser, "the draws")
-    _add_out(parser, "sample.png", "a .png file for a picture, or .npy for an array (N, D)")
+    _add_out(parser, "sample.png", _ROWS_OUT)
+    options.add_threads(parser)
+    return parser
+
+
+def _encode_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "encode", "Write the code of every row of the run's data, or of other data: the mean mu of q(z|x), or draws of "
+        "z.  A .csv has a column with the number of the row, counted from 0, and the labels, if there are any.",
+        "  %(prog)s runs/mine                                         RUN/codes.csv\n"
+        "  %(prog)s runs/mine --data-dir new.csv --out codes.csv --logvar\n"
+        "  %(prog)s runs/mine --data-dir new.csv --out codes.npy      an array (N, Z)\n"
+        "  %(prog)s runs/mine --draws 10 --seed 1                     ten draws of z a row\n")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--logvar", action="store_true", help="also write logvar, the log variances of q(z|x)")
+    what.add_argument("--draws", type=number(int, 1), default=None, metavar="N",
+                      help="write N draws of z a row instead of mu; in a .csv with a column draw")
+    _add_seed(parser, "the draws")
+    _add_out_and_data(parser, "codes.csv", "a .csv file, or .npy for the codes alone")
+    return parser
+
+
+def _decode_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "decode", "Decode the codes in a file, as npvae encode writes it: E[x|z] of each row, as a picture, an array, "
+        "or a table, which keeps the other columns of the file.",
+        "  %(prog)s runs/mine --codes codes.csv                       RUN/decode.png\n"
+        "  %(prog)s runs/mine --codes codes.npy --out rows.csv\n"
+        "  %(prog)s runs/by_class --codes codes.csv --label 3         of a run with --conditional\n")
+    parser.add_argument("--codes", type=Path, required=True, metavar="FILE",
+                        help="a .csv file with columns mu_1, mu_2, ... or z_1, z_2, ..., or a .npy file (N, Z)")
+    parser.add_argument("--label", default=None, metavar="NAME", help="class of all rows, for a run with "
+                        "--conditional; by default that in the column label")
+    _add_out(parser, "decode.png", _ROWS_OUT)
     options.add_threads(parser)
     return parser
 
@@ -277,6 +314,8 @@ COMMANDS = {
                      options.parse),
     "evaluate": Command("bounds, log p(x) and active units on test images", _evaluate_parser, commands.evaluate),
     "sample": Command("new images", _sample_parser, commands.sample),
+    "encode": Command("the code of every row of a data set", _encode_parser, codes.encode),
+    "decode": Command("images or rows of data from codes", _decode_parser, codes.decode),
     "reconstruct": Command("test images and their reconstructions", _reconstruct_parser, commands.reconstruct),
     "interpolate": Command("images between pairs of test images", _interpolate_parser, commands.interpolate),
     "traverse": Command("a test image, one latent coordinate varied at a time", _traverse_parser, commands.traverse),

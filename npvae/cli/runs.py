@@ -45,8 +45,9 @@ FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers o
          REPORT: "settings, numbers, curves and pictures on one page", EXPLORER: "a web page that contains the decoder",
          EXPLAINED: "a web page: one image through the network, and its gradient back",
          **dict.fromkeys(PICTURES, "a picture made by training"),
-         **dict.fromkeys(("sample.png", "reconstruct.png", "interpolate.png", "traverse.png"),
-                         "a picture made by the command of that name")}
+         **dict.fromkeys(("sample.png", "reconstruct.png", "interpolate.png", "traverse.png", "decode.png"),
+                         "a picture made by the command of that name"),
+         "codes.csv": "the code of every row, made by encode"}
 
 
 # ---- Train

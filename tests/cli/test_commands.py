@@ -18,7 +18,8 @@ from refusals import assert_refused
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (4, 3)
-ON_A_RUN = ("evaluate", "sample", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "explain", "info")
+ON_A_RUN = ("evaluate", "sample", "encode", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "explain",
+            "info")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +222,8 @@ BAD = {
     "evaluate run --json nowhere/x.json": "--json nowhere/x.json: there is no folder nowhere",
     "evaluate run --json x.txt": "--json x.txt: must end in .json",
     "evaluate run --json run/config.json": "--json run/config.json: a run keeps a file of its own under this",
-    "sample run --count 0": "--count: must be", "sample run --out x.jpg": "--out x.jpg: must end in .png or .npy",
+    "sample run --count 0": "--count: must be",
+    "sample run --out x.jpg": "--out x.jpg: must end in .png or .npy or .csv",
     "sample run --out file/x.png": "--out file/x.png: there is no folder file",
     "sample run --out folder.png": "--out folder.png: is a folder; give the name of a file",
     "sample run --threads 0": "--threads: must be", "reconstruct run --out x.npy": "--out x.npy: must end in .png",
