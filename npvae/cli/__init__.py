@@ -4,6 +4,7 @@
     options        the flags of a training run
     runs           a training run and its folder
     commands       what the other commands do with a run
+    codes          the commands that take every row of a data set, or a file of codes
     program        the table of commands, and their flags
 """
 from .command_line import (

@@ -56,12 +56,13 @@ def decode(args: argparse.Namespace) -> None:
 
 
 def _every_row(run: SavedRun, args: argparse.Namespace) -> tuple[Array, Array | None, Array | None]:
-    """Every row of --data-dir, or of the run's data: x (N, D) as the model sees it, binarized as in training; the
-    labels (N,) in the data, if there are any; and, for a conditional model, their class indices (N,)."""
+    """Every row of --data-dir, or of the run's data, in their order, those of a test set at the end: x (N, D) as the
+    model sees it, binarized as in training; the labels (N,) in the data, if there are any; and, for a conditional
+    model, their class indices (N,)."""
     if args.data_dir is not None:
         run.args.data_dir = args.data_dir
     run.args.limit = None
-    images = load_images(run.args)
+    images = load_images(run.args, whole=True)
     labels = None
     if images.train_labels is not None and images.test_labels is not None:
         labels = np.concatenate([images.train_labels, images.test_labels])

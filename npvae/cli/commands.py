@@ -325,10 +325,12 @@ def write_rows(run: SavedRun, out: Path, x: Array, others: Mapping[str, Column])
 
 
 def write_picture(out: Path, figure: "Figure") -> None:
+    """Write the figure to --out and print its path."""
     write("--out", out, plotting.png(figure))
 
 
 def write(flag: str, path: Path, content: bytes) -> None:
+    """Write a file that `flag` names, whole or not at all, and print its path.  Raises UsageError."""
     try:
         write_atomically(path, content)
     except OSError as error:

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -329,12 +329,13 @@ def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[s
     raise UsageError(f"{path} is not the {CONFIG} of a run: {wrong}")
 
 
-def load_images(args: argparse.Namespace, quiet: bool = False) -> data.ImageData:
-    """The first `limit` images of the data that the settings name."""
+def load_images(args: argparse.Namespace, quiet: bool = False, whole: bool = False) -> data.ImageData:
+    """The first `limit` images of the data that the settings name.  With `whole` no test part is taken from them: all
+    are training images, in the order of the file."""
     def counted(paths: Sequence[Path]) -> Iterable[Path]:
         return paths if quiet else command_line.progress(paths, "pictures")
 
-    return data.load(args.data_dir, counted, args.limit, _reading(args))
+    return data.load(args.data_dir, counted, args.limit, replace(_reading(args), whole=whole))
 
 
 def _reading(args: argparse.Namespace) -> data.Reading:

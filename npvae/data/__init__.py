@@ -4,6 +4,7 @@
     images    folders of pictures, tables in .csv
     labels    labels, as the classes of a conditional model
     npy       arrays in .npy and .npz files, of which only the rows needed are read
+    codes     files of results: codes, scores, samples
     reading   how data are to be read: what the flags of reading say
 """
 from typing import TYPE_CHECKING

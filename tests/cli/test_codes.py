@@ -55,6 +55,15 @@ def test_encode(npvae, first, tmp_path):
     assert npvae("encode", "run")[1] == "run/codes.csv\n" and "the code of every row" in npvae("info", "run")[1]
 
 
+def test_rows_stand_in_the_order_of_the_file(npvae, first, tmp_path):
+    """Of a single array, too, of which training draws a test part; and a single row is enough."""
+    x = np.random.default_rng(0).random((30, 12)).astype(np.float32)
+    for rows in (x, x[:1]):
+        np.save(tmp_path / "rows.npy", rows)
+        assert npvae("encode", "run", "--data-dir", tmp_path / "rows.npy", "--out", tmp_path / "x.npy")[0] == 0
+        assert np.array_equal(np.load(tmp_path / "x.npy"), library(first)[0].encode(rows)[0])
+
+
 def test_encode_draws(npvae, first, tmp_path):
     rng, vae, x = np.random.default_rng(5), library(first)[0], every_row(first)
     assert npvae("encode", "run", "--draws", 2, "--seed", 5, "--out", tmp_path / "x.csv")[0] == 0
