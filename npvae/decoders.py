@@ -33,6 +33,7 @@ class Decoder(ABC, Generic[Own]):
     support : the data it takes, beside what the likelihood says
     shapes : name -> shape of its parameters
     W, b : names of the weights and of the bias of its last layer
+    reads_data : pixels depend on others, so that all of them must be there
     recordable : as in `Likelihood` (`likelihoods/base.py`)
     """
 
@@ -41,6 +42,7 @@ class Decoder(ABC, Generic[Own]):
     shapes: Shapes
     W: str
     b: str
+    reads_data: bool = False
     recordable: bool = False
 
     @abstractmethod
@@ -142,6 +144,7 @@ class MADE(Decoder[MADEBuffers]):
     """
 
     recordable = True
+    reads_data = True
     support = Levels(2)
 
     def __init__(self, hidden: int, input_dim: int, units: int, activation: str | Activation, direct: bool) -> None:

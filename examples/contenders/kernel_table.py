@@ -25,7 +25,7 @@ _DRAWS = {"B": 20, "K": 50, "Z": 50, "2": 100}
 _OWN_SIZES = {
     **dict.fromkeys(("add_to_draws", "reparameterize", "log_ratio", "log_q", "standard_normal", "planar_direction",
                      "planar", "gate", "importance_bound", "path_ratio", "path_q", "scale_draws"), _DRAWS),
-    "categorical_nll": {"B": 16},      # 256 numbers for each pixel
+    "transpose_each": {"K": 2}, "categorical_nll": {"B": 16},      # 256 numbers for each pixel
     "gaussian_log_density": {"B": 20, "Z": 100},      # the first of two latent layers
     "mixture": {"B": 100, "Z": 40}}      # as for 500 pseudo-inputs of a VampPrior
 
@@ -34,7 +34,7 @@ _ACTIVATION = {"out": "BH", "pre": "BH", "b": "H"}
 SHAPES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("add", "subtract"), {"out": "BH", "a": "BH", "b": "BH"}),
     "negate": {"out": "BH", "a": "BH"}, "sum_first": {"out": "BZ", "x": "ABZ"},
-    "transpose": {"out": "HD", "a": "DH"},
+    "transpose": {"out": "HD", "a": "DH"}, "transpose_each": {"out": "BHK", "a": "BKH"},
     "sum_squares": {"total": "1", "x": "P"},
     "add_to_draws": {"out": "BKD", "x": "BKD", "y": "BD"},
     "append_labels": {"out": "BA", "x": "BD", "labels": "B"},
@@ -48,6 +48,10 @@ SHAPES: dict[str, dict[str, str]] = {
     "discretized_logistic_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
     "categorical_nll": {"nll": "BK", "top": "BKD", "total": "BKD", "logits": "BKL", "x": "BD"},
     "beta_binomial_nll": {"nll": "BK", "output": "BK2", "x": "BD"},
+    "sum_cells": {"nll": "BK", "cells": "BKD"},
+    "sum_observed": {"nll": "BK", "cells": "BKD", "missing": "BD"},
+    "split_missing": {"filled": "BD", "missing": "BD", "x": "BD", "placeholder": "D"},
+    "append_missing": {"out": "B2", "features": "BD", "missing": "BD", "columns": "D"},
     "reparameterize": {"z": "BKZ", "mu": "BZ", "logvar": "BZ", "eps": "BKZ"},
     "gaussian_kl": {"kl": "BZ", "mu": "BZ", "logvar": "BZ"},
     "log_ratio": {"log_ratio": "BK", "z": "BKZ", "logvar": "BZ", "eps": "BKZ"},
@@ -70,7 +74,8 @@ SHAPES: dict[str, dict[str, str]] = {
     "box_muller": {"eps": "E", "uniform": "E"}}
 #: the number of outputs of forward kernels that have more than one
 _OUTPUTS = {"bernoulli_nll": 2, "gaussian_optimal_nll": 2, "continuous_bernoulli_nll": 2, "categorical_nll": 3,
-            "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 2, "importance_bound": 2}
+            "mixture": 4, "planar_direction": 2, "planar": 3, "gate": 2, "importance_bound": 2,
+            "split_missing": 2}
 _IN_PLACE = {"adam_update": ("theta", "m", "v")}
 _SCALARS = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "scale": 1 / 255, "step": 7}
 
@@ -91,6 +96,10 @@ def _value(name: str, argument: str, letters: str, rng: np.random.Generator) -> 
         return rng.permutation(SIZES["N"])[:shape[0]]
     if argument == "labels":
         return rng.integers(0, 10, shape)
+    if argument == "columns":
+        return np.arange(shape[0])
+    if argument == "missing":
+        return (rng.random(shape) < 0.3).astype(np.float32)
     if argument == "mask":
         return rng.random(shape) < 0.5
     if argument in ("x", "noise", "uniform", "v", "weights", "stretch", "total", "dnll", "dlog_ratio"):

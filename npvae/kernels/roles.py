@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 #:     E      does not depend on rows: every task writes the same values, all but one of them into spare memory
 ROLES = {
     "matmul": "Rrs", "mask_backward": "Rrsr", "gaussian_nll_forward": "Rrrs", "gaussian_nll_backward": "RPrrrs",
+    "split_missing": "RRrs", "append_missing": "Rrrs",
     "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss",
     **{f"{name}_forward": "Rrs" for name in (
         "identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "silu", "gelu")},

@@ -122,7 +122,7 @@ class Vamp(Prior[VampBuffers]):
         params[self.v][...] = rng.normal(-3, 1, params[self.v].shape)
 
     def allocate(self, a: Activations, d: Gradients, allocate: Allocate) -> VampBuffers:
-        (B, K, Z), D, C = a.z.shape, a.x.shape[1], self.components
+        (B, K, Z), D, C = a.z.shape, a.inputs.shape[1], self.components
         return VampBuffers(weights=allocate("prior weights", B, K, C), inverse=allocate("prior inverse", C, Z),
                            peak=allocate("prior peak", C), logits=allocate("prior logits", C),
                            dlogits=allocate("dprior logits", C), bias=allocate("prior bias", D),

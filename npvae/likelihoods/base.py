@@ -4,8 +4,10 @@
 A likelihood says how many outputs the decoder has for an image and which data it takes (`support`).  It calls the pair
 of kernels that computes nll[b, k] = -log p(x[b] | z[b, k]), in nats, and its derivative.
 
-To add one, subclass `Likelihood` and write four methods: `forward`, `backward`, `mean` and `draw`.  Pass an object of
-the class as `VAE(likelihood=...)`; a row in `LIKELIHOODS` (`__init__.py`) gives it a name for the command line.
+To add one, subclass `Likelihood` and write four methods: `forward`, `backward`, `mean` and `draw`.  Where kernels give
+the terms of nll, one a column, subclass `OfCells`, with `columns_forward` and `columns_backward` in place of the first
+two.  Pass an object of the class as `VAE(likelihood=...)`; a row in `LIKELIHOODS` (`__init__.py`) gives it a name for
+the command line.
 """
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -29,6 +31,9 @@ class Likelihood(ABC):
         and replayed (`engine/`), with what they took from `self` in the first pass.  Set it in the class itself: it is
         not inherited, as a subclass may compute something else
     fits_batch : True if `fit_batch` chooses a parameter for a whole batch
+    by_column : nll is a sum of terms, one for each column of x, each of which depends on its own column alone.  Only
+        then may cells be missing
+    adjacent : the m outputs of a column lie side by side, and not in m blocks of D
     """
 
     name: str
@@ -36,10 +41,23 @@ class Likelihood(ABC):
     shapes: Shapes = {}
     recordable: bool = False
     fits_batch: bool = False
+    by_column: bool = True
+    adjacent: bool = False
 
     def output_dim(self, input_dim: int) -> int:
         """P, the number of decoder outputs for an image of D numbers; D by default."""
         return input_dim
+
+    def features_dim(self, input_dim: int) -> int:
+        """F, how many numbers the encoder sees of D columns; D by default."""
+        return input_dim
+
+    def features(self, kernels: ModuleType, features: Array, x: Array) -> None:
+        """features (B, F), what the encoder sees of x (B, D).  Where this is not overridden it sees x itself."""
+
+    def feature_columns(self, input_dim: int) -> Array:
+        """(F,), integers: the column that each feature is computed from; one after the other by default."""
+        return np.arange(self.features_dim(input_dim))
 
     def initialize(self, params: Block) -> None:
         """Set its own parameters, if it has any."""
@@ -47,6 +65,11 @@ class Likelihood(ABC):
     def bias_at(self, mean: Array) -> Array:
         """The output bias (P,) at which the decoder's first output is the mean image (D,); 0 by default."""
         return np.zeros(self.output_dim(len(mean)))
+
+    def start(self, params: Block, bias: Array, x: Array) -> None:
+        """Set the output bias (P,) and its own parameters to the scale of data x (N, D), where training is to begin.
+        NaN is a missing cell.  By default the bias is `bias_at` the mean, and the parameters stay as they are."""
+        bias[...] = self.bias_at(column_means(x))
 
     @abstractmethod
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
@@ -57,6 +80,36 @@ class Likelihood(ABC):
     def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
                  x: Array, params: Block) -> None:
         """doutput (B, K, P) from dnll (B, K), and the gradients of its own parameters into `grads`."""
+
+    def columns_forward(self, kernels: ModuleType, cells: Array, kept: Array, output: Array, x: Array, params: Block
+                        ) -> None:
+        """cells (B, K, D) = -log p(x_d|z), the terms of nll.  Other arguments as of `forward`, which by default is
+        given each cell as a row of one column."""
+        output, x = self._cells_as_rows(kernels, output, x)
+        self.forward(kernels, cells.reshape(-1, 1), kept.reshape(output.shape), output, x, params)
+
+    def columns_backward(self, kernels: ModuleType, doutput: Array, grads: Block, dcells: Array, kept: Array,
+                         output: Array, x: Array, params: Block) -> None:
+        """As `backward`, from dcells (B, K, D)."""
+        (B, K, D), rows = dcells.shape, self._cells_as_rows(kernels, output, x)
+        copied = not np.may_share_memory(rows[0], output)
+        drows = np.empty_like(rows[0]) if copied else doutput.reshape(rows[0].shape)
+        self.backward(kernels, drows, grads, dcells.reshape(-1, 1), kept.reshape(drows.shape), *rows, params)
+        if copied:
+            kernels.transpose_each(doutput.reshape(B * K, -1, D), drows.reshape(B * K, D, -1))
+
+    def _cells_as_rows(self, kernels: ModuleType, output: Array, x: Array) -> tuple[Array, Array]:
+        """output (B K D, 1, m) and x (B K D, 1), a row for each cell: views, or copies made by kernels."""
+        (B, K, P), D = output.shape, x.shape[1]
+        if P > D and not self.adjacent:
+            turned = np.empty((B * K, D, P // D), output.dtype)
+            kernels.transpose_each(turned, output.reshape(B * K, P // D, D))
+            output = turned
+        if K > 1:
+            repeated = np.empty((B, K, D), x.dtype)
+            kernels.add_to_draws_forward(repeated, np.zeros_like(repeated), x)
+            x = repeated
+        return output.reshape(B * K * D, 1, P // D), x.reshape(-1, 1)
 
     @abstractmethod
     def mean(self, kernels: ModuleType, output: Array) -> Array:
@@ -72,6 +125,30 @@ class Likelihood(ABC):
     def fit_images(self, params: Block, x: Array, mean: Array) -> None:
         """If `fits_batch`: set that parameter to what is best for images x and their reconstructions `mean`, both (N,
         D)."""
+
+
+class OfCells(Likelihood):
+    """A likelihood whose kernels give cells, the terms of nll: the class of those that write `columns_forward` and
+    `columns_backward` and leave the sum to a kernel."""
+
+    def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
+        cells = np.empty((*nll.shape, x.shape[1]), nll.dtype)
+        self.columns_forward(kernels, cells, kept, output, x, params)
+        kernels.sum_cells_forward(nll, cells)
+
+    def backward(self, kernels: ModuleType, doutput: Array, grads: Block, dnll: Array, kept: Array, output: Array,
+                 x: Array, params: Block) -> None:
+        dcells = np.empty((*dnll.shape, x.shape[1]), dnll.dtype)
+        kernels.sum_cells_backward(dcells, dnll)
+        self.columns_backward(kernels, doutput, grads, dcells, kept, output, x, params)
+
+
+def column_means(x: Array) -> Array:
+    """The mean (D,) of the observed cells of each column of x (N, D), in double precision; 0 where there is none."""
+    observed = ~np.isnan(x)
+    total = np.sum(x, axis=0, where=observed, dtype=np.float64)
+    means: Array = total / np.maximum(observed.sum(axis=0), 1)
+    return means
 
 
 def mean_within(mean: Array) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from ..kernels.reference.likelihoods import LOGVAR_FLOOR
 from ..params import Array, Block, Shapes
 from ..validate import NonFiniteError, real
-from .base import Likelihood
+from .base import Likelihood, column_means
 from .support import Reals
 
 
@@ -16,7 +16,7 @@ class Gaussian(Likelihood):
 
     Parameters
     ----------
-    sigma : its value, or its initial value if it is learned
+    sigma : its value, or its initial value if it is learned (`start` sets it to the scale of the data)
     learned : logvar is the parameter `likelihood.logvar`, learned with the others (D4.4 says where it is best)
 
     Raises ValueError unless sigma lies between 1e-30 and 1e30, so that 1 / sigma is a float32 as well.
@@ -39,6 +39,13 @@ class Gaussian(Likelihood):
     def bias_at(self, mean: Array) -> Array:
         """The mean image itself."""
         return mean
+
+    def start(self, params: Block, bias: Array, x: Array) -> None:
+        """The mean of the data, and, if sigma is learned, their standard deviation about it: the best Gaussian without
+        z."""
+        super().start(params, bias, x)
+        for name in self.shapes:
+            params[name][...] = _log_variance(x)
 
     def _logvar(self, block: Block) -> Array:
         """The learned entry of `block` (parameters or gradients), or a constant array if sigma is fixed."""
@@ -64,6 +71,12 @@ class Gaussian(Likelihood):
         return (output + sigma * rng.standard_normal(output.shape)).astype(output.dtype)
 
 
+def _log_variance(x: Array) -> float:
+    """log of the mean over all observed cells of (x - mean of their column)^2; that of 0.1^2 if all of it is 0."""
+    squares = np.square(x - column_means(x))
+    return math.log(float(np.nansum(squares)) / max(np.isfinite(squares).sum(), 1) or 0.01)
+
+
 class GaussianPixel(Likelihood):
     """Independent Gaussian pixels; the decoder gives each its own sigma, bounded below by 0.05 (`LOGVAR_FLOOR`)."""
 
@@ -77,6 +90,13 @@ class GaussianPixel(Likelihood):
     def bias_at(self, mean: Array) -> Array:
         """The mean image, with a sigma near 1/4 for every pixel."""
         return np.concatenate([mean, np.full_like(mean, 2 * math.log(0.25))])
+
+    def start(self, params: Block, bias: Array, x: Array) -> None:
+        """The mean of the data, and for every column their standard deviation about it, unless `LOGVAR_FLOOR` is larger
+        (D4.5, solved for s)."""
+        super().start(params, bias, x)
+        above = max(_log_variance(x) - LOGVAR_FLOOR, 1e-3)
+        bias[x.shape[1]:] = LOGVAR_FLOOR + above + math.log(-math.expm1(-above))
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         kernels.gaussian_pixel_nll_forward(nll, output, x)

@@ -83,6 +83,7 @@ class Categorical(_Levels):
     """
 
     recordable = True
+    adjacent = True
 
     def __init__(self, levels: int = LEVELS) -> None:
         self.levels = integer("levels", levels, 2)

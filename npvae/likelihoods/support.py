@@ -10,14 +10,14 @@ are, an array means
     other integers             0 and 1 only; others raise ValueError, as they might be meant as bytes or as floats
 
 For other likelihoods, as of counts, every number means itself, in uint8, too.  Numbers outside the support raise
-ValueError.
+ValueError.  NaN, and what a masked array hides, is a missing cell, which only models with `missing=True` take.
 
 The meaning of bytes is decided once, from the whole array that is passed, and not for each of its batches or blocks.
 So the bytes of a single picture that is nearly black, all of them 0 or 1, are taken for black and white.  To avoid
 that, pass x / 255: floats mean what they are.  (The program passes what it has read from a file: with --limit, so many
 images.)
 """
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -37,10 +37,12 @@ class Support:
     ----------
     pixels : the numbers are pixels, so that bytes are scaled by 1/255, and images can be binarized
     all_bytes : every uint8, scaled, lies in the set, so that bytes need not be checked
+    placeholder : a number of the set, or one for each column, to stand in for missing cells; it influences nothing
     """
 
     pixels = True
     all_bytes = True
+    placeholder: float | Array = 0.0
 
     def check(self, x: Array, name: str, whose: str = "this likelihood") -> None:
         """Raises ValueError unless all of x (N, D) lies in the set; the message calls x `name` and the part that takes
@@ -180,16 +182,29 @@ def _with_scale(x: Array, scale: float) -> Array:
     return x if scale_of(x) == scale or not x.any() else floats(x, scale)
 
 
+def with_nan(x: np.ma.MaskedArray[Any, Any], support: Support = _ANY) -> Array:
+    """A masked array as floats, as a model sees them, with NaN where it is masked."""
+    seen = x.filled(0)
+    scale = scale_of(seen, support)
+    numbers = floats(seen, scale) if seen.dtype == np.uint8 else seen.astype(np.result_type(seen, np.float32))
+    return np.where(np.ma.getmaskarray(x), np.nan, numbers).astype(numbers.dtype, copy=False)
+
+
 def read(x: object, name: str, columns: int, likelihood: HasSupport, dtype: str, binarized: bool = False,
-         mean: bool = False) -> tuple[Array, float]:
+         mean: bool = False, missing: bool = False) -> tuple[Array, float]:
     """Data x (N, D) from a user, as an array of uint8, float32 or float64, and its scale: the model sees scale * array.
 
     Nothing is copied that has one of these types.  For images that will be `binarized`, and for the `mean` of images,
-    any grey in [0, 1] is allowed, whatever the likelihood.
+    any grey in [0, 1] is allowed, whatever the likelihood.  NaN is allowed if cells may be `missing`.
 
     Raises TypeError for anything but real numbers, ValueError for a wrong shape and for numbers outside the support.
     """
-    x, support, dtype = matrix(name, x, columns), likelihood.support, real(dtype)
+    support, dtype = likelihood.support, real(dtype)
+    if binarized and missing:
+        raise ValueError("binarize needs complete data, and this model takes missing cells: use binarize='none'")
+    if missing and np.ma.is_masked(x):
+        x = with_nan(cast("np.ma.MaskedArray[Any, Any]", x), support)
+    x = matrix(name, x, columns)
     scale, given = scale_of(x, support), x.dtype
     if x.dtype == np.bool_:
         x = x.view(np.uint8)
@@ -207,8 +222,14 @@ def read(x: object, name: str, columns: int, likelihood: HasSupport, dtype: str,
     for start in range(0, len(x), _ROWS):
         with np.errstate(over="ignore"):
             rows = floats(x[start:start + _ROWS], scale, dtype).astype(dtype, copy=False)
+        if missing:
+            rows = np.where(np.isnan(rows), support.placeholder, rows).astype(dtype, copy=False)
         if binarized:
             check_unit(rows, name, "to be binarized")
             continue
-        (support.check_mean if mean else support.check)(rows, name, f"likelihood {family}")
+        try:
+            (support.check_mean if mean else support.check)(rows, name, f"likelihood {family}")
+        except ValueError as error:
+            hint = "; a model with missing=True takes NaN for a missing cell" if np.isnan(rows).any() else ""
+            raise ValueError(f"{error}{hint}") from None
     return x, scale

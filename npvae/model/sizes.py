@@ -15,17 +15,17 @@ from ..params import Shapes
 
 def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, decoder_hidden: Sequence[int],
                      likelihood: Likelihood, prior: str | Prior[Any], posterior: str | Flow[Any],
-                     decoder: str | Decoder[Any], classes: int) -> int:
+                     decoder: str | Decoder[Any], classes: int, missing: bool = False) -> int:
     """The number of parameters of a VAE with these arguments, which `VAE` has checked.  A layer has (in + 1) out of
     them.
 
     Raises ValueError for an unknown name of a prior, posterior or decoder, and for a prior that does not fit the rest.
     """
-    D, Z = input_dim, latent_dim
-    encoder_sizes, decoder_sizes = [D + classes, *hidden], [Z + classes, *decoder_hidden]
+    D, Z, inputs = input_dim, latent_dim, encoder_inputs(input_dim, likelihood, missing)
+    encoder_sizes, decoder_sizes = [inputs + classes, *hidden], [Z + classes, *decoder_hidden]
     h, g = encoder_sizes[-1], decoder_sizes[-1]
     layers = [*zip(encoder_sizes, encoder_sizes[1:]), *zip(decoder_sizes, decoder_sizes[1:]), (h, Z), (h, Z)]
-    prior = make_prior(prior, D, Z, "relu")
+    prior = make_prior(prior, inputs, Z, "relu")
     check_beside(prior, posterior.name if isinstance(posterior, Flow) else posterior, classes)
     others: list[Shapes] = [prior.shapes, likelihood.shapes]
     if not isinstance(posterior, Flow):
@@ -43,6 +43,11 @@ def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, dec
         others.append(decoder.shapes)
     return (sum((n_in + 1) * n_out for n_in, n_out in layers)
             + sum(math.prod(shape) for shapes in others for shape in shapes.values()))
+
+
+def encoder_inputs(input_dim: int, likelihood: Likelihood, missing: bool) -> int:
+    """How many numbers the encoder sees of a row, besides its label: features, and indicators of missing cells."""
+    return likelihood.features_dim(input_dim) + input_dim * missing
 
 
 def check_memory(parameters: int, bytes_each: int) -> None:

@@ -30,14 +30,15 @@ from ..likelihoods import make_likelihood, support
 from ..likelihoods.base import Likelihood
 from ..objectives import ELBO, Objective
 from ..params import Array, Block
-from ..validate import choice, generator, integer, matrix, noise, numbers_of, shown, widths
-from .sizes import check_memory, count_parameters
+from ..validate import boolean, choice, generator, integer, matrix, noise, numbers_of, shown, widths
+from .sizes import check_memory, count_parameters, encoder_inputs
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
 DTYPES = ("float32", "float64", "complex128")
 
 _REQUIRED = {"input_dim", "hidden", "latent_dim", "activation", "likelihood", "dtype", "decoder_hidden"}
-_DEFAULTS: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0}
+_DEFAULTS: dict[str, Any] = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", "classes": 0,
+                             "missing": False}
 
 
 class VAE:
@@ -57,6 +58,7 @@ class VAE:
     prior, posterior, decoder : names such as "vamp:500", "iaf:2", "made:500" (`npvae train --help` lists all forms), or
         objects of class `Prior`, `Flow`, `Decoder`
     classes : L > 0 for a conditional model: images have labels 0 to L - 1, which the encoder and the decoder are given
+    missing : cells of x may be missing, NaN or masked: they are left out of nll, and the encoder is told which they are
 
     Attributes
     ----------
@@ -69,8 +71,8 @@ class VAE:
                  activation: str | Activation = "relu", likelihood: str | Likelihood = "bernoulli",
                  dtype: str = "float32", kernels: str = "numba", seed: int | np.random.Generator = 0,
                  decoder_hidden: Sequence[int] | None = None, prior: str | Prior[Any] = "normal",
-                 posterior: str | Flow[Any] = "gaussian", decoder: str | Decoder[Any] = "dense", classes: int = 0
-                 ) -> None:
+                 posterior: str | Flow[Any] = "gaussian", decoder: str | Decoder[Any] = "dense", classes: int = 0,
+                 missing: bool = False) -> None:
         self.input_dim = integer("input_dim", input_dim, 1)
         self.hidden = widths("hidden", hidden)
         self.latent_dim = integer("latent_dim", latent_dim, 1)
@@ -87,22 +89,27 @@ class VAE:
         self.kernels = load(kernels)
         self._kernels = kernels
 
-        self.classes = integer("classes", classes, 0)
+        self.classes, self.missing = integer("classes", classes, 0), boolean("missing", missing)
         check_memory(count_parameters(self.input_dim, self.hidden, self.latent_dim, self.decoder_hidden,
-                                      self.likelihood, prior, posterior, decoder, self.classes),
+                                      self.likelihood, prior, posterior, decoder, self.classes, self.missing),
                      np.dtype(self.dtype).itemsize)
-        self.encoder = MLP("encoder", self.input_dim + self.classes, self.hidden, self._activation)
+        self._has_features = type(self.likelihood).features is not Likelihood.features
+        inputs = encoder_inputs(self.input_dim, self.likelihood, self.missing)
+        self.encoder = MLP("encoder", inputs + self.classes, self.hidden, self._activation)
         self.mu = Dense("mu", self.encoder.n_out, self.latent_dim, "identity")
         self.logvar = Dense("logvar", self.encoder.n_out, self.latent_dim, "identity")
         self.flow = make_flow(posterior, self.encoder.n_out, self.latent_dim)
-        self.prior = make_prior(prior, self.input_dim, self.latent_dim, self._activation)
+        self.prior = make_prior(prior, inputs, self.latent_dim, self._activation)
         self.latent = compose(self.flow, self.prior)
         self.noise_dim = self.latent_dim + self.prior.noise
         self.decoder = MLP("decoder", self.latent_dim + self.classes, self.decoder_hidden, self._activation)
         self.output = make_decoder(decoder, self.decoder.n_out, self.likelihood, self.input_dim, self._activation)
         self._variant = {"prior": prior if isinstance(prior, str) else prior.name,
                          "posterior": posterior if isinstance(posterior, str) else posterior.name,
-                         "decoder": decoder if isinstance(decoder, str) else decoder.name, "classes": self.classes}
+                         "decoder": decoder if isinstance(decoder, str) else decoder.name, "classes": self.classes,
+                         "missing": self.missing}
+        if self.missing:
+            self._prepare_missing()
 
         layers: list[Dense | Decoder[Any]] = [
             *self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output]
@@ -118,6 +125,17 @@ class VAE:
         self.likelihood.initialize(self.parameters)
         self._discard_passes()
         self.threads = min(2, available_cores())
+
+    def _prepare_missing(self) -> None:
+        """Raises ValueError if a part of the model cannot do without a cell."""
+        name = self.likelihood.name.partition(":")[0]
+        if not self.likelihood.by_column or self.likelihood.fits_batch:
+            raise ValueError(f"missing=True needs a likelihood that is a sum over columns, which {name} is not")
+        if self.output.reads_data:
+            raise ValueError(f"missing=True needs decoder dense: in {self._variant['decoder']} a pixel depends on "
+                             "others, which may be missing")
+        self._placeholder = np.full(self.input_dim, self.likelihood.support.placeholder, self.dtype)
+        self._feature_columns = self.likelihood.feature_columns(self.input_dim).astype(np.int64)
 
     def _discard_passes(self) -> None:
         """Discards the arrays of all passes and their recorded calls."""
@@ -176,7 +194,7 @@ class VAE:
     def forward(self, a: Activations, estimator: KLEstimator, kernels: ModuleType | None = None) -> None:
         """From a.x and a.eps to a.nll and a.kl (or a.log_ratio, if the KL term is sampled)."""
         params, kernels = self.parameters, kernels or self.kernels
-        self._fill_rows(a, kernels)
+        self._fill_inputs(a, kernels)
         self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
         self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
         self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
@@ -185,12 +203,26 @@ class VAE:
             kernels.append_labels_forward(a.decoder[0], a.z_rows, a.labels)
         self.decoder.forward(kernels, a.decoder, a.decoder_pre, params)
         self.output.forward(kernels, a, a.last, params)
-        self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
+        if a.cells is None:
+            self.likelihood.forward(kernels, a.nll, a.kept, a.output, a.x, params)
+        else:
+            self.likelihood.columns_forward(kernels, a.cells, a.kept, a.output, a.filled, params)
+            kernels.sum_observed_forward(a.nll, a.cells, a.missing)
 
-    def _fill_rows(self, a: Activations, kernels: ModuleType) -> None:
-        """What the encoder gets besides the images: their labels, and below them the rows of the prior."""
+    def _fill_inputs(self, a: Activations, kernels: ModuleType) -> None:
+        """The input of the encoder: features of x, which cells are missing, labels, and below them the rows of the
+        prior."""
+        if a.missing is not None:
+            kernels.split_missing(a.filled, a.missing, a.x, self._placeholder)
+        if self._has_features:
+            self.likelihood.features(kernels, a.features, a.filled)
+        if a.missing is not None:
+            kernels.append_missing(a.inputs[:len(a.x)], a.features, a.missing, self._feature_columns)
         if self.classes:
-            kernels.append_labels_forward(a.encoder[0], a.x, a.labels)
+            kernels.append_labels_forward(a.encoder[0], a.inputs, a.labels)
+        self._fill_prior_rows(a, kernels)
+
+    def _fill_prior_rows(self, a: Activations, kernels: ModuleType) -> None:
         if self.prior.rows:
             self.prior.fill_rows(kernels, a.encoder[0][len(a.x):], a.prior, self.parameters)
 
@@ -201,7 +233,11 @@ class VAE:
         For any direction v of the parameters,  d/dt loss(parameters + t v) = sum of grads * v  at t = 0  (D7.7).
         """
         params, grads, kernels = self.parameters, self.gradients, kernels or self.kernels
-        self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
+        if d.cells is None:
+            self.likelihood.backward(kernels, d.output, grads, d.nll, a.kept, a.output, a.x, params)
+        else:
+            kernels.sum_observed_backward(d.cells, d.nll, a.missing)
+            self.likelihood.columns_backward(kernels, d.output, grads, d.cells, a.kept, a.output, a.filled, params)
         self.output.backward(kernels, d, a, a.last, grads, params)
         self.decoder.backward(kernels, d.decoder, d.decoder_pre, grads, a.decoder, a.decoder_pre, params)
         if self.classes:
@@ -257,10 +293,11 @@ class VAE:
         """
         with self.owner:      # a second thread would overwrite what the first reads
             if (batch, draws) not in self._passes:
-                sizes = Sizes(D=self.input_dim, L=self.classes, Z=self.latent_dim, N=self.prior.noise,
-                              P=self.output.shapes[self.output.b][0], prior_rows=self.prior.rows, hidden=self.hidden,
-                              decoder_hidden=self.decoder_hidden, flow=type(self.flow) is not NoFlow,
-                              third_head=self.flow.reads_encoder, keeps_pre=self._activation.uses_input)
+                sizes = Sizes(D=self.input_dim, F=self.likelihood.features_dim(self.input_dim), L=self.classes,
+                              Z=self.latent_dim, N=self.prior.noise, P=self.output.shapes[self.output.b][0],
+                              prior_rows=self.prior.rows, hidden=self.hidden, decoder_hidden=self.decoder_hidden,
+                              flow=type(self.flow) is not NoFlow, third_head=self.flow.reads_encoder,
+                              keeps_pre=self._activation.uses_input, features=self._has_features, missing=self.missing)
                 a, d = allocate_pass(sizes, batch, draws, self._allocate)
                 self.latent.allocate(a, d, self._allocate)
                 a.last = self.output.allocate(a, d, self._allocate)
@@ -356,8 +393,12 @@ class VAE:
 
     def _encode(self, a: Activations) -> None:
         """The first part of `forward`, up to a.mu and a.logvar."""
+        self._fill_inputs(a, self.kernels)
+        self._encode_inputs(a)
+
+    def _encode_inputs(self, a: Activations) -> None:
+        """a.mu and a.logvar from a.encoder[0]."""
         kernels, params = self.kernels, self.parameters
-        self._fill_rows(a, kernels)
         self.encoder.forward(kernels, a.encoder, a.encoder_pre, params)
         self.mu.forward(kernels, a.mu, a.mu_pre, a.encoder[-1], params)
         self.logvar.forward(kernels, a.logvar, a.logvar_pre, a.encoder[-1], params)
@@ -414,8 +455,16 @@ class VAE:
         return self.prior.sample(shape, generator("rng", rng), self.parameters, self._encode_rows)
 
     def _encode_rows(self, rows: Array) -> tuple[Array, Array]:
-        """mu, logvar (R, Z) of the prior's own rows (R, D)."""
-        mu, logvar, _ = self._pass_encoder(rows, np.zeros(len(rows), np.int64))
+        """mu, logvar (R, Z) of the prior's own rows (R, I), which are like inputs of the encoder."""
+        mu, logvar = np.empty((2, len(rows), self.latent_dim), self.dtype)
+        for start in range(0, len(rows), bounds.BLOCK):
+            block = slice(start, start + bounds.BLOCK)
+            n = len(rows[block])
+            a, _ = self.passes(n, 1)
+            a.inputs[:n] = rows[block]
+            self._fill_prior_rows(a, self.kernels)
+            self._encode_inputs(a)
+            mu[block], logvar[block] = a.mu[:n], a.logvar[:n]
         return mu, logvar
 
     @by_one_thread
@@ -449,6 +498,12 @@ class VAE:
         mean, scale = support.read(mean[None], "mean", self.input_dim, self.likelihood, self.dtype, mean=True)
         self.parameters[self.output.b][...] = self.likelihood.bias_at(support.floats(mean[0], scale))
 
+    @by_one_thread
+    def start(self, x: Array) -> None:
+        """Sets the output bias, and the likelihood's own parameters such as a learned sigma, to the scale of data x
+        (N, D).  For data that are not pixels in [0, 1], training begins much nearer to its end."""
+        self.likelihood.start(self.parameters, self.parameters[self.output.b], self.images(x, "x"))
+
     def config(self) -> dict[str, Any]:
         """The arguments of `VAE(...)` that build this architecture again, as plain numbers and strings."""
         return {"input_dim": self.input_dim, "hidden": list(self.hidden), "latent_dim": self.latent_dim,
@@ -473,12 +528,13 @@ class VAE:
         """The network from x to x as text, and the parameters of each part."""
         D, Z, variant = self.input_dim, self.latent_dim, self._variant
         labels, active = f" and {self.classes} labels" if self.classes else "", f", {self.activation}"
+        inputs, missing = encoder_inputs(D, self.likelihood, self.missing), ", some missing" if self.missing else ""
 
         def chain(name: str, *sizes: int) -> str:
             return f"|  {name}: {' -> '.join(map(str, sizes))}"
         parts: list[tuple[str, Sequence[Any]]] = [
-            (f"x  {D}{labels}", ()),
-            (chain("encoder", D + self.classes, *self.hidden) + active, self.encoder.layers),
+            (f"x  {D}{missing}{labels}", ()),
+            (chain("encoder", inputs + self.classes, *self.hidden) + active, self.encoder.layers),
             (chain("mu, logvar", self.encoder.n_out, Z), (self.mu, self.logvar)),
             (f"|  posterior: {variant['posterior']}", (self.flow,)),
             (f"z  {Z}{labels}", ()),
@@ -530,7 +586,7 @@ class VAE:
 
     def images(self, x: Array, name: str) -> Array:
         """x (B, D) as floats, as the model sees it.  Raises ValueError or TypeError that names `name`."""
-        x, scale = support.read(x, name, self.input_dim, self.likelihood, self.dtype)
+        x, scale = support.read(x, name, self.input_dim, self.likelihood, self.dtype, missing=self.missing)
         self.output.check(x, name, white=round(1 / scale))
         return support.floats(x, scale, support.real(self.dtype))
 
@@ -573,7 +629,7 @@ def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Lik
         needed = count_parameters(
             config["input_dim"], config["hidden"], config["latent_dim"], config["decoder_hidden"],
             make_likelihood(config["likelihood"]), config["prior"], config["posterior"], config["decoder"],
-            config["classes"])
+            config["classes"], config["missing"])
         shape, dtype = headers.get("parameters", ((0,), config["dtype"]))
         if (shape, dtype) != ((needed,), config["dtype"]):
             raise ValueError(f"it holds {math.prod(shape)} parameters of {dtype}, but its settings make a model of "
@@ -603,6 +659,7 @@ def _checked_config(config: object) -> dict[str, Any]:
         raise ValueError(f"its manifest must say {', '.join(sorted(_REQUIRED))} of the model; " + (
             f"{', '.join(sorted(missing))} is missing" if missing else f"it says {shown(sorted(unknown)[0])}"))
     integer("input_dim", config["input_dim"], 1), integer("latent_dim", config["latent_dim"], 1)
-    integer("classes", config.get("classes", 0), 0), choice("dtype", config["dtype"], DTYPES)
+    integer("classes", config.get("classes", 0), 0), boolean("missing", config.get("missing", False))
+    choice("dtype", config["dtype"], DTYPES)
     widths("hidden", config["hidden"]), widths("decoder_hidden", config["decoder_hidden"])
     return {**_DEFAULTS, **config}

@@ -96,6 +96,7 @@ def new_run(vae: VAE, x_train: Array, x_test: Array, epochs: int, batch_size: in
     once = "static" if binarize == "dynamic" else binarize
     test = Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
     _check_together(train, test)
+    _check_columns(vae, train)
     _check_prior(vae, train)
     if batch_size > len(train):
         raise ValueError(f"batch_size must be at most the number of training images, {len(train)}, got {batch_size}")
@@ -144,10 +145,21 @@ def _check_together(train: Rows, test: Rows) -> None:
                          "one and 1/255 in the other; give one of the two as floats")
 
 
+def _check_columns(vae: VAE, train: Rows) -> None:
+    """Raises ValueError if a column of the training set has no cell to learn from."""
+    if vae.missing:
+        empty = np.isnan(train.array).all(axis=0)
+        if empty.any():
+            raise ValueError(f"x_train must have an observed cell in every column, column {int(empty.argmax())} has "
+                             "none: leave it out")
+
+
 def _check_prior(vae: VAE, train: Rows) -> None:
     """Raises ValueError for images outside [0, 1] with a VampPrior, whose pseudo-inputs are confined to [0, 1]."""
-    low, high = train.scale * train.array.min(), train.scale * train.array.max()
-    if vae.prior.in_unit_interval and (low < 0 or high > 1):
+    if not vae.prior.in_unit_interval:
+        return
+    low, high = (train.scale * extreme(train.array) for extreme in (np.nanmin, np.nanmax))
+    if low < 0 or high > 1:
         raise ValueError(f"x_train must lie in [0, 1] for prior {vae.prior.name}, whose pseudo-inputs do, found values "
                          f"from {low:g} to {high:g}: prior mixture:{vae.prior.rows} fits")
 

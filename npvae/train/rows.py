@@ -29,7 +29,8 @@ class Rows:
         choice("binarize", binarize, data.BINARIZATIONS)
         self.dtype, self.of_bytes = vae.dtype, getattr(x, "dtype", None) == np.uint8
         self.dynamic = binarize == "dynamic"
-        x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, binarized=binarize != "none")
+        x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, binarized=binarize != "none",
+                                     missing=vae.missing)
         self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
         if not self.dynamic:
             vae.output.check(self.array, name, white=round(1 / self.scale))

@@ -155,7 +155,7 @@ def _first_nonfinite(vae: VAE, a: Activations | None = None) -> str | None:
     """The first tensor, in forward order, that holds NaN or infinity."""
     tensors: list[tuple[str, Array]] = [(f"parameter {name}", value) for name, value in vae.parameters.items()]
     if a is not None:
-        tensors += [("x", a.x), *((f"activation encoder.{i}", h) for i, h in enumerate(a.encoder[1:])),
+        tensors += [("x", a.filled), *((f"activation encoder.{i}", h) for i, h in enumerate(a.encoder[1:])),
                     ("activation mu", a.mu), ("activation logvar", a.logvar), ("activation z", a.z),
                     *((f"activation decoder.{i}", h) for i, h in enumerate(a.decoder[1:])),
                     ("activation output", a.rows), ("nll", a.nll), ("kl", a.kl), ("log q - log p", a.log_ratio)]

@@ -14,8 +14,8 @@ from kernel_calls import PAIRS, draw_inputs, main_outputs, run_backward, run_for
 SIZES = sizes("BKDHZ")
 
 
-UNPAIRED = {"matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
-            "append_labels_forward", "append_labels_backward",
+UNPAIRED = {"matmul", "add", "subtract", "negate", "sum_first", "transpose", "transpose_each", "sum_squares",
+            "append_labels_forward", "append_labels_backward", "split_missing", "append_missing",
             "adam_update", "gather_rows", "gather_binarized", "box_muller",
             "path_ratio_backward", "path_q_backward", "scale_draws",      # those three: test_estimators.py
             "mask_forward", "mask_backward"}      # test_masks.py
@@ -209,6 +209,22 @@ def test_products_sums_transposition(module, dtype, size, seed):
         with np.errstate(invalid="ignore"):
             module.sum_squares(squares, a.ravel())
         assert not np.isfinite(squares[0])
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["numpy", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_missing_cells_are_told_apart(module, dtype):
+    """A placeholder stands in their place, features of them are 0, and the indicators follow."""
+    x = np.array([[1, np.nan, 3], [np.nan, np.inf, -6]], dtype)
+    filled, missing, out = np.empty_like(x), np.empty_like(x), np.full((2, 7), 777, dtype)
+    module.split_missing(filled, missing, x, np.array([7, 8, 9], dtype))
+    assert filled.tolist() == [[1, 8, 3], [7, np.inf, -6]] and missing.tolist() == [[0, 1, 0], [1, 0, 0]]
+    features = np.concatenate([filled[:, 1:], filled[:, 1:]], axis=1)
+    module.append_missing(out, features, missing, np.array([1, 2, 1, 0]))
+    assert out.tolist() == [[0, 3, 0, 3, 0, 1, 0], [np.inf, -6, np.inf, 0, 1, 0, 0]]
+    turned, a = np.full((2, 3, 4), 777, dtype), np.arange(24).reshape(2, 4, 3).astype(dtype)
+    module.transpose_each(turned, a)
+    assert np.array_equal(turned, a.transpose(0, 2, 1))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

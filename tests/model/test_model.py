@@ -42,7 +42,7 @@ def test_the_handles_of_the_design():
     assert defaults == {"input_dim": 784, "hidden": (128,), "latent_dim": 20, "activation": "relu",
                         "likelihood": "bernoulli", "dtype": "float32", "kernels": "numba", "seed": 0,
                         "decoder_hidden": None, "prior": "normal", "posterior": "gaussian", "decoder": "dense",
-                        "classes": 0}
+                        "classes": 0, "missing": False}
     step = inspect.signature(VAE.loss_and_gradients).parameters
     assert list(step) == ["self", "x", "eps", "objective", "step", "labels"] and step["step"].default == 0
     assert isinstance(step["objective"].default, ELBO)

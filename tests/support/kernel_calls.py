@@ -44,6 +44,11 @@ def thirds(rng, shape):
     return rng.integers(0, 4, shape) / 3
 
 
+def gone(rng, shape):
+    """1 where a cell is missing, a third of them."""
+    return (rng.random(shape) < 0.3).astype(float)
+
+
 ACTIVATION = Pair({"out": "BH"}, {"pre": "BH", "b": "H"})
 PAIRS = {
     **dict.fromkeys(ACTIVATIONS, ACTIVATION),
@@ -58,6 +63,8 @@ PAIRS = {
                             {"x": thirds}),
     "beta_binomial_nll": Pair({"nll": "BK"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": grey},
                               hidden=1160.0),      # log 255!
+    "sum_cells": Pair({"nll": "BK"}, {"cells": "BKD"}),
+    "sum_observed": Pair({"nll": "BK"}, {"cells": "BKD", "missing": "BD"}, ("missing",), {"missing": gone}),
     "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),

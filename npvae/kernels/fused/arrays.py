@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from ..reference.arrays import matmul
 from .compile import jit
 
-__all__ = ["matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares", "add_to_draws_forward",
-           "add_to_draws_backward", "append_labels_forward", "append_labels_backward"]
+__all__ = ["matmul", "add", "subtract", "negate", "sum_first", "transpose", "transpose_each", "sum_squares",
+           "add_to_draws_forward", "add_to_draws_backward", "append_labels_forward", "append_labels_backward"]
 
 
 def add(out, a, b):
@@ -66,6 +66,14 @@ def transpose(out, a):
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             out[i, j] = a[j, i]
+
+
+@jit
+def transpose_each(out, a):
+    for r in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                out[r, i, j] = a[r, j, i]
 
 
 @jit

@@ -5,6 +5,7 @@
     masks         weights that are switched off               W * M
     likelihoods   reconstruction term                         -log p(x|z)
     levels        the same for pixels of 256 levels           -log P(x|z)
+    cells         terms of it, one a column; missing cells    sum_d -log p(x_d|z)
     latents       reparameterization, KL, log q - log p       z = mu + sigma eps
     priors        log density of the prior                    log p(z)
     flows         invertible steps                            log |det dz/dz0|
@@ -17,8 +18,8 @@ The contract of all kernels is in `npvae/kernels/__init__.py`.  Shape letters: B
 H hidden, Z latent, N rows of the data set, P parameters.
 """
 from .arrays import (
-    matmul, add, subtract, negate, sum_first, transpose, sum_squares, add_to_draws_forward, add_to_draws_backward,
-    append_labels_forward, append_labels_backward)
+    matmul, add, subtract, negate, sum_first, transpose, transpose_each, sum_squares,
+    add_to_draws_forward, add_to_draws_backward, append_labels_forward, append_labels_backward)
 from .dense import (
     identity_forward, identity_backward, relu_forward, relu_backward, leaky_relu_forward, leaky_relu_backward,
     elu_forward, elu_backward, tanh_forward, tanh_backward, sigmoid_forward, sigmoid_backward,
@@ -32,6 +33,8 @@ from .likelihoods import (
 from .levels import (
     discretized_logistic_nll_forward, discretized_logistic_nll_backward,
     categorical_nll_forward, categorical_nll_backward, beta_binomial_nll_forward, beta_binomial_nll_backward)
+from .cells import (
+    sum_cells_forward, sum_cells_backward, sum_observed_forward, sum_observed_backward, split_missing, append_missing)
 from .latents import (
     reparameterize_forward, reparameterize_backward, gaussian_kl_forward, gaussian_kl_backward,
     log_ratio_forward, log_ratio_backward, log_q_forward, log_q_backward)
@@ -46,7 +49,7 @@ from .optim import adam_update
 from .batches import gather_rows, gather_binarized, box_muller
 
 __all__ = [
-    "matmul", "add", "subtract", "negate", "sum_first", "transpose", "sum_squares",
+    "matmul", "add", "subtract", "negate", "sum_first", "transpose", "transpose_each", "sum_squares",
     "add_to_draws_forward", "add_to_draws_backward",
     "append_labels_forward", "append_labels_backward",
     "identity_forward", "identity_backward", "relu_forward", "relu_backward",
@@ -60,6 +63,8 @@ __all__ = [
     "continuous_bernoulli_nll_forward", "continuous_bernoulli_nll_backward",
     "discretized_logistic_nll_forward", "discretized_logistic_nll_backward",
     "categorical_nll_forward", "categorical_nll_backward", "beta_binomial_nll_forward", "beta_binomial_nll_backward",
+    "sum_cells_forward", "sum_cells_backward", "sum_observed_forward", "sum_observed_backward",
+    "split_missing", "append_missing",
     "reparameterize_forward", "reparameterize_backward", "gaussian_kl_forward", "gaussian_kl_backward",
     "log_ratio_forward", "log_ratio_backward", "log_q_forward", "log_q_backward",
     "standard_normal_forward", "standard_normal_backward",

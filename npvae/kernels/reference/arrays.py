@@ -42,6 +42,11 @@ def transpose(out: Array, a: Array) -> None:
     out[...] = a.T
 
 
+def transpose_each(out: Array, a: Array) -> None:
+    """out[r, i, j] = a[r, j, i]:  each matrix of a row of them is transposed.   out (R, M, N);  a (R, N, M)."""
+    out[...] = a.swapaxes(1, 2)
+
+
 def sum_squares(total: Array, x: Array) -> None:
     """total = sum_i x[i]^2.   total (1,);  x (P,).   Infinite or NaN if any entry is."""
     total[...] = np.dot(x, x)
