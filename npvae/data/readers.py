@@ -320,9 +320,9 @@ def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
         array = array * np.uint8(255)
     with np.errstate(all="ignore"):  # a float64 too large for float32 becomes inf, and is refused
         rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
-        rows = rows.reshape(len(rows), -1)
+        rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
         # min and max propagate NaN, and unlike isfinite need no temporary array
-        finite = math.isfinite(rows.min()) and math.isfinite(rows.max())
+        finite = not rows.size or math.isfinite(rows.min()) and math.isfinite(rows.max())
     if not finite:
         fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
     return rows
