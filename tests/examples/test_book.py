@@ -18,6 +18,8 @@ from npvae.cli import UsageError
 from npvae.kernels.reference import latents
 from npvae.layers import MLP
 from press import check, notebooks, pandoc, source
+from refusals import assert_refused
+from scripts import run_script
 
 SCRIPT = ROOT / "examples" / "book.py"
 PAGES = sorted((ROOT / "examples").glob("**/*.md"))
@@ -25,8 +27,8 @@ PAGE = ROOT / "examples" / "derivations" / "page.md"
 LATENTS = "npvae/kernels/reference/latents.py"
 
 
-def book(*args, expect=0, script=SCRIPT):
-    result = subprocess.run([sys.executable, script, *args], capture_output=True, text=True)
+def book(*args, expect=0):
+    result = run_script(SCRIPT, *args)
     assert result.returncode == expect, result.stderr
     return result
 
@@ -103,20 +105,27 @@ def test_the_program_fills_and_checks(tmp_path):
     script = Path(shutil.copy(SCRIPT, tmp_path / "examples"))
     page = tmp_path / "examples" / "derivations" / "05-kl.md"
     page.parent.mkdir()
+
+    def book(*args, expect=0):
+        result = subprocess.run([sys.executable, script, *args], capture_output=True, text=True)
+        assert result.returncode == expect, result.stderr
+        return result
+
     page.write_text(block(f"{LATENTS} gaussian_kl_backward"))
-    assert book("code", "--check", script=script, expect=1).stdout == "examples/derivations/05-kl.md: stale\n"
+    assert book("code", "--check", expect=1).stdout == "examples/derivations/05-kl.md: stale\n"
     assert page.read_text() == block(f"{LATENTS} gaussian_kl_backward")
-    assert book("code", script=script).stdout == "examples/derivations/05-kl.md: filled\n"
+    assert book("code").stdout == "examples/derivations/05-kl.md: filled\n"
     assert page.read_text() == source.filled(page.read_text(), PAGE) != block(f"{LATENTS} gaussian_kl_backward")
-    assert book("code", "--check", script=script).stdout == ""
+    assert book("code", "--check").stdout == ""
     page.write_text(block(f"{LATENTS} missing"))
-    assert book("code", script=script, expect=2).stderr.startswith(
+    assert book("code", expect=2).stderr.startswith(
         "book.py: examples/derivations/05-kl.md, line 3: latents.py has no function missing; it has ")
 
 
 @pytest.mark.parametrize("args", [(), ("nothing",), ("code", "--wrong")])
 def test_wrong_arguments_are_one_line(args):
-    assert len(book(*args, expect=2).stderr.splitlines()) == 1
+    done = book(*args, expect=2)
+    assert_refused((done.returncode, done.stdout, done.stderr), "", "book.py")
 
 
 # --- the site ---
@@ -213,6 +222,7 @@ def test_a_folder_with_files_is_not_written_to(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     assert "is not empty; choose a new folder, or --overwrite" in book("site", tmp_path, expect=2).stderr
     assert "is a file" in book("site", tmp_path / "mine.txt", expect=2).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_without_pandoc_one_line_says_what_to_install(monkeypatch):

@@ -1,8 +1,5 @@
 """The lesson in examples/check_your_layer.py: it runs, says what it promises, and its exit code can fail."""
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 from hypothesis import given
 
 from npvae.testing import assert_gradients, inputs
+from scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "examples" / "check_your_layer.py"
@@ -28,8 +26,7 @@ SAYS = {      # what the report of each wrong layer says
 
 
 def test_it_runs_as_a_program():
-    result = subprocess.run([sys.executable, "-W", "error", str(PATH)], capture_output=True, text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    result = run_script(PATH)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("the right layer passes, 6 of 6 wrong ones are caught\n")
     assert result.stdout.count("gradients right (") == 1 and result.stdout.count("gradients WRONG (") == 4

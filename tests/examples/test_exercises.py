@@ -3,7 +3,6 @@ code may do to the checker; the program beside them; and the whole set, solved, 
 import ast
 import json
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -17,6 +16,7 @@ from chapters import chapter_of
 from grading import child, parent, training
 from grading.answers import Student, Wrong
 from grading.chapters import EXERCISES, HERE, numbers_in
+from scripts import run_script
 
 PARTS = [(exercise, part) for exercise in EXERCISES.values() for part in exercise.parts]
 QUICK = [(exercise, part) for exercise, part in PARTS if part.name not in exercise.slow]
@@ -514,7 +514,7 @@ def write(folder, name, body):
                                                flags=re.MULTILINE))
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("body, verdict, says", [
     ("while True: pass", "ERROR", "not done after 2 seconds: a loop without an end?"),
     ("import os; os._exit(3)", "ERROR", "ends the whole process, with exit code 3"),
@@ -534,7 +534,7 @@ def test_a_function_that_misbehaves_gets_one_verdict_and_the_others_theirs(body,
     assert (printed > 0) == body.startswith("print")
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("text, says", [
     ("def dense(:\n", "Python cannot read ex03_dense.py, line 1"),
     ("while True: pass\n", "reading ex03_dense.py: not done"),
@@ -561,12 +561,11 @@ def test_a_wrong_earlier_exercise_is_named(folder, capsys):
 
 # --- the program ---
 
-def program(*arguments, cwd=HERE):
-    return subprocess.run([sys.executable, str(HERE / "course.py"), *map(str, arguments)], capture_output=True,
-                          text=True, cwd=cwd, timeout=120, stdin=subprocess.DEVNULL)
+def program(*arguments):
+    return run_script(HERE / "course.py", *arguments)
 
 
-def test_start_check_and_solve(tmp_path):
+def test_start_check_and_solve(tmp_path, monkeypatch):
     result = program("start", tmp_path / "mine", "--seed", "4")
     assert (result.returncode, result.stderr) == (0, "") and "10 files written" in result.stdout
     mine = tmp_path / "mine"
@@ -574,7 +573,8 @@ def test_start_check_and_solve(tmp_path):
     result = program("check", "5", mine)
     assert result.returncode == 1 and result.stdout.count("  blank ") == 5 and "0 of 5 right" in result.stdout
     solve(mine, "05", seed=4)
-    result = program("check", "05", cwd=mine)
+    monkeypatch.chdir(mine)
+    result = program("check", "05")
     assert (result.returncode, result.stderr) == (0, "") and "5 of 5 right" in result.stdout
 
 
@@ -641,7 +641,7 @@ def test_what_is_no_command_gets_one_line(arguments, says, tmp_path, monkeypatch
 
 # --- the lab ---
 
-@pytest.mark.every(5)
+@pytest.mark.every(13)
 @pytest.mark.parametrize("name", lab.CASES)
 def test_a_case_of_the_lab_looks_fine_and_is_caught(name, monkeypatch):
     exhibit = lab.exhibit_of(name)

@@ -16,6 +16,7 @@ def small_sizes(monkeypatch):
                                                 "2": 62, "L": 31 * 256, "A": 41, "C": 21})
 
 
+@pytest.mark.slow
 def test_every_kernel_is_validated_and_timed(monkeypatch):
     """Those of which there are two; the other is BLAS's."""
     small_sizes(monkeypatch)

@@ -5,7 +5,6 @@ import importlib.util
 import math
 import re
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from scripts import run_script
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "vae_in_one_file.py"
 spec = importlib.util.spec_from_file_location("vae_in_one_file", SCRIPT)
@@ -276,11 +277,6 @@ def write_folder(folder, train=None):
     return folder
 
 
-def run(*arguments):
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 def assert_one_line(result, *fragments):
     assert result.returncode == 2 and result.stdout == ""
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -289,13 +285,13 @@ def assert_one_line(result, *fragments):
 
 
 def test_command_trains(tmp_path):
-    result = run("--epochs", 2, "--data", write_folder(tmp_path))
+    result = run_script(SCRIPT, "--epochs", 2, "--data", write_folder(tmp_path))
     assert result.returncode == 0 and result.stderr == ""
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("epoch")] == ["1", "2"]
 
 
 def test_command_checks_gradients():
-    result = run("--check")
+    result = run_script(SCRIPT, "--check")
     assert result.returncode == 0 and result.stderr == ""
     names = [line.split()[0] for line in result.stdout.splitlines()]
     assert names == list(one.initialize(np.random.default_rng(0)))
@@ -303,16 +299,16 @@ def test_command_checks_gradients():
 
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
 def test_command_refuses_epochs(tmp_path, value):
-    assert_one_line(run(f"--epochs={value}", "--data", write_folder(tmp_path)), "--epochs", value)
+    assert_one_line(run_script(SCRIPT, f"--epochs={value}", "--data", write_folder(tmp_path)), "--epochs", value)
 
 
 def test_command_names_what_is_wrong_in_one_line(tmp_path):
-    assert_one_line(run("--epoch", "3"), "--epoch")
-    assert_one_line(run("--data", tmp_path / "nowhere"), "nowhere", "No such file")
+    assert_one_line(run_script(SCRIPT, "--epoch", "3"), "--epoch")
+    assert_one_line(run_script(SCRIPT, "--data", tmp_path / "nowhere"), "nowhere", "No such file")
     write_folder(tmp_path, train=b"not gzip")
-    assert_one_line(run("--data", tmp_path), "train-images-idx3-ubyte.gz", "gzip")
+    assert_one_line(run_script(SCRIPT, "--data", tmp_path), "train-images-idx3-ubyte.gz", "gzip")
     (write_folder(tmp_path) / "t10k-images-idx3-ubyte.gz").unlink()
-    assert_one_line(run("--data", tmp_path), "t10k-images-idx3-ubyte.gz", "No such file")
+    assert_one_line(run_script(SCRIPT, "--data", tmp_path), "t10k-images-idx3-ubyte.gz", "No such file")
 
 
 @pytest.mark.parametrize("raw", [

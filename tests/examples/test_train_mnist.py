@@ -16,6 +16,7 @@ from npvae import VAE, checkpoint
 from npvae.cli import command_line, options, program, runs
 from npvae.data import load_mnist
 from npvae.system.files import claimed
+from scripts import run_script
 from tiny_runs import contents, library
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +33,9 @@ def first(tmp_path_factory):
     grey = rng.integers(0, 256, (150, 4, 3), dtype=np.uint8)
     np.savez(folder / "data.npz", train=grey[:50], test=grey[50:], test_labels=rng.integers(0, 3, 100))
     np.save(folder / "wide.npy", 3 * rng.random((70, 12), dtype=np.float32) - 1)
-    return folder, subprocess.run([sys.executable, str(SCRIPT), *TINY, "--out", "run"], cwd=folder, env=ENVIRONMENT,
-                                  capture_output=True, text=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, run_script(SCRIPT, *TINY, "--out", "run")
 
 
 @pytest.fixture
