@@ -14,6 +14,7 @@ def campaign(*flags):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_few_hostile_files():
     campaign("--size", 5, "--seed", 7, "--new", 0)
 

@@ -25,8 +25,8 @@ forks = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", 
 X = np.random.default_rng(0).random((600, 300), dtype=np.float32)
 
 
-def in_a_process_of_its_own(*functions):
-    code = "import test_blas_threads as here; " + "; ".join(f"here.{function.__name__}()" for function in functions)
+def in_a_process_of_its_own(function):
+    code = f"import test_blas_threads as here; here.{function.__name__}()"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2",
                    "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}",
                    "PYTHONWARNINGS": "error,ignore:.*fork:DeprecationWarning"}
@@ -220,8 +220,10 @@ def a_fork_while_another_thread_trains():
 
 # ---- In processes of their own
 
-def test_models_at_work_at_once():
-    in_a_process_of_its_own(the_same_bits_as_alone, a_callback_may_wait_for_a_thread)
+@pytest.mark.parametrize("case", [
+    the_same_bits_as_alone, pytest.param(a_callback_may_wait_for_a_thread, marks=pytest.mark.slow)])
+def test_models_at_work_at_once(case):
+    in_a_process_of_its_own(case)
 
 
 @forks
