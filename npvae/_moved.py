@@ -23,7 +23,7 @@ MOVED = {
     "lanes": ("engine.executor",), "cuts": ("engine.partition", "kernels.roles"), "turns": ("engine.blas_threads",),
     "kernels.fused.recording": ("engine.recording",), "kernels.fused.team": ("engine.team",),
     "kernels.fused.trial": ("engine.trial",), "kernels.fused.child": ("engine.child",),
-    "images": ("data.images",), "labels": ("data.labels",), "npy": ("data.npy",),
+    "images": ("data.images", "data.tables"), "labels": ("data.labels",), "npy": ("data.npy",),
     "figures": ("plotting.figures",), "charts": ("plotting.charts",),
     "report_page": ("pages.report",), "explorer": ("pages.explorer",),
     "options": ("cli.options",), "runs": ("cli.runs",), "commands": ("cli.commands",), "program": ("cli.program",)}

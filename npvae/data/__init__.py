@@ -1,7 +1,9 @@
 """Data sets: MNIST is included; IDX files, arrays, tables and folders of pictures are read.  Not part of the lesson.
 
     readers   MNIST and other IDX files, .npy and .npz; binarization
-    images    folders of pictures, tables in .csv
+    images    folders of pictures
+    tables    .csv files, of images or of columns of several kinds
+    columns   which kind of numbers each column holds
     labels    labels, as the classes of a conditional model
     npy       arrays in .npy and .npz files, of which only the rows needed are read
     codes     files of results: codes, scores, samples
@@ -12,13 +14,14 @@ from typing import TYPE_CHECKING
 from ..system.later import later
 
 if TYPE_CHECKING:
-    from .images import DataError, ImageData, Progress, fail, flat_shape, load_csv, load_pictures
+    from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures
     from .readers import (
         ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_array, load_fashion_mnist, load_idx_folder, load_mnist,
         read_idx, to_float)
     from .reading import SCALES, TEST_PARTS, VALUES, Reading
+    from .tables import load_csv
 
-__getattr__ = later(__name__, "images", "readers", "labels", "reading")
+__getattr__ = later(__name__, "images", "tables", "readers", "labels", "reading")
 
 __all__ = [
     "DataError", "ImageData", "Progress", "fail", "flat_shape", "load_csv", "load_pictures",

@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -26,9 +27,10 @@ import numpy as np
 from ..likelihoods import support
 from ..system.files import open_regular
 from ..validate import shown
-from .images import DataError, ImageData, Progress, fail, flat_shape, load_csv, load_pictures, parts
+from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures, parts
 from .npy import DEFLATE_RATIO, PIECE, StoredArray, check_expansion, open_member, open_zip, stored_array
 from .reading import Reading
+from .tables import load_csv
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
@@ -364,7 +366,7 @@ def _load(path: Path, embedded: bool, progress: Progress, limit: int | None, rea
     if path.is_dir():
         return _load_idx(path, None, limit) if holds_idx(path) else load_pictures(path, progress, limit, reading)
     if path.exists() and path.suffix.lower() == ".csv":
-        return load_csv(path, reading)
+        return load_csv(path, reading if reading.table is not None else replace(reading, table=False))
     if path.exists() and path.suffix.lower() in (".npy", ".npz"):
         return load_array(path, limit, reading)
     fail(path, f"{'is not a data set' if path.exists() else 'there is no such file or folder'}; {ALLOWED} are allowed")

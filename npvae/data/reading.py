@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..likelihoods.columns import Wanted
+
 #: what the numbers of a file are
 VALUES = {"binary": "0 and 1, or black and white as 0 and 255", "bytes": "grey levels or colours from 0 to 255, "
           "divided by 255", "unit": "numbers from 0 to 1", "real": "any numbers, as they are", "counts": "0, 1, 2, ..."}
@@ -26,6 +28,9 @@ class Reading:
     header : whether the first line of a table is one
     label_column : name of the column of a table that holds labels; None: "label", if there is one
     delimiter : between the cells of a table
+    decimal : "." or ",", in the numbers of a table
+    table : a file of numbers has columns of several kinds (True), or images (False)
+    columns : the kinds of columns (`likelihoods/columns.py`); given, the file is a table
     transpose : rows and columns of each image, or of a matrix of counts, change places
     grey, rgb : colours become grey, or stay three numbers a pixel; with neither arrays stay as they are, and pictures
         become grey
@@ -39,6 +44,9 @@ class Reading:
     header: bool | None = None
     label_column: str | None = None
     delimiter: str | None = None
+    decimal: str | None = None
+    table: bool | None = None
+    columns: Wanted = None
     transpose: bool = False
     grey: bool = False
     rgb: bool = False

@@ -6,6 +6,7 @@
     gaussian               real numbers: one sigma, or one for each pixel
     continuous_bernoulli   grey pixels in [0, 1], as a density
     levels                 the 256 levels of a byte, as probabilities
+    columns                the columns of a table, and the families that fit them
 """
 import math
 from collections.abc import Callable

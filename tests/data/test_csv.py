@@ -1,11 +1,13 @@
-"""Tables: numbers arrive exactly, and what is no table of images is refused with its row and column."""
+"""CSV files of images: numbers arrive exactly, and what is no image is refused with its row and column."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from files import LAST, refusal
 from npvae import data, load_mnist
-from npvae.data import images as images_module
+from npvae.data import tables as tables_module
 from npvae.data import DataError
 from npvae.data import Reading, load_csv
 
@@ -18,6 +20,10 @@ def write(path, text):
 def table(array, header="", delimiter=",", end="\n"):
     rows = [delimiter.join(map(str, row)) for row in array.tolist()]
     return end.join([*([header] if header else []), *rows, ""])
+
+
+def load_images(path, reading=Reading()):
+    return load_csv(path, replace(reading, table=False))
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def test_bytes(delimiter, end, header, tmp_path, rng):
 @pytest.mark.parametrize("columns, image_shape", [(1, (1, 1)), (2, (1, 2)), (9, (3, 3)), (12, (1, 12))])
 def test_fractions(columns, image_shape, tmp_path, rng):
     grey = rng.random((6, columns))
-    loaded = load_csv(write(tmp_path / "x.csv", table(grey)), reading=LAST)
+    loaded = load_images(write(tmp_path / "x.csv", table(grey)), reading=LAST)
     assert loaded.image_shape == image_shape and loaded.train_images.dtype == np.float32
     assert np.array_equal(loaded.train_images, grey[:5].astype(np.float32))
     assert np.array_equal(loaded.test_images, grey[5:].astype(np.float32))
@@ -52,7 +58,7 @@ def test_fractions(columns, image_shape, tmp_path, rng):
 
 def test_zeros_and_ones_are_black_and_white(tmp_path):
     """Not 0 and 1 of 255."""
-    loaded = load_csv(write(tmp_path / "x.csv", "0,1\n1,1\n1,0\n"), reading=LAST)
+    loaded = load_images(write(tmp_path / "x.csv", "0,1\n1,1\n1,0\n"), reading=LAST)
     assert loaded.train_images.dtype == np.float32 and loaded.train_images.tolist() == [[0, 1], [1, 1]]
 
 
@@ -63,14 +69,14 @@ def test_a_column_called_label(where, name, tmp_path, rng):
     header = [f"p{i}" for i in range(6)]
     header.insert(where, name)
     columns = np.insert(grey.astype(int), where, labels, 1)
-    loaded = load_csv(write(tmp_path / "x.csv", table(columns, ",".join(header))), reading=LAST)
+    loaded = load_images(write(tmp_path / "x.csv", table(columns, ",".join(header))), reading=LAST)
     assert np.array_equal(np.vstack([loaded.train_images, loaded.test_images]), grey)
     assert np.array_equal(loaded.train_labels, labels[:18]) and np.array_equal(loaded.test_labels, labels[18:])
     assert loaded.train_labels.dtype == np.int64 and loaded.image_shape == (1, 6)
 
 
 def test_a_label_makes_a_header_of_numbers_one(tmp_path):
-    loaded = load_csv(write(tmp_path / "x.csv", "label,0,1\n7,200,3\n8,1,2\n"), reading=LAST)
+    loaded = load_images(write(tmp_path / "x.csv", "label,0,1\n7,200,3\n8,1,2\n"), reading=LAST)
     assert loaded.train_images.tolist() == [[200, 3]] and loaded.train_labels.tolist() == [7]
 
 
@@ -78,7 +84,7 @@ def test_a_label_makes_a_header_of_numbers_one(tmp_path):
                                           (["1.0", "2"], [1, 2]), (["x", "3"], ["x", "3"])])
 def test_labels_are_whole_numbers_or_names(labels, kept, tmp_path):
     text = "species,a\n{},200\n{},3\n".format(*labels)
-    loaded = load_csv(write(tmp_path / "x.csv", text), Reading(label_column="Species", test_part="last"))
+    loaded = load_images(write(tmp_path / "x.csv", text), Reading(label_column="Species", test_part="last"))
     assert [*loaded.train_labels.tolist(), *loaded.test_labels.tolist()] == kept
     assert loaded.train_images.tolist() == [[200]] and not loaded.notes
 
@@ -90,36 +96,37 @@ def test_labels_are_whole_numbers_or_names(labels, kept, tmp_path):
 def test_a_header_of_numbers(first, header, images, note, tmp_path):
     """As pandas writes it for an array."""
     reading = Reading(header=None if header is None else header == "yes")
-    loaded = load_csv(write(tmp_path / "x.csv", first + "\n5,200,3\n6,7,1\n"), reading)
+    loaded = load_images(write(tmp_path / "x.csv", first + "\n5,200,3\n6,7,1\n"), reading)
     assert len(loaded.train_images) + len(loaded.test_images) == images
     assert len(loaded.notes) == bool(note) and all(note in found for found in loaded.notes)
 
 
 def test_a_first_row_that_only_may_be_a_header(tmp_path):
-    loaded = load_csv(write(tmp_path / "x.csv", "1,2,4,8,16,32,64,128\n9,9,9,9,9,9,9,9\n"))
+    loaded = load_images(write(tmp_path / "x.csv", "1,2,4,8,16,32,64,128\n9,9,9,9,9,9,9,9\n"))
     assert len(loaded.train_images) == 1 and "1, 2, 4, ..., increases as a header of numbers" in loaded.notes[0]
 
 
 def test_what_pandas_writes(tmp_path):
     """Its index is no pixel."""
-    loaded = load_csv(write(tmp_path / "x.csv", ",0,1\n0,200,3\n1,7,9\n2,5,5\n"), LAST)
+    loaded = load_images(write(tmp_path / "x.csv", ",0,1\n0,200,3\n1,7,9\n2,5,5\n"), LAST)
     assert loaded.train_images.tolist() == [[200, 3], [7, 9]] and "counts the rows" in loaded.notes[0]
 
 
 def test_delimiters_that_are_named(tmp_path):
     path = write(tmp_path / "x.csv", "1|2\n3|4\n")
-    assert load_csv(path, Reading(delimiter="|")).image_shape == (1, 2)
-    refusal(load_csv, path, Reading(label_column="y"), name="x.csv", says="has no column y, which --label-column names")
+    assert load_images(path, Reading(delimiter="|")).image_shape == (1, 2)
+    refusal(load_images, path, Reading(label_column="y"), name="x.csv",
+            says="has no column y, which --label-column names")
 
 
 def test_empty_lines_quotes_and_a_byte_order_mark(tmp_path):
-    loaded = load_csv(write(tmp_path / "x.csv", '\ufeff\n"a","b"\n\n"1","2"\n\n3,255\n\n'), reading=LAST)
+    loaded = load_images(write(tmp_path / "x.csv", '\ufeff\n"a","b"\n\n"1","2"\n\n3,255\n\n'), reading=LAST)
     assert loaded.train_images.tolist() == [[1, 2]] and loaded.test_images.tolist() == [[3, 255]]
 
 
 def test_the_table_of_kaggle(tmp_path, monkeypatch):
     """label,pixel0,...,pixel783: the same arrays as MNIST's own files, and never cell by cell in Python."""
-    monkeypatch.delattr(images_module, "_rows")
+    monkeypatch.delattr(tables_module, "_rows")
     images, labels, _, _ = load_mnist()
     columns = np.column_stack([labels[:3000], images[:3000]])
     header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
@@ -150,7 +157,7 @@ BAD = {
     "1,2\n3,x\n": f"row 2, column 2 holds 'x', which is not a number; {ALLOWED}",
     "a,b\n1,2\n\n3,four\n": "row 4, column 2 ('b') holds 'four', which is not a number",
     "1,2\n3,\n": "row 2, column 2 is empty", "a,b\n,2\n": "row 2, column 1 ('a') is empty",
-    "1,2\n,\n": "row 2, column 1 is empty", "a,2\n1,2\n": "row 1, column 1 holds 'a', which is not a number",
+    "1,2\n,\n": "row 2, column 1 is empty", "a,2\n1,2\n": "holds 1 image; at least 2 are needed",
     "1,2\n3,4,5\n": "row 2 has 3 cells, row 1 2; all rows must be of one length",
     "a,b\n1,2\n3\n": "row 3 has 1 cells, the header 2", "a,b,c\n1,2\n3,4\n": "row 2 has 2 cells, the header 3",
     "1,2\n3,4\n   \n": "row 3 has 1 cells, row 1 2",
@@ -164,9 +171,9 @@ BAD = {
     "label,label,a\n1,2,3\n": "has 2 columns called label; one is allowed", "label\n1\n2\n": "holds labels alone",
     "1,2\n": "holds 1 image; at least 2 are needed", "a,b\n": "holds a header alone", "": "is empty",
     "\n \n": "is empty; a table of numbers, one image a row, is expected",
-    "0,5;0,3\n0,1;0,2\n": "row 2, column 1 ('0,5') holds '0,1', which is not a number",
-    "1;2\n0,5;3\n": "row 2, column 1 holds '0,5', which is not a number",
-    "1_0,2\n3,4\n": "row 1, column 1 holds '1_0'", "1 2\n3 4\n": "row 2, column 1 ('1 2') holds '3 4', which is not a",
+    "0,5;0,3\n0,1;x\n": "row 2, column 2 holds 'x', which is not a number",
+    "1;2\n0.5;3,0\n": "row 2, column 2 holds '3,0', which is not a number",
+    "3,4\n1_0,2\n": "row 2, column 1 holds '1_0'", "1 2\n3 4\n": "row 2, column 1 ('1 2') holds '3 4', which is not a",
     "1,2\n3," + "9" * 40_000 + "\n": "row 2, column 2 holds " + "9" * 97 + "..., which is not a pixel",
     "1,2\n3," + "x" * 140_000 + "\n": "row 2 holds a cell of more than 131,072 characters, which is not a number; only",
     "x" * 140_000 + ",2\n": "row 1 holds a cell of more than 131,072 characters, which is not a number; only numbers a",
@@ -175,16 +182,18 @@ BAD = {
 
 @pytest.mark.parametrize("text", BAD)
 def test_bad_tables(text, tmp_path):
-    refusal(data.load, write(tmp_path / "x.csv", text), name="x.csv", says=BAD[text])
+    refusal(load_images, write(tmp_path / "x.csv", text), name="x.csv", says=BAD[text])
 
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "x.csv").write_bytes(b"1,2\n3,\xff\xfe\n")
-    refusal(load_csv, tmp_path / "x.csv", name="x.csv", says="row 2, column 2 holds ")
+    refusal(load_images, tmp_path / "x.csv", name="x.csv", says="row 2, column 2 holds ")
+    (tmp_path / "latin.csv").write_bytes("wine,price\nBlaufr\xe4n,1\nMerlot,2\n".encode("latin-1"))
+    refusal(load_csv, tmp_path / "latin.csv", name="latin.csv", says="bytes that are no UTF-8: save the file as C")
     (tmp_path / "utf16.csv").write_bytes("1,2\n3,4\n".encode("utf-16"))
-    refusal(load_csv, tmp_path / "utf16.csv", name="utf16.csv", says="which is not a number")
-    refusal(load_csv, tmp_path / "absent.csv", name="absent.csv", says="cannot be read (No such file or directory)")
-    refusal(load_csv, tmp_path, name=tmp_path.name, says="cannot be read (Is a directory)")
+    assert load_images(tmp_path / "utf16.csv", LAST).test_images.tolist() == [[3, 4]]
+    refusal(load_images, tmp_path / "absent.csv", name="absent.csv", says="cannot be read (No such file or directory)")
+    refusal(load_images, tmp_path, name=tmp_path.name, says="cannot be read (Is a directory)")
 
 
 @given(st.text(alphabet='0123456789.,;\t\n\r"e-+ nalbINF_\x00é', max_size=60))
@@ -197,4 +206,4 @@ def test_any_text_is_a_table_or_refused_in_one_line(tmp_path_factory, text):
         assert "any.csv" in str(error) and len(str(error).splitlines()) == 1
     else:
         assert loaded.train_images.dtype in (np.uint8, np.float32) and len(loaded.test_images) > 0
-        assert np.isfinite(loaded.train_images).all()
+        assert np.isfinite(loaded.train_images).all() or loaded.columns

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from files import LAST, refusal, same_images, small_set, write_folder
-from npvae.data import images as others, readers
+from npvae.data import images as others, readers, tables
 from npvae.data import BINARIZATIONS, DataError, Reading, binarize
 
 
@@ -397,7 +397,7 @@ def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tm
     def refuse(*args, **more):
         raise error
 
-    for module in readers, others:
+    for module in readers, others, tables:
         monkeypatch.setattr(module, "open_regular", refuse)
     name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
     says = getattr(error, "strerror", None) or "there is no memory for it"
