@@ -3,6 +3,7 @@
 z is always drawn from q(z|x).  Evaluated at z = mu, a model seems some 9 nats better on MNIST, and nothing is bounded.
 
     bounds       elbo, log_likelihood: lower bounds on log p(x), from one draw of z and from many
+    imputation   what missing cells may hold
     exact        log p(x) itself, for models where it has a closed form
     dimensions   how much information each latent dimension carries
     summary      all of these at once, with standard errors
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from ..system.later import later
 from .bounds import (
-    LogLikelihood, Progress, checked, draw_noise, elbo, elbo_terms, importance_bound, jackknife, log_likelihood,
-    rows_at_once)
+    LogLikelihood, Progress, checked, column_scores, draw_noise, elbo, elbo_terms, importance_bound, jackknife,
+    log_likelihood, rows_at_once)
 from .dimensions import active_units, count_active, information_per_dimension, kl_per_dimension, nats_per_dimension
+from .imputation import posterior_draws, posterior_mean
 
 if TYPE_CHECKING:
     from .exact import exact_log_likelihood, why_not_exact
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __getattr__ = later(__name__, "exact", "summary")
 
 __all__ = [
-    "LogLikelihood", "Progress", "checked", "draw_noise", "elbo", "elbo_terms", "importance_bound", "jackknife",
-    "log_likelihood", "rows_at_once", "active_units", "count_active", "information_per_dimension", "kl_per_dimension",
-    "nats_per_dimension", "exact_log_likelihood", "why_not_exact", "Estimate", "Summary", "summarize"]
+    "LogLikelihood", "Progress", "checked", "column_scores", "draw_noise", "elbo", "elbo_terms", "importance_bound",
+    "jackknife", "log_likelihood", "rows_at_once", "active_units", "count_active", "information_per_dimension",
+    "kl_per_dimension", "nats_per_dimension", "posterior_draws", "posterior_mean", "exact_log_likelihood",
+    "why_not_exact", "Estimate", "Summary", "summarize"]

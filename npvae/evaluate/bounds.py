@@ -1,6 +1,6 @@
 """Lower bounds on log p(x), in nats per image, from one draw of z and from many.  Read after `train/`."""
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ class Model(Protocol):
     input_dim: int
     latent_dim: int
     classes: int
+    missing: bool
     dtype: str
     kernels: ModuleType
     likelihood: Likelihood
@@ -69,7 +70,7 @@ def draw_noise(a: Activations, rng: np.random.Generator, kernels: ModuleType | W
     kernels.box_muller(a.noise, a.uniform)
 
 
-def _draw(vae: Model, x: Array, draws: int, rng: np.random.Generator, labels: Array) -> Activations:
+def draw_pass(vae: Model, x: Array, draws: int, rng: np.random.Generator, labels: Array) -> Activations:
     """The arrays of a pass over x (B, D), filled with x, labels and new noise; the pass itself is left to do."""
     a, _ = vae.passes(len(x), draws)
     a.x[...], a.labels[...] = x, labels
@@ -102,11 +103,50 @@ def elbo_terms(vae: Model, x: Array, rng: np.random.Generator, labels: Array | N
     mu, rows = np.empty((len(x), vae.latent_dim), vae.dtype), rows_at_once(vae, BLOCK)
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)
-        a = _draw(vae, x[block], 1, rng, labels[block])
+        a = draw_pass(vae, x[block], 1, rng, labels[block])
         vae.engine.forward(a, KLEstimator.EXACT if vae.latent.analytic else KLEstimator.SAMPLED)
         nll[block], mu[block] = a.nll[:, 0], a.mu[:len(a.x)]      # further rows belong to the prior
         kl[block] = a.kl.sum(axis=1) if vae.latent.analytic else a.log_ratio[:, 0]
     return nll, kl, mu
+
+
+def column_scores(vae: Model, x: Array, rng: np.random.Generator, n_samples: int = 1, labels: Array | None = None
+                  ) -> Array:
+    """What each column adds to the reconstruction term of its row, (B, D) in nats:  the mean of -log p(x_d|z) over
+    n_samples draws  z ~ q(z|x).  0 for a missing cell, so that a row adds up to its nll, for one draw that of
+    `elbo_terms`.  Raises ValueError for a likelihood that is no sum over columns."""
+    if not vae.likelihood.by_column:
+        raise ValueError(f"column_scores needs a likelihood that is a sum over columns, which "
+                         f"{vae.likelihood.name.partition(':')[0]} is not")
+    x, labels = checked(vae, x, labels)
+    scores = np.zeros(x.shape)
+    with vae.engine.running():
+        for block, a in passes_over(vae, x, rng, n_samples, labels, BLOCK if n_samples == 1 else _ROWS):
+            cells = np.empty((*a.nll.shape, vae.input_dim), vae.dtype)
+            vae.likelihood.columns_forward(vae.kernels, cells, a.kept, a.output, a.filled, vae.parameters)
+            scores[block] += cells.sum(axis=1, dtype=np.float64)
+    return np.where(np.isnan(x), 0, scores / n_samples)
+
+
+def pass_size(vae: Model, images: int, n_samples: int, most: int = _ROWS) -> tuple[int, int]:
+    """How many images and how many draws a pass has, where each of `images` needs n_samples draws: some `most` rows of
+    the decoder."""
+    rows = rows_at_once(vae, most)
+    draws = min(n_samples, max(1, rows // min(_IMAGES, images)))
+    return max(1, rows // draws), draws
+
+
+def passes_over(vae: Model, x: Array, rng: np.random.Generator, n_samples: int, labels: Array, most: int = _ROWS
+                ) -> Iterator[tuple[slice, Activations]]:
+    """Forward passes with n_samples draws in all for each image of x (B, D), a block of images after the other; and
+    which images these are."""
+    images, draws = pass_size(vae, len(x), n_samples, most)
+    for start in range(0, len(x), images):
+        block = slice(start, start + images)
+        for done in range(0, n_samples, draws):
+            a = draw_pass(vae, x[block], min(draws, n_samples - done), rng, labels[block])
+            vae.engine.forward(a, KLEstimator.SAMPLED)
+            yield block, a
 
 
 @dataclass(frozen=True)
@@ -169,9 +209,7 @@ def log_likelihood(vae: Model, x: Array, rng: np.random.Generator, n_samples: in
     progress : wraps the loop over blocks of images, to show how far it is
     """
     x, labels = checked(vae, x, labels)
-    rows = rows_at_once(vae, _ROWS)
-    draws = min(n_samples, max(1, rows // min(_IMAGES, len(x))))
-    images = max(1, rows // draws)
+    images, draws = pass_size(vae, len(x), n_samples)
     ends = [n_samples * group // min(_GROUPS, n_samples) for group in range(min(_GROUPS, n_samples) + 1)]
     totals, squares = np.full((len(ends) - 1, len(x)), -np.inf), np.full(len(x), -np.inf)
     with vae.engine.running():
@@ -179,7 +217,7 @@ def log_likelihood(vae: Model, x: Array, rng: np.random.Generator, n_samples: in
             block = slice(start, start + images)
             for done in range(0, n_samples, draws):
                 k = min(draws, n_samples - done)
-                a = _draw(vae, x[block], k, rng, labels[block])
+                a = draw_pass(vae, x[block], k, rng, labels[block])
                 vae.engine.forward(a, KLEstimator.SAMPLED)
                 log_w = -(a.nll + a.log_ratio)
                 for total, first, last in zip(totals, ends, ends[1:]):

@@ -19,7 +19,10 @@ def exact_log_likelihood(vae: Model, x: Array, labels: Array | None = None) -> A
 
         log det C = D log sigma^2 + log det M,      r C^-1 r^T = ( r r^T - r W^T M^-1 W r^T / sigma^2 ) / sigma^2
 
-    A label adds its row of W to b.  Raises ValueError for any other model, and says which fit.
+    A label adds its row of W to b.  Missing cells are left out of all sums over d, since a marginal of a Gaussian is
+    the Gaussian of the rest: so each row has its own M.
+
+    Raises ValueError for any other model, and says which fit.
     """
     wrong = why_not_exact(vae)
     if wrong:
@@ -30,11 +33,17 @@ def exact_log_likelihood(vae: Model, x: Array, labels: Array | None = None) -> A
     W, b = (vae.parameters[name].astype(np.float64) for name in (vae.output.W, vae.output.b))
     of_label, W = W[vae.latent_dim:], W[:vae.latent_dim]
     variance = math.exp(vae.likelihood._logvar(vae.parameters)[0])
-    r = x - b - (of_label[labels] if vae.classes else 0)
-    M = np.eye(len(W)) + W @ W.T / variance
+    seen = ~np.isnan(x)
+    r = np.where(seen, x - b - (of_label[labels] if vae.classes else 0), 0)
     projected = r @ W.T
-    square = ((r * r).sum(axis=1) - (projected * np.linalg.solve(M, projected.T).T).sum(axis=1) / variance) / variance
-    log_det = vae.input_dim * math.log(2 * math.pi * variance) + np.linalg.slogdet(M)[1]
+    if vae.missing:
+        M = np.eye(len(W)) + np.einsum("bd,zd,yd->bzy", seen, W, W, optimize=True) / variance
+        solved = np.linalg.solve(M, projected[..., None])[..., 0]
+    else:
+        M = np.eye(len(W)) + W @ W.T / variance
+        solved = np.linalg.solve(M, projected.T).T
+    square = ((r * r).sum(axis=1) - (projected * solved).sum(axis=1) / variance) / variance
+    log_det = seen.sum(axis=1) * math.log(2 * math.pi * variance) + np.linalg.slogdet(M)[1]
     return np.asarray(-0.5 * (square + log_det))
 
 

@@ -119,6 +119,16 @@ class Likelihood(ABC):
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """A draw x ~ p(x|z) (rows, D) from output (rows, P)."""
 
+    def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """Numbers (rows, S) of p(x|z) whose mean over draws of z tells of x, from output (rows, P): E[x|z] by default.
+        For categories override it with the probabilities of all levels."""
+        return self.mean(kernels, output)
+
+    def single(self, summary: Array) -> Array:
+        """The one x (rows, D) that stands for such means (rows, S): the mean itself by default; for categories the most
+        probable level."""
+        return summary
+
     def fit_batch(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array) -> None:
         """In training, if `fits_batch`: nll (B, K) with the parameter that is best for this batch."""
 

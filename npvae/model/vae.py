@@ -19,7 +19,7 @@ from ..buffers import Activations, Gradients, Sizes, allocate_pass
 from ..decoders import Decoder, make_decoder
 from ..engine.blas_threads import Owner, all_blas_threads, by_one_thread
 from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, ensure_callable, make_executor
-from ..evaluate import bounds
+from ..evaluate import bounds, imputation
 from ..kernels import load
 from ..latents.base import Flow, KLEstimator, Prior
 from ..latents.composed import compose
@@ -487,6 +487,39 @@ class VAE:
         """
         generator("rng", rng)
         return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
+
+    @by_one_thread
+    def column_scores(self, x: Array, rng: np.random.Generator, n_samples: int = 1, labels: Array | None = None
+                      ) -> Array:
+        """What each column adds to the reconstruction term -log p(x|z) of its row, (B, D) in nats, as a mean over
+        n_samples draws of z from q(z|x); 0 for a missing cell."""
+        generator("rng", rng)
+        return bounds.column_scores(self, x, rng, integer("n_samples", n_samples, 1), labels)
+
+    @by_one_thread
+    @all_blas_threads
+    def impute(self, x: Array, rng: np.random.Generator, n_samples: int = 1000, draws: int | None = None,
+               labels: Array | None = None) -> Array:
+        """x (B, D) with its missing cells filled in; what is observed stays as it is, to the bit.
+
+        draws : None for one value a cell, its mean given the observed cells of the row (of categories the most probable
+            level); M for draws from the distribution of the missing cells, of shape (M, B, D): multiple imputation
+        n_samples : draws of z for each row, from which both are computed (Mattei and Frellsen 2019)
+        """
+        generator("rng", rng), integer("n_samples", n_samples, 1)
+        x, shape = self.images(x, "x"), () if draws is None else (integer("draws", draws, 1),)
+        labels, gone = self.check_labels(labels, len(x)), np.isnan(x)
+        rows = np.flatnonzero(gone.any(axis=1))
+        filled: Array = np.broadcast_to(x, (*shape, *x.shape)).copy()
+        if len(rows):
+            own = labels[rows] if self.classes else None
+            if draws is None:
+                new = imputation.posterior_mean(self, x[rows], rng, n_samples, own)
+            else:
+                z = imputation.posterior_draws(self, x[rows], rng, n_samples, draws, own).reshape(-1, self.latent_dim)
+                new = self._decoder_output(z, np.tile(labels[rows], draws), rng, drawn=True)
+            filled[..., rows, :] = np.where(gone[rows], new.reshape(*shape, len(rows), -1), x[rows])
+        return filled
 
     @by_one_thread
     def start_at(self, mean: Array) -> None:
