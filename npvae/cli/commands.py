@@ -272,7 +272,8 @@ def explain(args: argparse.Namespace) -> None:
         vae, objective, draws, step = _of_flags(args, {**SMALLEST, **given})
         x = fitting(vae.output, fitting(vae.likelihood, _corners(vae.input_dim)))
         names = [f"[{' '.join(f'{pixel:.3g}' for pixel in image[:8])}{' ...' * (len(image) > 8)}]" for image in x]
-        write_explain(vae, x, out, (1, vae.input_dim), objective, step, draws, names=names, seed=args.seed)
+        write_explain(vae, x, out, (1, vae.input_dim), objective, step, draws, names=names, seed=args.seed,
+                      book=args.book)
     else:
         run, out = opened(args, EXPLAINED, [".html"])
         images, x, labels = _test_set(run, args)
@@ -282,7 +283,7 @@ def explain(args: argparse.Namespace) -> None:
         if images.test_labels is not None:
             names = [f"{name}, {label_text(label)}" for name, label in zip(names, images.test_labels[chosen])]
         write_explain(vae, x[chosen], out, run.image_shape, objective, step, min(draws, _MOST_DRAWS),
-                      None if labels is None else labels[chosen], names, args.seed)
+                      None if labels is None else labels[chosen], names, args.seed, book=args.book)
     print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 
 

@@ -295,6 +295,9 @@ def _explain_parser() -> argparse.ArgumentParser:
     options.add_network(parser)
     options.add_objective(parser)
     _add_seed(parser, "eps and, with --small, parameters")
+    parser.add_argument("--book", metavar="ADDRESS", default=None,
+                        help="where the site that examples/book.py makes is published: the ids of equations lead there "
+                             "(default: to the chapters, if npvae runs from its repository)")
     parser.add_argument("--out", type=Path, default=None, metavar="FILE",
                         help=f"an .html file for the page (default: RUN/{runs.EXPLAINED}, or {runs.EXPLAINED} here)")
     _add_data(parser)

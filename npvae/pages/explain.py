@@ -3,14 +3,16 @@
 The nodes of the page are the calls of kernels that a pass of the model makes: `Tracer` stands in for the module of
 kernels, makes each call, and notes it with its values.  So the page shows what the model computes, whatever its parts.
 The passes are computed here, in float64, for a few images and a few values of one eps; `templates/explain.js` draws.
-Only a matrix product with more numbers than its two factors together, as dW = x^T dpre of one image, is computed in
-the page again.  The page is one file: it needs no library and loads nothing.
+Only what the page can compute again from other arrays is left out: a matrix product with more numbers than its two
+factors together, as dW = x^T dpre of one image, a masked matrix, a part of a matrix.  The page is one file: it needs no
+library and loads nothing.
 """
 import copy
 import hashlib
 import inspect
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -38,22 +40,27 @@ IMAGES = 5      # in the menu
 EPS = tuple(np.linspace(-2, 2, 9).tolist())      # places of the slider
 #: the page holds fewer images and places where it would otherwise have more bytes than these
 ENOUGH = 2_800_000
-#: the most parameters that a page can hold: its size is some six bytes for each
+#: the most parameters that a page can hold: its size is some three bytes for each
 MOST = 4_000_000
-#: arrays of at most so many numbers stand in the page in full precision, larger ones in float32
+#: arrays of at most so many numbers stand in the page in full precision; of larger ones parameters, which are only
+#: looked at, as 16-bit parts of the largest, all others in float32
 FEW = 64
+#: the chapters that derive the equations, if this npvae is a clone of its repository
+CHAPTERS = Path(__file__).resolve().parents[2] / "examples" / "derivations"
 #: a network of at most so many parameters is checked entry by entry, of others four entries in each tensor
 SMALL, SOME = 200, 4
 
 
 def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, int], objective: Objective | None = None,
                   step: int = 0, draws: int = 1, labels: Array | None = None, names: Sequence[str] = (), seed: int = 0,
-                  title: str = "One image through the network, and its gradient back") -> Path:
+                  title: str = "One image through the network, and its gradient back", book: str | None = None) -> Path:
     """Write the page of a VAE, atomically.  Returns the path.
 
     x (N, D): images, of which the first few are in the menu, under `names`; labels (N,) for a model with classes;
     image_shape (height, width) with height * width = D; objective at this step of its schedules, the ELBO if it is
     None; draws: K; seed: of eps.  All of it is computed in float64 by the reference kernels.
+    book: the address of the site that examples/book.py makes; ids of equations lead there, or else, if this npvae is a
+    clone of its repository, to the chapters in it.
     Raises ValueError or TypeError for what does not fit, for a model that is too large, and for one that computes NaN
     or infinity.
     """
@@ -66,8 +73,20 @@ def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, int], 
         objective = ELBO(sampled=not vae.latent.analytic)
     lesson = _Lesson(vae, x[:IMAGES], labels if labels is None else labels[:IMAGES], objective, step,
                      integer("draws", draws, 1), np.random.default_rng(integer("seed", seed, 0)))
-    write_atomically(path, _page(lesson, image_shape, [*names[:IMAGES]], title))
+    write_atomically(path, _page(lesson, image_shape, [*names[:IMAGES]], title, _links(Path(path), book)))
     return Path(path)
+
+
+def _links(page: Path, book: str | None) -> dict[str, str]:
+    """For each equation, where its chapter is: on the site of the book, or a file, as seen from the page if both lie in
+    one repository."""
+    found, inside = dict[str, str](), page.resolve().is_relative_to(CHAPTERS.parents[1])
+    for chapter in sorted(CHAPTERS.glob("*-*.md")):
+        file = Path(os.path.relpath(chapter, page.resolve().parent)).as_posix() if inside else chapter.as_uri()
+        for equation in re.findall(r"^\*\*\[?(D\d+\.\d+)\b", chapter.read_text(encoding="utf-8"), re.MULTILINE):
+            found[equation] = (file if book is None else
+                               f"{book.rstrip('/')}/derivations/{chapter.stem}.html#{equation}")
+    return found
 
 
 def twin(vae: VAE, dtype: str) -> VAE:
@@ -329,27 +348,71 @@ class _Arrays:
         self.bytes = 0
         self._known: dict[bytes, int] = {}
 
-    def add(self, values: Array, factors: tuple[Argument, ...] = ()) -> int:
-        """The number of these values; `factors` are those of the product that they are."""
-        flat = np.ascontiguousarray(values.T if _turned(values) else values).ravel()
-        key = hashlib.sha256(flat.dtype.str.encode() + flat.tobytes()).digest()
+    def case(self, case: Case) -> list[int]:
+        """The numbers of the arrays of all arguments of all steps."""
+        found, before = list[int](), list[tuple[Argument, int]]()
+        for step in case.steps:
+            ids = dict[int, int]()
+            for i, one in sorted(enumerate(step.arguments), key=lambda pair: pair[1].written):      # what is read first
+                ids[i] = self.add(one.values, _recipe(step, [ids.get(j) for j in range(len(step.arguments))], self)
+                                  if one.written else _part_of(one, before), one.kind == "parameter")
+                before.append((one, ids[i]))
+            found += [ids[i] for i in range(len(step.arguments))]
+        return found
+
+    def add(self, values: Array, recipe: dict[str, Any] | None = None, rough: bool = False) -> int:
+        """The number of these values; recipe: how the page computes them, if it can."""
+        flat = stored(values).ravel()
+        key = hashlib.sha256(f"{rough} {flat.dtype}".encode() + flat.tobytes()).digest()
         if key not in self._known:
-            entry = self._encode(flat, factors)
+            entry = self._encode(flat, rough) if recipe is None or flat.size <= 4 * FEW else recipe
             self._known[key] = len(self.encoded)
             self.encoded.append(entry)
             self.bytes += len(json.dumps(entry))
         return self._known[key]
 
-    def _encode(self, flat: Array, factors: tuple[Argument, ...]) -> list[float] | dict[str, Any]:
-        if len(factors) > 1 and flat.size > 4 * FEW + sum(factor.values.size for factor in factors[:2]):
-            (rows, inner), columns = factors[0].values.shape, factors[1].values.shape[1]
-            return {"product": [self.add(factor.values) for factor in factors], "sizes": [rows, inner, columns],
-                    "turned": [_turned(factor.values) for factor in factors[:2]]}
+    def _encode(self, flat: Array, rough: bool) -> list[float] | dict[str, Any]:
         if flat.size <= FEW:
             return [float(value) for value in flat]
         if flat.dtype == bool:
             return {"bits": base64_of(np.packbits(flat)), "size": flat.size}
+        if rough:
+            unit = float(np.abs(flat).max()) / 32767 or 1.0
+            return {"int16": base64_of(np.rint(flat / unit).astype("<i2")), "unit": unit}
         return {"float32": base64_of(flat.astype("<f4"))}
+
+
+def _recipe(step: Step, ids: Sequence[int | None], arrays: _Arrays) -> dict[str, Any] | None:
+    """How the page computes what a step writes from what it reads, of which `ids` are the numbers; None if it cannot,
+    or if that saves nothing."""
+    if step.name == "mask_forward" and not any(_turned(one.values) for one in step.arguments):
+        return {"masked": [*ids[1:]]}
+    if step.name not in ("matmul", "mask_backward"):
+        return None
+    a, b, *mask = (one.values for one in step.arguments[1:])
+    if step.arguments[0].values.size <= 4 * FEW + a.size + b.size:
+        return None
+    return {"product": [arrays.add(a), arrays.add(b), *ids[3:]], "sizes": [len(a), *b.shape],
+            "turned": [_turned(a), _turned(b)]}
+
+
+def _part_of(one: Argument, before: Sequence[tuple[Argument, int]]) -> dict[str, Any] | None:
+    """How the page cuts an array out of the last larger one in whose memory it lies; None if there is none."""
+    block = stored(one.values)
+    for other, number in reversed(before):
+        whole = stored(other.values)
+        if block.ndim == whole.ndim == 2 and block.size < whole.size and other.low <= one.low < one.high <= other.high:
+            top, left = divmod((one.low - other.low) // block.itemsize, whole.shape[1])
+            height, width = block.shape
+            if np.array_equal(whole[top:top + height, left:left + width], block):
+                return {"part": number, "columns": whole.shape[1], "corner": [top, left], "width": width,
+                        "size": block.size}
+    return None
+
+
+def stored(values: Array) -> Array:
+    """An array in the order in which it lies in memory."""
+    return np.ascontiguousarray(values.T if _turned(values) else values)
 
 
 def _turned(values: Array) -> bool:
@@ -357,32 +420,25 @@ def _turned(values: Array) -> bool:
     return values.ndim == 2 and values.flags.f_contiguous and not values.flags.c_contiguous
 
 
-def _factors(step: Step) -> tuple[Argument, ...]:
-    """Of a step that is a matrix product: its two factors, and the mask."""
-    return tuple(step.arguments[1:]) if step.name in ("matmul", "mask_backward") else ()
+def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title: str, links: dict[str, str]) -> bytes:
+    vae, arrays, trial = lesson.vae, _Arrays(), _Arrays()
 
-
-def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title: str) -> bytes:
-    vae, arrays = lesson.vae, _Arrays()
-    D, n_images = vae.input_dim, len(lesson.x)
-
-    def numbers(case: Case) -> dict[str, Any]:
-        return {"ids": [arrays.add(one.values, _factors(step) if one.written else ())
-                        for step in case.steps for one in step.arguments],
-                "shown": [arrays.add(value) for value in case.shown.values()], "loss": case.loss}
+    def numbers(case: Case, arrays: _Arrays) -> dict[str, Any]:
+        return {"ids": arrays.case(case), "shown": [arrays.add(value) for value in case.shown.values()],
+                "loss": case.loss}
 
     middle = len(EPS) // 2
     first = lesson.case(0, EPS[middle])
-    numbers(first)
-    before = arrays.bytes
-    numbers(lesson.case(0, EPS[middle - 1]))
-    places, images = _fitting(before, max(1, arrays.bytes - before), n_images)
+    numbers(first, trial)
+    before = trial.bytes
+    numbers(lesson.case(0, EPS[middle - 1]), trial)
+    places, images = _fitting(before, max(1, trial.bytes - before), len(lesson.x))
     steps, cases, gradients = first.steps, [], []
     for image in range(images):
         for place in places:
             case = lesson.case(image, place)
             assert [step.name for step in case.steps] == [step.name for step in steps]
-            cases.append(numbers(case))
+            cases.append(numbers(case, arrays))
             gradients.append(lesson.gradient())
     checks = {name: [_check(lesson, name, index, places, images, gradients)
                      for index in _chosen(gradients[0][name], vae.parameters.flat.size <= SMALL)]
@@ -393,8 +449,8 @@ def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title
         "nodes": [_node(step, steps[:i], lesson) for i, step in enumerate(steps)],
         "cases": cases, "places": places, "arrays": arrays.encoded, "checks": checks,
         "shown": [[name, list(value.shape)] for name, value in first.shown.items()],
-        "tensors": {name: list(value.shape) for name, value in vae.parameters.items()}, "j": lesson.j}
-    network = "-".join(map(str, (D, *vae.hidden, vae.latent_dim)))
+        "tensors": {name: list(value.shape) for name, value in vae.parameters.items()}, "j": lesson.j, "links": links}
+    network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
     config = {"prior": "normal", "posterior": "gaussian", "decoder": "dense", **vae.config()}
     draws = lesson.eps.shape[1]
     return fill(

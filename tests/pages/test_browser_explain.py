@@ -2,7 +2,7 @@
 click on a weight shows its three derivatives, and the page fits a phone.  Skipped where `test_browser.py` is."""
 import numpy as np
 import pytest
-from explained import VARIANTS, D, Explained, error, model, write
+from explained import VARIANTS, D, Explained, error, masked, model, write
 
 from npvae import VAE, load_mnist
 from npvae.pages import explain
@@ -71,6 +71,14 @@ def test_a_product_that_the_page_computes_is_right(browser, tmp_path, monkeypatc
     assert "gradient alone" in text(browser, "verdict")
 
 
+def test_arrays_that_the_page_makes_of_others_are_right(browser, tmp_path, monkeypatch):      # noqa: F811
+    page, _ = masked(tmp_path / "explain.html", monkeypatch)
+    browser.open(tmp_path / "explain.html")
+    found = browser.run("return npvae.nodes.flatMap((node, n) => node.arguments.map((_, i) => npvae.values(n, i)))")
+    for (_, one, values), shown in zip(page.arguments(0), found, strict=True):
+        np.testing.assert_allclose(shown, values, rtol=1e-12, atol=1e-15, err_msg=one["name"])
+
+
 def text(browser, name):      # noqa: F811
     return browser.run("return document.getElementById(arguments[0]).textContent", name)
 
@@ -101,6 +109,8 @@ def test_the_keyboard_alone_suffices(browser, small):      # noqa: F811
     assert browser.run("return npvae.step") == 0 and text(browser, "ids") == ""
     browser.run("npvae.go(6)")
     assert text(browser, "ids") == "Equations D5.1" and "z[b, k] = mu[b] + sigma[b] * eps" in text(browser, "formula")
+    link = browser.run("return document.querySelector('#ids a').href")
+    assert link == small.data["links"]["D5.1"] and link.endswith("06-reparameterization.md")
     browser.run("npvae.go(0)")
 
     tab_to(browser, "case")      # the other image

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from explained import VARIANTS, D, Explained, error, model, write
+from explained import VARIANTS, D, Explained, error, masked, model, write
 from pages import loads_nothing
 
 from npvae import VAE, load_mnist
@@ -151,6 +151,37 @@ def test_a_page_of_mnist_is_small(tmp_path):
     worst = max(error(found[name], gradient) for name, gradient in gradients.items())
     print(f"gradients right to {worst:.1e}")
     assert worst < 1e-6
+
+
+def test_arrays_that_are_made_of_others(tmp_path, monkeypatch):
+    """Masked matrices, parts of matrices, products; parameters, which are only looked at, to 1/65534 of the largest."""
+    page, arguments = masked(tmp_path / "explain.html", monkeypatch)
+    kinds = {kind for entry in page.data["arrays"] if isinstance(entry, dict) for kind in entry}
+    assert {"int16", "float32", "bits", "masked", "product", "corner"} <= kinds
+    largest = max(np.abs(one.values).max() for one in arguments if one.kind == "parameter")
+    for (_, one, values), wanted in zip(page.arguments(0), arguments, strict=True):
+        rough = one["kind"] == "parameter" or one["name"].startswith("mask(")
+        most = largest / 65534 if rough else 1e-7 * np.abs(wanted.values).max()
+        assert np.abs(values - explain.stored(wanted.values).ravel()).max() <= 1.001 * most, one
+
+
+def test_ids_of_equations_lead_to_their_chapters(tmp_path, monkeypatch):
+    def links(place, book=None):
+        place.parent.mkdir(exist_ok=True)
+        vae = VAE(2, (3,), 2, dtype="float64", kernels="numpy")
+        return Explained(explain.write_explain(vae, np.eye(2), place, (1, 2), book=book)).data["links"]
+    monkeypatch.setattr(explain, "EPS", (0.75,))
+    monkeypatch.setattr(explain, "SMALL", 0)
+    chapter = next(explain.CHAPTERS.glob("05-*.md"))
+    assert links(tmp_path / "explain.html")["D6.1"] == chapter.as_uri()
+    assert links(tmp_path / "explain.html", "https://a.b/c/")["D6.1"] == "https://a.b/c/derivations/05-kl.html#D6.1"
+    chapters = tmp_path / "clone" / "examples" / "derivations"
+    chapters.mkdir(parents=True)
+    monkeypatch.setattr(explain, "CHAPTERS", chapters)
+    assert links(tmp_path / "clone" / "runs" / "explain.html") == {}
+    (chapters / "01-one.md").write_text("D1.3 is below.\n\n**[D1.2]** one\n\n**D1.3** another\n")
+    assert links(tmp_path / "clone" / "runs" / "explain.html") == dict.fromkeys(
+        ("D1.2", "D1.3"), "../examples/derivations/01-one.md")
 
 
 def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):

@@ -60,6 +60,21 @@ def write(variant, path, monkeypatch, images=1, seed=5):
     return vae, expected
 
 
+def masked(path, monkeypatch):
+    """The page of a model whose decoder has masks, wide enough that matrices are made of others in the page.
+
+    Returns the page, and the arguments of all steps of its only case, as they were.
+    """
+    monkeypatch.setattr(explain, "EPS", (0.75,))
+    monkeypatch.setattr(explain, "SOME", 1)
+    vae = VAE(64, (12,), 3, dtype="float64", kernels="numpy", decoder="made:24", prior="vamp:5", seed=1)
+    x = (np.random.default_rng(3).random((1, 64)) < 0.5).astype(float)
+    objective = ELBO(sampled=True)
+    page = Explained(explain.write_explain(vae, x, path, (8, 8), objective, seed=5))
+    lesson = explain._Lesson(vae, x, None, objective, 0, 1, np.random.default_rng(5))
+    return page, [one for step in lesson.case(0, 0.75).steps for one in step.arguments]
+
+
 def error(found, expected):
     """The largest difference, relative to the largest entry where that is above 1."""
     return np.abs(np.ravel(found) - np.ravel(expected)).max() / max(1, np.abs(expected).max())
@@ -80,6 +95,14 @@ class Explained:
             return np.array(entry)
         if "float32" in entry:
             return np.frombuffer(base64.b64decode(entry["float32"]), "<f4").astype(float)
+        if "int16" in entry:
+            return np.frombuffer(base64.b64decode(entry["int16"]), "<i2") * entry["unit"]
+        if "masked" in entry:
+            return np.multiply(*map(self.array, entry["masked"]))
+        if "corner" in entry:
+            (top, left), width = entry["corner"], entry["width"]
+            whole = self.array(entry["part"]).reshape(-1, entry["columns"])
+            return whole[top:top + entry["size"] // width, left:left + width].ravel()
         if "bits" in entry:
             packed = np.frombuffer(base64.b64decode(entry["bits"]), np.uint8)
             return np.unpackbits(packed)[:entry["size"]].astype(float)

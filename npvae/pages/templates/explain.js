@@ -6,8 +6,10 @@
 //              start, its first entry there
 //   cases      image by image, and for each the places of the slider: ids, the numbers of the arrays of all arguments of
 //              all nodes; shown, those of x, mu, ...; loss
-//   arrays     lists of numbers; float32 or bits in base64; or products of two other arrays
+//   arrays     lists of numbers; float32, int16 (times unit) or bits in base64; or made of other arrays: product, masked,
+//              part (from its upper left corner on, of a matrix of so many columns)
 //   checks     for each tensor some entries: index, weight, slopes of each case: gradient, complex step, central difference
+//   links      for each equation the address of its chapter
 //   shape      [height, width] of an image         small    show every number
 "use strict";
 const model = JSON.parse(document.getElementById("model").textContent);
@@ -28,6 +30,15 @@ function decode(entry) {
   if (entry.bits) {
     const packed = bytes(entry.bits);
     return Float64Array.from({length: entry.size}, (_, i) => packed[i >> 3] >> 7 - i % 8 & 1);
+  }
+  if (entry.int16) return Float64Array.from(new Int16Array(bytes(entry.int16).buffer), value => value * entry.unit);
+  if (entry.masked) {
+    const [W, mask] = entry.masked.map(array);
+    return W.map((value, i) => mask[i] ? value : 0);
+  }
+  if (entry.corner) {
+    const whole = array(entry.part), [top, left] = entry.corner, {columns, width} = entry;
+    return Float64Array.from({length: entry.size}, (_, i) => whole[(top + Math.floor(i / width)) * columns + left + i % width]);
   }
   // out[i, j] = sum over l of a[i, l] b[l, j], where a mask does not say 0
   const [a, b, mask] = entry.product.map(array), [M, L, N] = entry.sizes, [aTurned, bTurned] = entry.turned;
@@ -70,6 +81,9 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children);
   return element;
 };
+// A text, with the ids of equations in it as links to their chapters.
+const linked = text => text.split(/\b(D\d+\.\d+)\b/).map((part, i) =>
+  i % 2 && model.links[part] ? make("a", {href: model.links[part]}, part) : part);
 const shapeOf = one => (one.shape.join(" × ") || "1") + (one.turned ? ", transposed" : "");
 const link = n => {
   const button = make("button", {type: "button", class: "link"}, `step ${n + 1}`);
@@ -214,8 +228,8 @@ function go(n) {
   byId("count").textContent = `step ${current + 1} of ${nodes.length}, ${node.phase}`;
   byId("title").textContent = titleOf(node);
   byId("formula").textContent = node.formula;
-  byId("ids").textContent = node.ids.length ? `Equations ${node.ids.join(", ")}` : "";
-  byId("doc").textContent = node.doc;
+  byId("ids").replaceChildren(...linked(node.ids.length ? `Equations ${node.ids.join(", ")}` : ""));
+  byId("doc").replaceChildren(...linked(node.doc));
   const between = {add: "+", subtract: "−"}[node.kernel];      // terms and their sum are drawn on one scale
   const scale = between ? Math.max(...node.arguments.map((_, i) => summary(values(current, i)).most)) : null;
   const cards = node.arguments.map((_, i) => card(current, i, scale));
@@ -273,7 +287,7 @@ function weight() {
   entry.selectedIndex = at < 0 ? found.length : at;
   const name = `${tensor.value}[${indexOf(flat, shape)}]`;
   const slopes = at < 0 ? [gradient(tensor.value)[flat]] : found[at].slopes[caseNumber()];
-  const row = (text, value) => make("tr", {}, make("th", {scope: "row"}, text),
+  const row = (text, value) => make("tr", {}, make("th", {scope: "row"}, ...linked(text)),
     make("td", {}, value === undefined ? "not computed" : number(value, 12)),
     make("td", {class: "faint"}, value === undefined || value === slopes[0] ? "" : `differs by ${number(value - slopes[0], 2)}`));
   byId("slopes").replaceChildren(row(`d loss / d ${name}, backpropagation`, slopes[0]),
