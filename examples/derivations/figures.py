@@ -3,8 +3,8 @@
     python examples/derivations/figures.py                    all of them, into examples/derivations/figures
     python examples/derivations/figures.py elbo_gap masks     these two
 
-What to look for in a figure stands in the docstring of its function.  They are made for a column of 480 pixels, so that
-a phone shows them at three quarters of that, and each brings colours for light and for dark pages.
+What to look for in a figure stands in the docstring of its function.  They are made for a column of 480 pixels, in
+letters of 12 pixels or more, and each brings colours for light and for dark pages.
 """
 import doctest
 import io
@@ -30,6 +30,8 @@ from npvae.train import Run
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "figures"
+if str(HERE.parent) not in sys.path:      # two figures are those of programs in examples/
+    sys.path.append(str(HERE.parent))
 WIDTH, FONT = 480, 14      # pixels
 
 PAPER, INK, GREY, LINE, BLUE, ORANGE, GREEN = (
@@ -335,13 +337,13 @@ def graph() -> Figure:
     def box(left: float, top: float, width: float, title: str, *names: str, labels: Sequence[str] = ()) -> Rectangle:
         """A box with a title and, one below the other, the arrays of these names: orange ones begin with d."""
         y = top + 13
-        axes.text(left + 5, y, title, fontsize=FONT - 3, va="center_baseline")
+        axes.text(left + 5, y, title, fontsize=FONT - 2, va="center_baseline")
         for i, name in enumerate(names):
             shape = values[name.removeprefix("d").split("_")[0]].shape      # of 1 / B, too: one for each
             rows = np.atleast_2d(np.broadcast_to(values[name], shape) if name in values else np.ones((1, 1)))
             y += 3
             if labels:
-                axes.text(left + 5, y + step, labels[i], fontsize=FONT - 4, color=GREY, va="center_baseline")
+                axes.text(left + 5, y + step, labels[i], fontsize=FONT - 2, color=GREY, va="center_baseline")
             for row in rows:
                 y += step
                 for column, number in enumerate(row[::-1]):
@@ -368,14 +370,14 @@ def graph() -> Figure:
     x, last_x = box(184, 6, 99, "x", "x"), box(324, 846, 99, "x", "x")
     first = box(6, 88, 144, "W1, below it b1", "W1", "b1", "dW1", "db1")
     pre1, h1 = box(162, 88, 144, "pre1 = x W1 + b1", "pre1", "dpre1"), box(318, 88, 144, "h1 = relu(pre1)", "h1", "dh1")
-    mean_head = box(6, 250, 99, "Wm, bm", "Wm", "bm", "dWm", "dbm")
+    mean_head = box(3, 250, 97, "Wm, bm", "Wm", "bm", "dWm", "dbm")
     parts = ("", "by z", "by kl", "sum")
-    mu = box(112, 250, 122, "mu = h1 Wm + bm", "mu", "dmu_z", "dmu_kl", "dmu", labels=parts)
-    logvar = box(241, 250, 122, "logvar = h1 Wl + bl", "logvar", "dlogvar_z", "dlogvar_kl", "dlogvar", labels=parts)
-    variance_head = box(370, 250, 99, "Wl, bl", "Wl", "bl", "dWl", "dbl")
-    eps, z = box(6, 458, 99, "eps", "eps"), box(112, 458, 122, "z = mu + sigma eps", "z", "dz")
-    sigma = box(241, 458, 122, "sigma", "sigma", "dsigma")
-    kl = box(370, 458, 99, "kl(mu, logvar)", "kl", "dkl")
+    mu = box(106, 250, 131, "mu = h1 Wm + bm", "mu", "dmu_z", "dmu_kl", "dmu", labels=parts)
+    logvar = box(243, 250, 131, "logvar = h1 Wl + bl", "logvar", "dlogvar_z", "dlogvar_kl", "dlogvar", labels=parts)
+    variance_head = box(380, 250, 97, "Wl, bl", "Wl", "bl", "dWl", "dbl")
+    eps, z = box(3, 458, 97, "eps", "eps"), box(106, 458, 131, "z = mu + sigma eps", "z", "dz")
+    sigma = box(243, 458, 121, "sigma", "sigma", "dsigma")
+    kl = box(370, 458, 98, "kl(mu, logvar)", "kl", "dkl")
     second = box(6, 584, 144, "W2, below it b2", "W2", "b2", "dW2", "db2")
     pre2 = box(162, 584, 144, "pre2 = z W2 + b2", "pre2", "dpre2")
     h2 = box(318, 584, 144, "h2 = relu(pre2)", "h2", "dh2")
@@ -393,7 +395,7 @@ def graph() -> Figure:
     to(logvar, kl, 0.9, 0.6)
     to(z, pre2, 0.5, 0.05)
     to(h2, logits, 0.25, 0.9)
-    axes.plot([469, 475, 475], [500, 500, 960], color=GREY, linewidth=1.5)
+    axes.plot([468, 475, 475], [500, 500, 960], color=GREY, linewidth=1.5)
     arrow(axes, (475, 960), (283, 960))
     return figure
 
@@ -484,7 +486,6 @@ def collapse() -> Figure:
     runs are those of examples/posterior_collapse.py with a smaller network, fewer images and a larger step; -ELBO and
     KL are measured on test images with beta = 1.
     """
-    sys.path.insert(0, str(HERE.parent))
     from posterior_collapse import EPS, measure, objectives
     rng, epochs, batch = np.random.default_rng(0), 50, 125
     train, _, test, _ = load_mnist()
@@ -612,7 +613,6 @@ def estimators() -> Figure:
     falls, too: more draws, a worse gradient.  DReG's noise falls faster than the signal, and its ratio rises.  STL has
     less noise than the total gradient, but another mean, dashed, and its ratio counts that bias as an error.
     """
-    sys.path.insert(0, str(HERE.parent))
     from gradient_estimators import measure, trained
     vae, x = trained(1.5, 5000, 0)
     rows = [measure(vae, x, 2 ** power, 100, 0) for power in range(7)]

@@ -105,7 +105,7 @@ def test_a_figure_can_be_read_on_white_and_on_black(name):
         assert f'[style*="{what}: {colour}"]{{{what}:{figures.DARK[colour]}!important}}' in style
     for words in ElementTree.fromstring(text).iter(f"{SVG}text"):      # none is black by default
         colour = re.search("fill: (#[0-9a-f]{6})", words.get("style"))[1]
-        assert colour != figures.LINE and float(re.search(r"font-size: ([\d.]+)px", words.get("style"))[1]) >= 10
+        assert colour != figures.LINE and float(re.search(r"font-size: ([\d.]+)px", words.get("style"))[1]) >= 12
     assert len(text) < 60_000
 
 
