@@ -21,6 +21,7 @@ and beside the lesson:
 
     engine/              runs the passes on all cores;  kernels/fused/, the reference's compiled twins
     data/                MNIST, IDX files, arrays, tables, folders of pictures
+    compression/         lossless compression by bits back
     plotting/, pages/    pictures;  web pages
     cli/                 the program npvae
     checkpoint.py        models and runs in files
@@ -47,11 +48,12 @@ from .train import Callback, Checkpoint, EarlyStopping, MetricsLog, Progress, fi
 from .validate import NonFiniteError
 
 if TYPE_CHECKING:
+    from .compression import CompressionError, compress, decompress
     from .data import DataError, load_mnist
     from .evaluate import active_units, kl_per_dimension, summarize
     from .gradcheck import check_gradients
 
-_later = later(__name__, "data", "evaluate", "gradcheck", "testing", "plotting", "pages")
+_later = later(__name__, "data", "evaluate", "gradcheck", "testing", "plotting", "pages", "compression")
 
 
 def __getattr__(name: str) -> object:
@@ -73,4 +75,5 @@ __all__ = [
     "DiscretizedLogistic", "Categorical", "BetaBinomial",
     "Callback", "Checkpoint", "EarlyStopping", "MetricsLog", "Progress",
     "load_mnist", "check_gradients", "active_units", "kl_per_dimension", "summarize",
-    "CheckpointError", "DataError", "NonFiniteError"]
+    "compress", "decompress",
+    "CheckpointError", "CompressionError", "DataError", "NonFiniteError"]

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 # The rooms of npvae, and the modules at its top, in the order of imports: each may import from itself and from what
 # stands before it, for annotations too.
 ROOMS = ("system", "validate", "kernels", "params", "layers", "likelihoods", "buffers", "latents", "decoders",
-         "objectives", "engine", "evaluate", "data", "checkpoint", "model", "optim", "train", "gradcheck", "testing",
-         "plotting", "pages", "cli", "__main__", "_moved", "")
+         "objectives", "engine", "evaluate", "data", "checkpoint", "model", "compression", "optim", "train",
+         "gradcheck", "testing", "plotting", "pages", "cli", "__main__", "_moved", "")
 
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {
@@ -23,7 +23,8 @@ THIRD_PARTY = {
     "kernels.fused.instructions": {"llvmlite", "numba"}, "engine.recording": {"threadpoolctl"},
     "engine.trial": {"llvmlite", "numba"}, "engine.blas_threads": {"threadpoolctl"},
     "cli.runs": {"threadpoolctl"}, "cli.program": {"threadpoolctl"}, "train.callbacks": {"tqdm"},
-    "cli.command_line": {"tqdm"}, "cli.commands": {"matplotlib"}, "data.images": {"PIL"}, "testing": {"hypothesis"},
+    "compression.coder": {"constriction"}, "cli.compressed": {"PIL"}, "cli.command_line": {"tqdm"},
+    "cli.commands": {"matplotlib"}, "data.images": {"PIL"}, "testing": {"hypothesis"},
     "plotting.figures": {"matplotlib"}, "plotting.charts": {"matplotlib"}, "plotting.pictures": {"matplotlib"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import evaluate as measures, plotting
-from . import command_line, options
+from . import command_line, compressed, options
 from ..data.codes import Column, as_csv, as_npy, numbered
 from ..data.images import ImageData
 from ..data.labels import class_codes, listed
@@ -154,7 +154,10 @@ def _of_flags(args: argparse.Namespace, network: dict[str, Any]) -> tuple[VAE, O
 
 
 def info(args: argparse.Namespace) -> None:
-    """Print what a run's folder holds."""
+    """Print what a run's folder, or a compressed file, holds."""
+    if args.run.suffix == compressed.SUFFIX and args.run.is_file():
+        compressed.info(args.run)
+        return
     run = open_run(args.run)
     vae, last = run.vae, run.last
     height, width = run.image_shape

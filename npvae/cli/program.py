@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from .. import data
 from ..checkpoint import CheckpointError
 from ..engine.executor import available_cores
-from . import codes, commands, options, runs
+from . import codes, commands, compressed, options, runs
 from .command_line import CHECKPOINT, Parser, UsageError, number
 
 _HELP = """npvae: variational autoencoders from scratch in NumPy, every gradient derived and written by hand
@@ -306,10 +306,44 @@ def _explain_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _compress_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "compress", "Compress images without loss, with a trained model as the code: some -ELBO / log 2 bits an image, "
+        "by bits back (chapter 17 of the derivations).  The model must give probabilities: likelihood bernoulli for "
+        "black-and-white images, discretized-logistic, beta-binomial or categorical for bytes.  To read the file, the "
+        "same RUN is needed.  Needs the package constriction: pip install 'npvae[compress]'.",
+        "  %(prog)s runs/grey digits.npy --out digits.npvae\n"
+        "  %(prog)s runs/grey pictures/*.png --out pictures.npvae      grey pictures, in this order\n")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
+                        help="images: .npy, .npz, .csv, IDX files, pictures, folders of them; pictures are read as "
+                        "grey bytes, a training and a test set one after the other")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npvae file to write")
+    options.add_threads(parser)
+    return parser
+
+
+def _decompress_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        "npvae decompress", "Read a file that npvae compress has written, with the run that it was written with.  The "
+        "images are the same as before, bit by bit, on any machine; a damaged file is an error.",
+        "examples:\n"
+        "  %(prog)s digits.npvae --run runs/grey --out digits.npy\n"
+        "  %(prog)s pictures.npvae --run runs/grey --out pictures      a new folder of .png files\n")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .npvae file")
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run that it was written with")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT",
+                        help="a .npy file for an array, or a new folder for pictures")
+    options.add_threads(parser)
+    return parser
+
+
 def _info_parser() -> argparse.ArgumentParser:
-    return _run_parser(
-        "info", "Print what a run's folder holds: settings, parameters, epochs done, last numbers, versions, files.",
-        "  %(prog)s runs/mnist\n")
+    parser = Parser(
+        "npvae info", "Print what a run's folder holds: settings, parameters, epochs done, last numbers, versions, "
+        "files.  Or what a compressed file says of its images and its model.",
+        "examples:\n  %(prog)s runs/mnist\n  %(prog)s digits.npvae\n")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that npvae train has made, or a .npvae file")
+    return parser
 
 
 COMMANDS = {
@@ -326,4 +360,6 @@ COMMANDS = {
     "explore": Command("a web page: drag through the latent space", _explore_parser, commands.explore),
     "explain": Command("a web page: one image through the network, and its gradient back", _explain_parser,
                        commands.explain),
+    "compress": Command("images in a file, without loss, the model as the code", _compress_parser, compressed.compress),
+    "decompress": Command("the images of a compressed file", _decompress_parser, compressed.decompress),
     "info": Command("settings, parameters, numbers and files of a run", _info_parser, commands.info)}

@@ -106,7 +106,7 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
         rows, names_found = parts(folder, len(pictures), reading, limit=limit), _labels(pictures)
         sets = [[pictures[i] for i in part] for part in rows]
         labels = [None if names_found is None else names_found[part] for part in rows]
-    images, shape = _read_pictures([path for pictures in sets for path, _ in pictures], progress)
+    images, shape = read_pictures([path for pictures in sets for path, _ in pictures], progress)
     n = len(sets[0])
     train, test = together(images[:n], images[n:])
     return ImageData(train, labels[0], test, labels[1], shape, folder.resolve().name, ink=False)
@@ -150,7 +150,7 @@ def _labels(pictures: list[tuple[Path, str]]) -> np.ndarray | None:
     return np.array(names, dtype=np.int64 if whole else np.str_)
 
 
-def _read_pictures(paths: list[Path], progress: Progress) -> tuple[np.ndarray, tuple[int, int]]:
+def read_pictures(paths: list[Path], progress: Progress) -> tuple[np.ndarray, tuple[int, int]]:
     """Grey rows (N, D), uint8, and (height, width)."""
     images = np.empty((0, 0, 0), np.uint8)
     for i, path in enumerate(progress(paths)):

@@ -102,10 +102,22 @@ def _refuse(text: str) -> NoReturn:
 # ---- Write
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Replace the contents of the file by `data`, completely or not at all, also if the power fails.
+    """Replace the contents of the file by `data`, as `replacing` does.  Raises OSError, which names the file."""
+    try:
+        with replacing(path) as file:
+            file.write(data)
+    except OSError as error:
+        needed = f", {len(data):,} bytes are needed" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise OSError(error.errno, f"{error.strerror}{needed}", str(path)) from None
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[io.BufferedWriter]:
+    """A file to write into, which replaces that of this path at the end of the context, completely or, if an exception
+    leaves the context, not at all; also if the power fails.
 
     A temporary file beside it is written and synced to disk, then renamed to `path`, and the folder is synced.
-    Temporary files that killed processes have left in the folder are removed.  Raises OSError, which names the file.
+    Temporary files that killed processes have left in the folder are removed.  An OSError is given the file's name.
     """
     path = Path(path)
     try:
@@ -113,7 +125,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         file, temporary = _new_file(path.parent)
         try:
             with file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 if sys.platform == "win32":
@@ -124,8 +136,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        needed = f", {len(data):,} bytes are needed" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise OSError(error.errno, f"{error.strerror or error}{needed}", str(path)) from None
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def _new_file(folder: Path) -> tuple[io.BufferedWriter, Path]:

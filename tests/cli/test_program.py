@@ -22,7 +22,7 @@ from tiny_runs import TINY, drawn, library, pixels, program_in, train_in, withou
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("train", "evaluate", "sample", "encode", "decode", "reconstruct", "interpolate", "traverse", "gradcheck",
-            "explore", "explain", "info")
+            "explore", "explain", "compress", "decompress", "info")
 
 
 @pytest.fixture(scope="module")
