@@ -24,6 +24,7 @@ and beside the lesson:
     compression/         lossless compression by bits back
     plotting/, pages/    pictures;  web pages
     cli/                 the program npvae
+    sklearn.py           estimators for scikit-learn, which only this module needs
     checkpoint.py        models and runs in files
     validate.py          checks of arguments, with messages that name the argument
     system/              files, the terminal, Ctrl-C

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 # stands before it, for annotations too.
 ROOMS = ("system", "validate", "kernels", "params", "layers", "likelihoods", "buffers", "latents", "decoders",
          "objectives", "engine", "evaluate", "data", "checkpoint", "model", "compression", "optim", "train",
-         "gradcheck", "testing", "plotting", "pages", "cli", "__main__", "_moved", "")
+         "gradcheck", "testing", "plotting", "pages", "cli", "sklearn", "__main__", "_moved", "")
 
 # Beyond NumPy and the standard library.
 THIRD_PARTY = {
@@ -25,7 +25,8 @@ THIRD_PARTY = {
     "cli.runs": {"threadpoolctl"}, "cli.program": {"threadpoolctl"}, "train.callbacks": {"tqdm"},
     "compression.coder": {"constriction"}, "cli.compressed": {"PIL"}, "cli.command_line": {"tqdm"},
     "cli.commands": {"matplotlib"}, "data.images": {"PIL"}, "testing": {"hypothesis"},
-    "plotting.figures": {"matplotlib"}, "plotting.charts": {"matplotlib"}, "plotting.pictures": {"matplotlib"}}
+    "plotting.figures": {"matplotlib"}, "plotting.charts": {"matplotlib"}, "plotting.pictures": {"matplotlib"},
+    "sklearn": {"sklearn"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
 
 
