@@ -53,7 +53,7 @@ class _Fitted(BaseEstimator):       # type: ignore[misc]
     n_score_samples : L, draws of z per row for log p(x) and for filling gaps
     dtype : "float64", so that results do not depend on how rows are cut into batches; "float32" is faster
     threads : cores for the training; 1, as scikit-learn's own processes use the others
-    random_state : of the weights and all noise
+    random_state : of the weights and all noise: an integer, a RandomState of NumPy, or None for a new seed each time
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class _Fitted(BaseEstimator):       # type: ignore[misc]
                  likelihood: str | Likelihood = "gaussian-learned", prior: str = "normal", posterior: str = "gaussian",
                  scale: str = "auto", epochs: int | None = None, batch_size: int = 128, learning_rate: float = 1e-3,
                  beta: float = 1.0, n_samples: int = 1, n_score_samples: int = 100, dtype: str = "float64",
-                 threads: int = 1, random_state: int | np.random.RandomState | None = None) -> None:
+                 threads: int = 1, random_state: object = None) -> None:
         self.latent_dim = latent_dim
         self.hidden = hidden
         self.activation = activation
@@ -207,7 +207,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, _Fitt
         """The mean of `score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Array:
+    def sample(self, n_samples: int = 1, random_state: object = None) -> Array:
         """New rows (n_samples, D): draws from p(x|z), with z from the prior."""
         check_is_fitted(self)
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
@@ -253,7 +253,7 @@ class VAEOutlierDetector(OutlierMixin, _Fitted):      # type: ignore[misc]
                  posterior: str = "gaussian", scale: str = "auto", epochs: int | None = None, batch_size: int = 128,
                  learning_rate: float = 1e-3, beta: float = 1.0, n_samples: int = 1, n_score_samples: int = 100,
                  dtype: str = "float64", threads: int = 1,
-                 random_state: int | np.random.RandomState | None = None) -> None:
+                 random_state: object = None) -> None:
         super().__init__(latent_dim, hidden=hidden, activation=activation, likelihood=likelihood, prior=prior,
                          posterior=posterior, scale=scale, epochs=epochs, batch_size=batch_size,
                          learning_rate=learning_rate, beta=beta, n_samples=n_samples, n_score_samples=n_score_samples,
