@@ -30,25 +30,8 @@ settings.register_profile("mutation", deadline=None, max_examples=8, derandomize
 settings.load_profile(os.environ.get("NPVAE_TEST_PROFILE", "npvae-ci"))
 
 
-@pytest.fixture(autouse=True)
-def floating_point_errors_are_errors():
-    """Overflow, division by zero and invalid operations fail the test; underflow to zero is what exp(-1000) is."""
-    with np.errstate(all="raise", under="ignore"):
-        yield
-
-
 _SUPPORT = Path(__file__).parent / "support"
 _START = {}      # of each module of tests: its generators and those it borrows, each with its state after all imports
-
-
-@pytest.fixture(autouse=True)
-def generators_begin_anew(request):
-    """What a module's own generator gives a test does not depend on the tests before it."""
-    for generator, state in _START.get(request.module, ()):
-        generator.bit_generator.state = state
-    yield
-
-
 _BLAS = threadpoolctl.ThreadpoolController()
 
 
@@ -86,11 +69,15 @@ def left_changed(before):
 
 
 @pytest.fixture(autouse=True)
-def the_process_is_left_as_it_was():
-    """Else the outcome of a test depends on those before it.  Pictures have their style from the first on."""
-    before = process_state()
-    yield
-    assert left_changed(before) == {}, "the test leaves the process changed"
+def every_test_by_itself(request):
+    """What a test finds does not depend on those before it: a module's generators begin anew, and the process must be
+    left as it was.  Overflow, division by zero and invalid operations fail; underflow to zero is what exp(-1000) is."""
+    for generator, state in _START.get(request.module, ()):
+        generator.bit_generator.state = state
+    with np.errstate(all="raise", under="ignore"):
+        before = process_state()
+        yield
+        assert left_changed(before) == {}, "the test leaves the process changed"
 
 
 def pytest_addoption(parser):

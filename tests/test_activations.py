@@ -71,6 +71,7 @@ LEAST = {("silu", "float32"): -87, ("silu", "float64"): -708, ("gelu", "float32"
 ZERO = {"silu": -1.2784645, "gelu": -0.7517916}
 
 
+@pytest.mark.every(2)
 @MODULES
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name, function", [("silu", silu), ("gelu", gelu)])
@@ -189,6 +190,7 @@ def images(n):
     return np.random.default_rng(5).random((n, 9), dtype=np.float32) ** 3
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("activation", ["silu", "gelu", Snake()], ids=["silu", "gelu", "snake"])
 def test_a_model_trains_and_comes_back_from_its_file(activation, kernels, tmp_path):

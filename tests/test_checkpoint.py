@@ -125,6 +125,7 @@ def test_numpy_alone_finds_every_tensor(config, tmp_path, monkeypatch):
         assert found["manifest"]["vae"] == vae.config()
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("decoder_hidden", [None, (), (5, 4)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("likelihood", [*LIKELIHOODS, "gaussian:0.37", "gaussian-learned:0.61",
@@ -367,6 +368,7 @@ def keys(manifest, above=()):
             yield from keys(value, (*above, key))
 
 
+@pytest.mark.slow
 def test_every_key_of_a_manifest_is_looked_at(run, tmp_path):
     """Taken away or of another type, it is refused in a line and nothing is changed, or it was of no use: the model and
     what comes of the run are the same."""
@@ -463,6 +465,7 @@ def test_resume_needs_arrays_that_fit(run, tmp_path):
 METRICS = ("epoch", "step", "train_loss", "test_loss", "test_nll", "test_kl", "active_units")
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("where, value, says", [
     *(((part, name), least - 1, f"{name} must be at least {least}, got {least - 1}") for part, name, least in (
         ("training", "epoch", 0), ("training", "batch", 0), ("training", "t", 0), ("settings", "images", 1),

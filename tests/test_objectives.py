@@ -78,6 +78,7 @@ def test_the_derivatives_are_those_of_the_loss(name, method, size, seed):
     assert report.ok, report
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @EACH
 def test_results_fit_the_buffers_of_a_model(name, dtype):

@@ -1,9 +1,9 @@
 """`npvae train`: every flag does something, every wrong one is refused in a line, and no run is ever harmed."""
+import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from npvae import ELBO, IWAE, CosineLR, CyclicalAnnealing, FreeBits, LinearAnnealing, StepLR, checkpoint
-from npvae.cli import options, runs
+from npvae.cli import command_line, options, program, runs
 from npvae.layers import ACTIVATIONS
 from npvae.system.files import claimed
 from npvae.likelihoods import LIKELIHOODS
@@ -39,11 +39,12 @@ def write_data(folder):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A folder with data in it and a finished run, `run`; and what the program had printed."""
-    folder = tmp_path_factory.mktemp("cli")
+    folder, out, error = tmp_path_factory.mktemp("cli"), io.StringIO(), io.StringIO()
     write_data(folder)
-    return folder, subprocess.run(
-        [sys.executable, "-m", "npvae", "train", *TINY, "--data-dir", "data.npz", "--out", "run"], cwd=folder,
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(error):
+        patch.chdir(folder)
+        code = command_line.exit_code(lambda: program.main(["train", *TINY, "--data-dir", "data.npz", "--out", "run"]))
+    return folder, (code, out.getvalue(), error.getvalue())
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def settings_of(folder):
 # ---- A whole run
 
 def test_a_run_leaves_everything(first):
-    folder, done = first
-    assert done.returncode == 0, done.stderr
+    folder, (code, _, error) = first
+    assert code == 0, error
     assert {path.name for path in (folder / "run").iterdir()} == FILES
     history = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [metrics["epoch"] for metrics in history] == [1, 2]
@@ -72,12 +73,12 @@ def test_a_run_leaves_everything(first):
 
 
 def test_a_run_without_a_terminal_prints_a_line_per_epoch(first):
-    _, done = first
-    assert [line[:11] for line in done.stderr.splitlines()] == ["epoch   1/2", "epoch   2/2"]
-    assert "\r" not in done.stderr
-    assert "loss" in done.stdout and "of 3 latent dimensions" in done.stdout
-    assert all(f"  {Path('run') / name}\n" in done.stdout for name in FILES if name.endswith(".png"))
-    assert done.stdout.endswith(f"all on one page: {Path('run') / 'report.html'}\n")
+    _, (_, out, error) = first
+    assert [line[:11] for line in error.splitlines()] == ["epoch   1/2", "epoch   2/2"]
+    assert "\r" not in error
+    assert "loss" in out and "of 3 latent dimensions" in out
+    assert all(f"  {Path('run') / name}\n" in out for name in FILES if name.endswith(".png"))
+    assert out.endswith(f"all on one page: {Path('run') / 'report.html'}\n")
 
 
 def test_help(run_program):

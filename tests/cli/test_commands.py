@@ -137,9 +137,7 @@ def test_explore(npvae, first, monkeypatch, tmp_path):
 def test_explain(npvae, first, monkeypatch, tmp_path):
     """A run's network, objective and images, and, where no run is named, a small network that the flags change."""
     calls = []
-    real = commands.write_explain
-    monkeypatch.setattr(commands, "write_explain", lambda *args, **more: calls.append((*args, more)) or
-                        real(*args, **more))
+    monkeypatch.setattr(commands, "write_explain", lambda *args, **more: calls.append((*args, more)) or args[2])
     code, out, error = npvae("explain", "run", "--out", tmp_path / "x.html", "--seed", 3)
     (vae, images, path, shape, objective, step, draws, labels, names, seed, _), = calls
     expected, x = library(first)
@@ -156,15 +154,15 @@ def test_explain(npvae, first, monkeypatch, tmp_path):
     assert (small.input_dim, small.hidden, small.latent_dim, path) == (2, (3,), 2, Path("explain.html"))
     assert sorted(images.tolist()) == [[0, 0], [0, 1], [1, 0], [1, 1]] and more["names"][0] == "[1 0]"
     assert (type(iwae).__name__, draws, planar.config()["posterior"]) == ("IWAE", 2, "planar:1")
-    assert "planar" in (tmp_path / "planar.html").read_text() and (tmp_path / "explain.html").exists()
 
 
-def test_where_results_go_by_themselves(npvae, first, tmp_path):
+def test_where_results_go_by_themselves(npvae, first, tmp_path, monkeypatch):
     """Into the run's folder, and a second time in place of the first."""
     names = {"sample": "sample.png", "reconstruct": "reconstruct.png", "interpolate": "interpolate.png",
              "traverse": "traverse.png", "explore": "explore.html", "explain": "explain.html"}
     folder = shutil.copytree(first / "run", tmp_path / "run", ignore=shutil.ignore_patterns(*names.values()))
     before = contents(folder)
+    monkeypatch.setattr(commands, "write_explain", lambda vae, images, path, *args, **more: path.write_text("a page"))
     for name, file in [*names.items(), ("sample", "sample.png")]:
         code, out, _ = npvae(name, folder)
         assert code == 0 and out.splitlines()[0] == str(folder / file)

@@ -260,6 +260,7 @@ def test_a_run_that_was_stopped_in_its_first_epoch(npvae, first, tmp_path):
 
 # ---- Gradients
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("flags, says", [
     ([], "12-7-5-3, relu, bernoulli, ELBO, K = 2, loss"), (["run"], "12-6-3, relu, bernoulli, ELBO, K = 1, loss"),
     (["--hidden", "4", "--latent", 2, "--pixels", 9, "--activation", "tanh", "--likelihood", "gaussian-pixel"],
@@ -286,6 +287,7 @@ def test_gradcheck_looks_at_the_trained_parameters(npvae, first, tmp_path):
     assert loss[0] != loss[1]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("flags", [[], ["run"], ["--pixels", "200", "--hidden", "20"]])
 def test_gradcheck_of_a_wrong_gradient_ends_with_1(flags, npvae, monkeypatch):
     right = reference.gaussian_kl_backward

@@ -43,6 +43,7 @@ def test_any_rows_of_any_array(tmp_path_factory, data):
         assert rows.dtype == array.dtype and np.array_equal(rows, expected)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
 @pytest.mark.parametrize("order", "CF")
 def test_with_a_limit_only_the_first_rows_are_in_memory(save, order, tmp_path):
@@ -88,7 +89,7 @@ LIES = {
     "objects": (promise((4, 3), "|O") + bytes(96), "Object arrays are refused")}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("case", LIES)
 def test_a_header_that_lies(case, zipped, tmp_path):

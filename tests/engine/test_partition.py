@@ -59,6 +59,7 @@ def run(tasks_of_phases):
                 kernel(*arguments)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("number", [2, 4, 6])
 @pytest.mark.parametrize("name", IN_A_PASS)
 def test_a_kernel_in_parts_is_the_kernel(name, number):
@@ -239,7 +240,7 @@ def test_a_product_is_split_by_weights_that_are_as_many_numbers_as_its_rows(rows
         assert (out == inner).all()
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(8)
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 @pytest.mark.parametrize("batch, draws", [(1, 1), (2, 1), (3, 2), (20, 1), (100, 3)])
 def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, config):
@@ -262,6 +263,7 @@ def test_no_task_reads_what_another_writes_in_the_same_phase(batch, draws, confi
                     assert i == j or not written[i] & (written[j] | read[j])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("config", range(len(CONFIGS)))
 @pytest.mark.parametrize("batch", [1, 20, 100])
 def test_every_gradient_and_parameter_is_squared(batch, config):

@@ -183,7 +183,7 @@ KINDS = {"plain": ({}, ELBO()), "two layers": ({"prior": "hierarchical:6,3"}, EL
          "iwae": ({}, IWAE())}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("narrow", [0, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_error_holds_for_trained_models(kind, narrow):

@@ -38,7 +38,7 @@ MODELS = {"plain": {}, "numba": {"kernels": "numba", "dtype": "float32"}, "mixtu
           "two layers": {"prior": "hierarchical:2"}, "vamp": {"prior": "vamp:3"}}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_summary_holds_what_the_parts_say(name):
     vae, rng = model(**MODELS[name]), np.random.default_rng(1)
@@ -308,6 +308,7 @@ def test_refused_in_one_line(call, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("config", [{"prior": "hierarchical:2"}, {"posterior": "planar:2"}], ids=str)
 def test_pictures_and_page_of_models_without_a_kl_per_dimension(config, tmp_path, monkeypatch):
     vae, x = model(**config, dtype="float32"), np.random.default_rng(0).random((30, 6), dtype=np.float32)

@@ -114,6 +114,7 @@ def test_the_program(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_one_draw_can_be_drawn():
     """There is no bias then, and no exponent."""
     row = gradient_estimators.measure(*small_model(), 1, 5, seed=0)

@@ -173,6 +173,7 @@ def test_no_flag_is_forgotten():
     assert {*ELSEWHERE} | here | {"-h", "--help"} == {*parser._option_string_actions}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("flag", ELSEWHERE)
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_flag_of_npvae_train_is_answered_with_the_command(flag, joined, first, script):

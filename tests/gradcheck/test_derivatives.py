@@ -62,6 +62,7 @@ def rung(slope, jump=0.0, limit=None, kink=0.0):
 ROUNDED, AWAY = [rung(1.0), rung(1.0)], [rung(1.0), rung(1.01), rung(1.0)]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("scale", [1.0, 1e-200])
 @pytest.mark.parametrize("rungs, sideways, rounding, verdict", [

@@ -65,7 +65,7 @@ SLIPS = {
                        r"off by a factor of its own for each index of axis 0, from 2 to 3: .*")}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize("slip", SLIPS)
 @given(size=shapes("AB", least=3), seed=seeds(), scale=SCALES)

@@ -75,7 +75,7 @@ def test_right_gradients_pass(function, method, scale, seed):
 # --- planted slips are caught ---
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(10)
 @METHODS
 @SCALES
 @pytest.mark.parametrize("slip", SLIPS)

@@ -46,7 +46,7 @@ def fill(memory, values):
     return memory
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(33)
 @COMPLEX
 @SCALES
 @pytest.mark.parametrize("name", LOSSY)
@@ -185,7 +185,7 @@ def network(seed):
     return loss, {"W": x.T @ da, "b": da.sum(0)}, at, np.abs(da).sum(0)
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(21)
 @COMPLEX
 @SCALES
 @pytest.mark.parametrize("seed", range(5))
@@ -203,7 +203,7 @@ def test_a_bias_before_batch_norm(seed, scale, method):
     assert check(W=right["W"] * (1 + 1e-8)).tensors[0].verdict == "WRONG"
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("method", TOLERANCES)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_sum_of_what_batch_norm_returns(seed, method):
@@ -216,6 +216,7 @@ def test_the_sum_of_what_batch_norm_returns(seed, method):
             assert report.verdict == verdict, report
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("size", [1, 1e-3, 1e3])
 @pytest.mark.parametrize("epsilon", [0, 1e-12])
 def test_layer_norm_of_width_two(epsilon, size):
@@ -302,7 +303,7 @@ def test_rounding_that_hides_a_gradient_is_said():
     assert check_gradients(loss, {"x": 30 * right["x"]}, at, "central").verdict == "WRONG"
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("beside", 10.0 ** np.arange(6, 15))
 @pytest.mark.parametrize("method", TOLERANCES)
 def test_central_differences_of_a_large_loss_never_call_a_gradient_zero(method, beside):
@@ -318,7 +319,7 @@ def test_central_differences_of_a_large_loss_never_call_a_gradient_zero(method, 
             assert report.verdict != "right", report
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("method", TOLERANCES)
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize("large", 10.0 ** np.arange(2, 13))

@@ -13,7 +13,7 @@ DIRECTIONS = pytest.mark.parametrize("method", ["directional", "directional cent
 
 # --- along random directions ---
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @DIRECTIONS
 @pytest.mark.parametrize("slip", SLIPS)
 @settings(max_examples=3)

@@ -304,6 +304,7 @@ LAYERS = {
 FORWARDS = [(name, forward) for name, layer in LAYERS.items() for forward in layer.analytic + layer.real]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize("name, forward", FORWARDS, ids=lambda value: getattr(value, "__name__", None))
 def test_right_layers_pass(name, forward, method):
@@ -314,7 +315,7 @@ def test_right_layers_pass(name, forward, method):
         assert ("not analytic" in str(report)) == (forward in layer.real and method == "complex")
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("method", ["complex", "central"])
 @pytest.mark.parametrize("name, forward", FORWARDS, ids=lambda value: getattr(value, "__name__", None))
 def test_wrong_layers_fail(name, forward, method):

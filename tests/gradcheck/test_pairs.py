@@ -82,6 +82,7 @@ LAYERS = {
                     st.fixed_dictionaries({"x": matrices((7,)), "w": matrices((3,))}))}
 
 
+@pytest.mark.every(2)
 @METHODS
 @pytest.mark.parametrize("name", LAYERS)
 @given(data=st.data())

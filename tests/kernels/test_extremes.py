@@ -198,7 +198,7 @@ def check(found, right, size, dtype, digits, slack=0.0):
         return abs(Decimal(float(found)) - right) <= allowed + 8 * max(Decimal(float(limits.tiny)), STEP ** 2)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("third", range(3))
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_at_the_ends_of_the_range(name, third):

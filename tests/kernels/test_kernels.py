@@ -103,6 +103,7 @@ def test_backward_is_linear_and_changes_no_input(name, module):
         assert np.array_equal(value, kept[key]), key
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -55,6 +55,7 @@ def check_means(vae, draws, beta, way, kernels=reference):
         assert error <= 1e-10, f"{name}: the means differ by {error:.1e}"
 
 
+@pytest.mark.every(3)
 @MODULES
 @LATENT
 @pytest.mark.parametrize("way, draws, beta", [("stl", 1, 1.0), ("stl", 1, 0.6), ("dreg", 1, 1.4), ("dreg", 2, 1.0),

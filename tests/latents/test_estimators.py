@@ -171,7 +171,7 @@ def test_an_estimator_is_the_derivative_of_its_surrogate(kernels, latent, object
         assert all((tensor.error > 1e-3) == of_q(tensor.name) for tensor in wrong.tensors), wrong
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(6)
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 @LATENT
 @settings(max_examples=4)

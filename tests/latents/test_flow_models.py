@@ -131,6 +131,7 @@ def stand_still(vae):
         vae.parameters[gate.b][...] = np.repeat([0, 60], vae.latent_dim)
 
 
+@pytest.mark.every(2)
 @NAMES
 @pytest.mark.parametrize("posterior", ["planar:3", "iaf:3"])
 @given(seed=seeds)
@@ -201,6 +202,7 @@ def test_importance_weights_average_to_p(posterior):
     check_expectation(linear_flow_vae(posterior))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("posterior", ["planar:2", "iaf:2"])
 @pytest.mark.parametrize("factor", [-1, 0, 0.5])
 def test_a_wrong_log_det_is_found(posterior, factor, monkeypatch):
@@ -241,6 +243,7 @@ def fit_encoder(vae, x, steps):
     return -vae.loss_and_gradients(x, rng.standard_normal((len(x), 500, vae.latent_dim)), ELBO(sampled=True))[0]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("posterior", ["gaussian", "planar:4", "iaf:2"])
 def test_a_flow_closes_the_gap_that_a_diagonal_gaussian_leaves(posterior):
     """W's rows are not orthogonal, so the posterior is correlated: the best diagonal q leaves a known gap,

@@ -29,7 +29,7 @@ OBJECTIVES = {"elbo": (ELBO(sampled=True), 3), "elbo K=1": (ELBO(0.3, sampled=Tr
               "iwae beta": (IWAE(0.6), 2)}
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(10)
 @KERNELS
 @PRIORS
 @pytest.mark.parametrize("hidden, objective", [((), "elbo K=1"), ((6,), "iwae"), ((6, 5), "elbo"), ((), "iwae beta")])
@@ -164,6 +164,7 @@ def test_shapes_types_and_the_way_to_disk(prior, dtype, kernels, tmp_path):
         assert np.array_equal(one, same)
 
 
+@pytest.mark.every(2)
 @KERNELS
 @PRIORS
 def test_training_moves_every_parameter_and_resumes_to_the_bit(prior, kernels, tmp_path):

@@ -85,6 +85,7 @@ def test_discretized_logistic_against_decimals(kernels, location, r):
     assert np.allclose(nll, expected, rtol=2e-14, atol=1e-15)
 
 
+@pytest.mark.every(3)
 @MODULES
 @pytest.mark.parametrize("location", [-1e6, -40.0, 0.3, 60.0, 1e6])
 @pytest.mark.parametrize("r", [-200.0, -7.0, 0.0, 50.0])
@@ -254,12 +255,13 @@ def one_for_all(likelihood, output, rng):
     return likelihood.draw(reference, output, Block({}, "float64"), same)
 
 
+@pytest.mark.every(2)
 @NAMES
 def test_draws_follow_the_probabilities(name):
     check_draws(name, right)
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(21)
 @NAMES
 @pytest.mark.parametrize("broken", [means, one_level_up, mirrored, weak, one_for_all])
 def test_wrong_draws_are_found(name, broken):

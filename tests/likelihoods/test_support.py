@@ -89,7 +89,7 @@ def shapes_of(x):
             "columns": np.asfortranarray(x), "other byte order": x.astype(x.dtype.newbyteorder())}
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(8)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_one_meaning(call, kernels, tmp_path):
@@ -120,6 +120,7 @@ REFUSED = {
     "masked": (np.ma.array(WHITE * 1.0, mask=WHITE == 1), "must not be masked")}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("what", REFUSED)
 def test_one_refusal(call, what):
@@ -299,6 +300,7 @@ class Often(Bernoulli):
 COUNTS = np.array([[0, 1, 3, 200], [7, 0, 255, 2], [1, 1, 0, 0]], np.uint8)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", ["u1", "i8", "u2", ">i4", "f2", "f4", "f8"])
 @pytest.mark.parametrize("call", ["fit", "loss_and_gradients", "elbo", "encode", "summarize", "start_at"])
 def test_counts_are_what_they_say(dtype, call):

@@ -95,7 +95,7 @@ def check(objective, draws, labels=LABELS, tolerance=1e-12, **config):
     assert not any(tensor.vacuous for tensor in report.tensors), report
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(9)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("draws", [1, 3])
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -103,7 +103,7 @@ def test_gradients(objective, draws, kernels):
     check(OBJECTIVES[objective], draws, kernels=kernels, tolerance=1e-12 if kernels == "numpy" else 1e-10)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("parts", [
     {"hidden": ()}, {"decoder": "made:9"}, {"decoder": "made:9+direct"}, {"posterior": "planar:2"},
     {"posterior": "iaf:2:9"}, {"prior": "mixture:5"}, {"prior": "hierarchical:9,2"},
@@ -320,6 +320,7 @@ CALLS = {
     "log_likelihood": lambda vae, labels: vae.log_likelihood(batch(1)[0], RNG, 3, labels)}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("case", BAD)
 def test_bad_labels_are_refused_in_one_line(case, call):

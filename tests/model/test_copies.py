@@ -112,7 +112,7 @@ def memory_of(*parts):
     return arrays_in(state, {})
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(10)
 @ONE_OF_EACH
 @pytest.mark.parametrize("name", MODELS)
 def test_a_copy_trains_as_the_first_does(name, again):

@@ -106,7 +106,7 @@ def test_an_activation_against_a_framework_itself(activation, framework, monkeyp
             assert differences(*computed(config, numbers, kernels), *expected, tolerance) == [], (config, kernels)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(9)
 @every_configuration
 def test_every_setting_counts(framework, i):
     """Another activation, sigma, objective, beta or number of free bits than the recorded one is noticed."""
@@ -127,7 +127,7 @@ def test_every_setting_counts(framework, i):
         assert differences(*found, loss, gradients, TOLERANCES["numba"]), (config, other)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(21)
 @every_configuration
 def test_a_perturbed_copy_is_noticed(framework, i):
     """100 times the tolerance in one entry; zero where a number was; a number where zero was; NaN."""
@@ -248,6 +248,7 @@ def test_the_files_are_the_committed_ones():
         assert manifest["date"] >= "2026" and set(manifest["sha256"]) == set(arrays)
 
 
+@pytest.mark.every(7)
 @every_configuration
 def test_the_inputs_are_those_of_the_oracle(framework, i):
     """The seeds follow each other, so none was picked; from each come the same configuration and the same bits."""
@@ -277,6 +278,7 @@ def one_ulp(array):
     return changed
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("change", [
     lambda arrays: {**arrays, "000": one_ulp(arrays["000"])}, lambda arrays: {**arrays, "002": arrays["001"]},

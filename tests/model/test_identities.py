@@ -247,6 +247,7 @@ def test_draws_follow_the_density(kernels, name):
     check_draws(kernels, likelihood, likelihood.draw)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", LIKELIHOOD_NAMES)
 @pytest.mark.parametrize("sigma", [0, 0.95])
 def test_wrong_draws_are_found(name, sigma):

@@ -86,6 +86,7 @@ class WithoutPrior(IWAE):
         return super().__call__(nll, 0 * reg, step)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("broken", [SumOfWeights(), WeightedLogs(), WithoutPrior(), ELBO(sampled=True), ELBO()])
 def test_a_broken_bound_is_found(broken):
     """log sum w; sum w~ log w; no KL; and the ELBO, which is a bound but does not grow."""
@@ -96,6 +97,7 @@ def test_a_broken_bound_is_found(broken):
 # --- its optimum is probabilistic PCA: Tipping and Bishop 1999; Lucas et al. 2019 ---
 
 
+@pytest.mark.every(5)
 @NAMES
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(sampled=True), IWAE(), FreeBits(0)],

@@ -125,6 +125,7 @@ def test_a_model_takes_two_threads_where_there_are_two_cores(cores, threads, mon
 
 # --- results ---
 
+@pytest.mark.every(3)
 @TYPES
 @LIKELIHOOD
 def test_shapes_and_types(likelihood, dtype, kernels):
@@ -156,6 +157,7 @@ def test_means_and_draws_have_the_type_of_the_output(name, dtype):
     likelihood.support.check(x.real, "x")
 
 
+@pytest.mark.every(2)
 @LIKELIHOOD
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 def test_many_rows_are_rows_one_by_one(likelihood, kernels):

@@ -81,6 +81,7 @@ def test_complex_step_at_chosen_points(name, step):
     assert np.allclose(out.imag / step, derivative, rtol=1e-13, atol=3e-16)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", PAIRS)
 @given(seed=seeds)
 def test_conjugate_in_conjugate_out(name, seed):

@@ -47,6 +47,7 @@ def assert_same(one, other):
 
 # --- noise and images reach their own row, and no other ---
 
+@pytest.mark.every(5)
 @NAMES
 @ROW_BY_ROW
 @pytest.mark.parametrize("sampled", [False, True])
@@ -73,6 +74,7 @@ def test_every_dimension_of_the_noise_is_used(kernels, dimension):
     assert all((gradients[name] != changed[name]).any() for name in gradients)
 
 
+@pytest.mark.every(5)
 @NAMES
 @ROW_BY_ROW
 @pytest.mark.parametrize("sampled", [False, True])

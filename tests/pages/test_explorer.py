@@ -56,6 +56,7 @@ def write(tmp_path):
 DRAWABLE = [name for name in LIKELIHOODS if make_likelihood(name).mean.__func__ in explorer.MEANS]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("likelihood", [*DRAWABLE, "gaussian:0.3"])
 @pytest.mark.parametrize("hidden", [(), (7,), (7, 6), (7, 6, 9)])
 def test_the_weights_are_those_of_the_model_bit_for_bit(write, likelihood, hidden):

@@ -31,6 +31,7 @@ def test_plain_says_what_it_hides():
     assert plain("a\x1b[31m\udcff\n\u202e") == "a\\x1b[31m\\xff\\n\\u202e"
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize("text", [text for text in SPECIAL if "\0" not in text])
 def test_a_word_for_the_shell(text, encoding, monkeypatch):

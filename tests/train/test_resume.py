@@ -17,8 +17,10 @@ from npvae import (
     ELBO, IWAE, VAE, Adam, Callback, Checkpoint, CheckpointError, CosineLR, CyclicalAnnealing, FreeBits,
     LinearAnnealing, MetricsLog, fit)
 from npvae import checkpoint
+from npvae.cli import command_line
+from npvae.cli.program import main
 from npvae.train import loop
-from tiny_runs import PROGRAM
+from tiny_runs import PROGRAM, without_pictures
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(21)
@@ -197,6 +199,14 @@ def program(folder, *flags):
                             cwd=folder.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+def here(folder, *flags):
+    """The program within this process, quietly: its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        without_pictures(patch)
+        return command_line.exit_code(lambda: main(["train", "--out", folder.name, *flags, "--quiet"]))
+
+
 def finish(process, code=0):
     out, error = process.communicate(timeout=300)
     assert process.returncode == code, error
@@ -225,7 +235,7 @@ def straight(tmp_path_factory):
     folder = tmp_path_factory.mktemp("program")
     grey = np.random.default_rng(2).integers(0, 256, (2050, 16), dtype=np.uint8)
     np.savez(folder / "data.npz", train=grey[:2000], test=grey[2000:])
-    finish(program(folder / "straight", *FLAGS, "--data-dir", "data.npz", "--quiet"))
+    assert here(folder / "straight", *FLAGS, "--data-dir", "data.npz") == 0
     return folder
 
 
@@ -253,5 +263,5 @@ def test_ctrl_c_prints_the_command_that_resumes(straight):
     command = shlex.split(re.search(r"continue with:  (.*)$", error.strip()).group(1))
     assert checkpoint.read(stopped / "checkpoint.npz")[1]["training"]["epoch"] in (1, 2, 3)
     assert command[:4] == ["npvae", "train", "--out", "stop it"] and command[-1] == "--resume"
-    finish(program(stopped, *command[4:]))
+    assert here(stopped, *command[4:]) == 0
     assert result(stopped) == result(straight / "straight")

@@ -525,6 +525,7 @@ def test_nan_in_a_parameter_stops_the_next_step(tmp_path, name, value, kernels):
     assert np.isfinite(VAE.load(path, kernels).parameters.flat).all()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("lr", [1e20, 1e38, 1e300])
