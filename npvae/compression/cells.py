@@ -81,12 +81,7 @@ class CodedCategorical(CodedCells):
 
 
 class CodedBetaBinomial(CodedCells):
-    """The beta-binomial distribution of n = 255 trials, whose probabilities have the ratio
-
-        P(k) / P(k + 1) = (k + 1) (n - k - 1 + beta) / ((n - k) (k + alpha))
-
-    so that no logarithm of a Gamma function is needed.  Where alpha >= beta they are computed from k = n down, and none
-    is larger than 2^255 P(n); otherwise the same with both exchanged.
+    """The beta-binomial distribution.  Where alpha < beta, that of 255 - level is computed, which has them exchanged.
     """
 
     levels = LEVELS
@@ -98,7 +93,13 @@ class CodedBetaBinomial(CodedCells):
 
 
 def _ratios(larger: Array, smaller: Array) -> Array:
-    """P(k) / P(n), (..., 256), by `CodedBetaBinomial`'s ratio; what is below 1e-290 is 0."""
+    """P(k) / P(n), (..., 256), of the beta-binomial of n = 255 trials, for alpha `larger` than beta, from k = n down:
+
+        P(k) / P(k + 1) = (k + 1) (n - k - 1 + beta) / ((n - k) (k + alpha))              (D17.8)
+
+    No logarithm of a Gamma function is needed, and none is larger than 2^255, as P(n) >= 2^-255.  What is below 1e-290
+    is 0.
+    """
     weights = np.ones((LEVELS, *larger.shape))
     for k in reversed(range(_STEPS)):
         ratio = ((k + 1) * ((_STEPS - k - 1) + smaller)) / ((_STEPS - k) * (k + larger))

@@ -7,6 +7,7 @@ popped first.  A stack of random bits gives symbols that are distributed as P sa
 A symbol of many values is pushed as bits, the most significant first, each with its probability given those before it.
 So every distribution is given by one function, its cumulative probability.
 """
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,39 +28,23 @@ class Saved(NamedTuple):
     ans: Any
 
 
-class Stack:
-    """A stack of bits.
+class Symbols(ABC):
+    """Symbols on a stack of bits, of which a subclass knows how to push and to pop single bits.
 
-    Parameters
+    Attributes
     ----------
-    words : uint32, as `words` returned them; empty by default
+    bits : how many there are
     """
 
-    def __init__(self, words: Array | None = None) -> None:
-        constriction = _constriction()
-        self._ans = constriction.stream.stack.AnsCoder(*([] if words is None else [words.astype(np.uint32)]))
-        self._bernoulli = constriction.stream.model.Bernoulli(perfect=False)
-        self.lowest = 0
+    bits: int
 
-    @property
-    def bits(self) -> int:
-        """How many there are."""
-        count: int = self._ans.num_valid_bits()
-        return count
+    @abstractmethod
+    def push_bits(self, bits: Array, chances: Array) -> None:
+        """Push bits (n,), the last one first; chances (n,) is how likely each is to be 1."""
 
-    def words(self) -> Array:
-        """The bits (n,), as uint32."""
-        words: Array = self._ans.get_compressed()
-        return words
-
-    def save(self) -> Saved:
-        """A copy of the bits, to which `restore` returns.  From here on `lowest` counts."""
-        self.lowest = self.bits
-        return Saved(self._ans.clone())
-
-    def restore(self, saved: Saved) -> None:
-        """Takes back all since `save`."""
-        self._ans = saved.ans
+    @abstractmethod
+    def pop_bits(self, chances: Array) -> Array:
+        """Pop bits (n,) pushed with these chances."""
 
     def push(self, symbols: Array, depth: int, below: Below) -> None:
         """Push integers of any shape, from 0 to 2^depth - 1."""
@@ -71,27 +56,63 @@ class Stack:
             return bits[-1]
 
         _walk(symbols.shape, depth, below, known)
-        self._ans.encode_reverse(np.concatenate(bits, axis=None).astype(np.int32), self._bernoulli,
-                                 np.concatenate(chances, axis=None))
+        self.push_bits(np.concatenate(bits, axis=None), np.concatenate(chances, axis=None))
 
     def pop(self, shape: tuple[int, ...], depth: int, below: Below) -> Array:
         """Pop integers of this shape, which were pushed with the same `depth` and `below`."""
-        def popped(chance: Array, middle: Array) -> Array:
-            bit: Array = self._ans.decode(self._bernoulli, np.ravel(chance)).reshape(shape) == 1
-            return bit
+        return _walk(shape, depth, below, lambda chance, middle: self.pop_bits(np.ravel(chance)).reshape(shape))
 
-        symbols = _walk(shape, depth, below, popped)
+
+class Stack(Symbols):
+    """The stack of constriction.
+
+    Parameters
+    ----------
+    words : uint32, as `words` returned them; empty by default
+
+    Attributes
+    ----------
+    lowest : the fewest bits after a pop since `save`
+    """
+
+    def __init__(self, words: Array | None = None) -> None:
+        constriction = _constriction()
+        self._ans = constriction.stream.stack.AnsCoder(*([] if words is None else [words.astype(np.uint32)]))
+        self._bernoulli = constriction.stream.model.Bernoulli(perfect=False)
+        self.lowest = 0
+
+    @property
+    def bits(self) -> int:      # type: ignore[override]
+        """How many there are."""
+        count: int = self._ans.num_valid_bits()
+        return count
+
+    def push_bits(self, bits: Array, chances: Array) -> None:
+        self._ans.encode_reverse(bits.astype(np.int32), self._bernoulli, chances)
+
+    def pop_bits(self, chances: Array) -> Array:
+        bits: Array = self._ans.decode(self._bernoulli, chances) == 1
         self.lowest = min(self.lowest, self.bits)
-        return symbols
+        return bits
+
+    def words(self) -> Array:
+        """The bits (n,), as uint32."""
+        words: Array = self._ans.get_compressed()
+        return words
+
+    def save(self) -> Saved:
+        """A copy of the bits, to which `restore` returns."""
+        self.lowest = self.bits
+        return Saved(self._ans.clone())
+
+    def restore(self, saved: Saved) -> None:
+        """Takes back all since `save`."""
+        self._ans = saved.ans
 
 
 def _walk(shape: tuple[int, ...], depth: int, below: Below, next_bit: Callable[[Array, Array], Array]) -> Array:
-    """The symbols, found bit by bit.  A symbol lies in an interval, at first of 2^depth numbers, that each bit halves:
-
-        P(bit = 1) = P(middle <= symbol < end) / P(start <= symbol < end)
-
-    and the product over all bits is P(symbol).  `next_bit` is given the probability and the middle.
-    """
+    """The symbols, found bit by bit.  A symbol lies in an interval, at first of 2^depth numbers, that each bit halves.
+    `next_bit` is given the probability of a 1 and the middle."""
     start, floor, top = np.zeros(shape, np.int64), np.zeros(shape), np.ones(shape)
     for half in (2 ** i for i in reversed(range(depth))):
         middle = start + half
@@ -103,8 +124,13 @@ def _walk(shape: tuple[int, ...], depth: int, below: Below, next_bit: Callable[[
 
 
 def _chance(middle: Array, floor: Array, top: Array) -> Array:
-    """(top - middle) / (top - floor), as a multiple of 2^-24 that is neither 0 nor 1; 1/2 where the probability of the
-    interval has rounded to 0."""
+    """P(bit = 1) of a symbol in an interval, from `below` at its start, middle and end:
+
+        P(bit = 1) = P(middle <= symbol < end) / P(start <= symbol < end)
+                   = (below(end) - below(middle)) / (below(end) - below(start))              (D17.1)
+
+    as a multiple of 2^-24 that is neither 0 nor 1; 1/2 where the probability of the interval has rounded to 0.
+    """
     width = top - floor
     empty = width <= 0
     share = np.where(empty, 0.5, (top - middle) / np.where(empty, 1, width))

@@ -18,7 +18,7 @@ from ..latents.priors import Mixture, StandardNormal, Vamp
 from ..latents.second_layer import SecondLayer
 from ..params import Array, Block
 from . import exact
-from .coder import Below, Stack, table
+from .coder import Below, Symbols, table
 from .network import Network
 
 _MOST_LOGVAR = 40.0
@@ -59,21 +59,23 @@ class Bins(NamedTuple):
     def below(self, q: Gaussian) -> Below:
         """P(bin < k) of a Gaussian:
 
-            P(bin = k) = Phi((z_k + delta/2 - mean) / sigma) - Phi((z_k - delta/2 - mean) / sigma)
+            P(bin = k) = Phi((z_k + delta/2 - mean) / sigma) - Phi((z_k - delta/2 - mean) / sigma)        (D17.3)
         """
         return lambda k: exact.normal_below((self.z(k - 0.5) - q.mean) * q.rate)
 
     def need(self, q: Gaussian) -> Array:
-        """More bits than popping each of these Gaussians takes, as a mean: its entropy is log2(sigma / delta) + 2.05
-        where sigma is larger than delta."""
+        """More bits than popping each of these Gaussians takes in the mean, its entropy, where sigma > delta:
+
+            H = log2(sigma / delta) + log2(2 pi e) / 2 = log2(sigma / delta) + 2.05              (D17.5)
+        """
         need: Array = np.maximum(self.fraction - exact.log(q.rate) * exact.LOG2_E, 0) + 3
         return need
 
-    def push(self, stack: Stack, k: Array, q: Gaussian) -> None:
+    def push(self, stack: Symbols, k: Array, q: Gaussian) -> None:
         """Push bins under q."""
         stack.push(k, self.depth, self.below(q))
 
-    def pop(self, stack: Stack, shape: tuple[int, ...], q: Gaussian) -> Array:
+    def pop(self, stack: Symbols, shape: tuple[int, ...], q: Gaussian) -> Array:
         """Pop bins under q: they are draws from it."""
         return stack.pop(shape, self.depth, self.below(q))
 
@@ -87,11 +89,11 @@ class CodedPrior(ABC):
     need = 0.0
 
     @abstractmethod
-    def push(self, stack: Stack, k: Array, back: bool) -> None:
+    def push(self, stack: Symbols, k: Array, back: bool) -> None:
         """Push z of bins k (B, Z).  Its hidden variable is popped, or, if not `back`, chosen, as the stack is empty."""
 
     @abstractmethod
-    def pop(self, stack: Stack, batch: int, back: bool) -> Array:
+    def pop(self, stack: Symbols, batch: int, back: bool) -> Array:
         """Pop bins k (batch, Z), and push the hidden variable back."""
 
 
@@ -101,20 +103,15 @@ class CodedNormal(CodedPrior):
     def __init__(self, bins: Bins, latent_dim: int) -> None:
         self.bins, self.Z = bins, latent_dim
 
-    def push(self, stack: Stack, k: Array, back: bool) -> None:
+    def push(self, stack: Symbols, k: Array, back: bool) -> None:
         self.bins.push(stack, k, STANDARD)
 
-    def pop(self, stack: Stack, batch: int, back: bool) -> Array:
+    def pop(self, stack: Symbols, batch: int, back: bool) -> Array:
         return self.bins.pop(stack, (batch, self.Z), STANDARD)
 
 
 class CodedMixture(CodedPrior):
-    """A mixture of Gaussians.  Its hidden variable is the component c:
-
-        bits = log2(1/P(z|c)) + log2(1/pi_c) - log2(1/P(c|z)) = log2(1/P(z))
-
-    whichever c is popped, with P(c|z) = pi_c P(z|c) / P(z).  Here P(c|z) is computed from the densities at z, which
-    differs a little.
+    """A mixture of Gaussians, whose hidden variable is the component c.
 
     Parameters
     ----------
@@ -143,13 +140,19 @@ class CodedMixture(CodedPrior):
         c = np.minimum(c, len(self.q.mean) - 1)
         return Gaussian(self.q.mean[c], self.q.rate[c])
 
-    def push(self, stack: Stack, k: Array, back: bool) -> None:
+    def push(self, stack: Symbols, k: Array, back: bool) -> None:
+        """Whichever c is popped, the stack grows by the same bits:
+
+            log2(1/P(z|c)) + log2(1/pi_c) - log2(1/P(c|z)) = log2(1/P(z)),   P(c|z) = pi_c P(z|c) / P(z)      (D17.6)
+
+        Here P(c|z) is computed from the densities at z, which differs a little.
+        """
         given = self.given(k)
         c = stack.pop((len(k),), *table(given)) if back else np.argmax(given, axis=1)
         self.bins.push(stack, k, self._component(c))
         stack.push(c, *self.weights)
 
-    def pop(self, stack: Stack, batch: int, back: bool) -> Array:
+    def pop(self, stack: Symbols, batch: int, back: bool) -> Array:
         c = stack.pop((batch,), *self.weights)
         k = self.bins.pop(stack, (batch, self.q.mean.shape[1]), self._component(c))
         if back:
@@ -174,13 +177,13 @@ class CodedSecondLayer(CodedPrior):
         """p(z|z2)."""
         return Gaussian.of(*self._down(self.bins.z(k2)))
 
-    def push(self, stack: Stack, k: Array, back: bool) -> None:
+    def push(self, stack: Symbols, k: Array, back: bool) -> None:
         q = self._hidden(k)
         k2 = self.bins.pop(stack, q.mean.shape, q) if back else self.bins.nearest(q.mean)
         self.bins.push(stack, k, self._given(k2))
         self.bins.push(stack, k2, STANDARD)
 
-    def pop(self, stack: Stack, batch: int, back: bool) -> Array:
+    def pop(self, stack: Symbols, batch: int, back: bool) -> Array:
         k2 = self.bins.pop(stack, (batch, self.Y), STANDARD)
         k = self.bins.pop(stack, (batch, self.Z), self._given(k2))
         if back:

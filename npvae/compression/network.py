@@ -56,7 +56,7 @@ class Layer:
 def _power(W: Array) -> int:
     """The largest n for which every partial sum of x W, in whole numbers, stays below 2^53:
 
-        sum_i |x_i| |W_ij|  <=  in * (2^24) * (max |W| 2^n + 1/2)  <=  2^53
+        sum_i |x_i| |W_ij|  <=  in * (2^24) * (max |W| 2^n + 1/2)  <=  2^53              (D17.7)
 
     W (in, out) is rounded to multiples of 2^-n, and x, below 2^10, to multiples of 2^-14.
     """
