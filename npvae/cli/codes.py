@@ -11,7 +11,7 @@ from ..latents.flows import NoFlow
 from ..params import Array
 from . import commands
 from .command_line import UsageError
-from .runs import SavedRun, load_images, test_images
+from .runs import SavedRun, load_images, take_other_data, tell, test_images
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -60,7 +60,7 @@ def _every_row(run: SavedRun, args: argparse.Namespace) -> tuple[Array, Array | 
     model sees it, binarized as in training; the labels (N,) in the data, if there are any; and, for a conditional
     model, their class indices (N,)."""
     if args.data_dir is not None:
-        run.args.data_dir = args.data_dir
+        take_other_data(run.args, args.data_dir)
     run.args.limit = None
     images = load_images(run.args, whole=True)
     labels = None
@@ -68,4 +68,7 @@ def _every_row(run: SavedRun, args: argparse.Namespace) -> tuple[Array, Array | 
         labels = np.concatenate([images.train_labels, images.test_labels])
     codes = class_codes(labels, run.classes, run.args.data_dir)
     whole = images._replace(test_images=np.concatenate([images.train_images, images.test_images]))
-    return test_images(run.vae, whole, run.args, codes), labels, codes
+    x = test_images(run.vae, whole, run.args, codes)
+    if args.data_dir is not None:
+        tell(run.args, images)
+    return x, labels, codes
