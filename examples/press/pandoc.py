@@ -104,8 +104,11 @@ def highlighted(sources: Mapping[Path, str]) -> dict[Path, str]:
 
 
 def math_font(characters: set[str]) -> str:
-    """STIX Two Math (SIL Open Font License) with these characters, their italics and all that formulas need to stretch
-    them, as a data URI: a browser without a font for mathematics, as on many phones, would draw poor formulas."""
+    """STIX Two Math (SIL Open Font License) with these characters, their italics, the root, and all that formulas need
+    to stretch them, as a data URI: a browser without a font for mathematics, as on many phones, would draw poor ones.
+
+    No text holds the root: it is drawn for <msqrt>, and left out if the first font that has any letter has no root.
+    """
     from fontTools import subset, ttLib
     try:
         path = metadata.distribution("ziamath").locate_file(_FONT)
@@ -113,7 +116,8 @@ def math_font(characters: set[str]) -> str:
         raise UsageError("the site needs a font for mathematics, which pip install -e '.[book]' brings") from None
     font = ttLib.TTFont(str(path))
     maker = subset.Subsetter(subset.Options(layout_features=["ssty", "dtls"], notdef_outline=True, hinting=False))
-    maker.populate(text="".join(sorted(characters | {_ITALIC[c] for c in characters if c in _ITALIC})))
+    italics = {_ITALIC[c] for c in characters if c in _ITALIC}
+    maker.populate(text="".join(sorted({"\u221a", *characters, *italics})))
     maker.subset(font)
     font.flavor = "woff"
     stream = io.BytesIO()

@@ -214,13 +214,13 @@ def test_formulas_have_the_spaces_and_bars_of_print(formula, drawn):
     assert drawn in text.replace('<mspace width="0.167em"></mspace>', "_")
 
 
-def test_the_font_has_the_italics_of_the_letters_in_formulas():
-    """A browser draws <mi>h</mi> with U+210E, and other letters likewise."""
+def test_the_font_has_the_italics_of_the_letters_in_formulas_and_the_root():
+    """A browser draws <mi>h</mi> with U+210E, and other letters likewise; <msqrt> with U+221A."""
     for name in ("fontTools", "ziamath"):
         pytest.importorskip(name)
     from fontTools import ttLib
     font = base64.b64decode(pandoc.math_font(set("hxΣμ∂(")).partition(",")[2])
-    assert set("hxΣμ∂(\u210e\U0001d465\U0001d6f4\U0001d707\U0001d715") <= set(
+    assert set("hxΣμ∂(\u221a\u210e\U0001d465\U0001d6f4\U0001d707\U0001d715") <= set(
         map(chr, ttLib.TTFont(io.BytesIO(font)).getBestCmap()))
 
 
