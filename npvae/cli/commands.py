@@ -30,7 +30,8 @@ from ..plotting.figures import label_text
 from ..system.files import write_atomically
 from ..system.terminal import plain
 from .command_line import UsageError
-from .runs import EXPLAINED, EXPLORER, FILES, SavedRun, load_images, open_run, test_images, training_images
+from .runs import (
+    EXPLAINED, EXPLORER, FILES, SavedRun, load_images, open_run, take_other_data, tell, test_images, training_images)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -162,10 +163,10 @@ def info(args: argparse.Namespace) -> None:
         return
     run = open_run(args.run)
     vae, last = run.vae, run.last
-    height, width = run.image_shape
     print(f"run       {plain(str(args.run))}\n"
-          f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
-          + f"classes   {listed(run.classes)}\n" * bool(run.classes) +
+          f"images    {' x '.join(map(str, run.image_shape))} pixels, {run.training_images:,} to train\n"
+          + f"data      {plain(run.read.get('line', ''))}\n" * bool(run.read) +
+          f"classes   {listed(run.classes)}\n" * bool(run.classes) +
           f"epochs    {run.epochs} of {run.args.epochs}")
     if last:
         print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
@@ -313,13 +314,17 @@ def opened(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[Sa
 
 
 def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array, Array | None]:
-    """The data of the run, or of --data-dir; its test images (M, D), binarized as in training; and, for a conditional
-    model, their class indices (M,)."""
-    if args.data_dir is not None:
-        run.args.data_dir, run.args.limit = args.data_dir, None
-    images = load_images(run.args)
+    """The data of the run, or of --data-dir; its test images (M, D), all images of other data without a test part,
+    binarized as in training; and, for a conditional model, their class indices (M,)."""
+    other = args.data_dir is not None
+    if other:
+        take_other_data(run.args, args.data_dir)
+    images = load_images(run.args, whole=other)
     labels = class_codes(images.test_labels, run.classes, run.args.data_dir)
-    return images, test_images(run.vae, images, run.args, labels), labels
+    x = test_images(run.vae, images, run.args, labels)
+    if other:
+        tell(run.args, images)
+    return images, x, labels
 
 
 def _in_range(image: int, flag: str, n: int) -> int:
