@@ -91,6 +91,13 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--equation must be an id such as D6.1, got {equation!r}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `pytest -n 2` a file's tests run in one process, where what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
 def pytest_ignore_collect(collection_path, config):
     """With --equation, files that do not name it are not even imported."""
     equation = config.getoption("--equation")

@@ -242,7 +242,7 @@ def check_gradients(objective, draws, seed, size, vacuous=(), kernels="numpy", t
         assert not gradients[layer.W][layer.mask == 0].any()
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(33)
 @DECODERS
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -250,7 +250,7 @@ def test_gradients_of_the_whole_model(objective, hidden, decoder):
     check_gradients(*OBJECTIVES[objective], seed=2, size=4, D=7, hidden=hidden, decoder=decoder)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("parts", [{"prior": "mixture:4", "posterior": "planar:2"}, {"posterior": "iaf:2:8"},
                                    {"prior": "vamp:4"}, {"prior": "hierarchical:4,2"}], ids=str)
 def test_gradients_with_richer_priors_and_posteriors(parts):

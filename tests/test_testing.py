@@ -99,6 +99,7 @@ def _collect(seen, data):
     seen.append(data.draw(small_vaes()))
 
 
+@pytest.mark.slow
 def test_small_vaes_are_of_every_kind():
     """Each is found, if a hundred draws by chance do not have it."""
     seen, plain = [], settings(max_examples=1000, phases=[Phase.generate])

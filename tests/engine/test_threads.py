@@ -135,6 +135,7 @@ def test_an_order_is_done_in_the_faster_way(threads, monkeypatch):
     assert not any(sums.order.is_for_one() for _ in range(9))
 
 
+@pytest.mark.every(4)
 @TEAMS
 @pytest.mark.parametrize("clock", [lambda: 5.0, itertools.count(9, -1).__next__, lambda: time.time_ns() // 10**10],
                          ids=["stands still", "goes back", "goes in steps of 10 s"])

@@ -18,6 +18,7 @@ from npvae.kernels.fused import compile as compiling
 from private_names import PLACES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs a fork that is safe")
 @pytest.mark.parametrize("places", [
     [PLACES[i] for i in (0, 1, 3)], pytest.param(PLACES, marks=pytest.mark.slow, id="all")])
@@ -91,7 +92,7 @@ def test_a_program_that_computes_something_else_is_not_used(told, monkeypatch):
     assert len(told) == 2
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("code, kept, works", [
     ("", b"works", True), ("import ctypes; ctypes.string_at(0)", b"fails", False), ("sys.exit(3)", b"fails", False),
     ("raise ImportError", None, False), ("import os; os.kill(os.getpid(), 9)", None, False)])

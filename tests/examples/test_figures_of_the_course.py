@@ -42,6 +42,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", QUICK)
 def test_the_file_is_what_the_code_draws(name):
     (words, curves), (old_words, old_curves) = content(figures.draw(name)), content(committed(name))

@@ -107,6 +107,7 @@ def count(pixels, colour):
     return (pixels == list(bytes.fromhex(colour[1:]))).all(axis=-1).sum()
 
 
+@pytest.mark.slow
 def test_the_program(monkeypatch, capsys, tmp_path):
     out = tmp_path / "collapse.png"
     monkeypatch.setattr(sys, "argv", ["posterior_collapse.py", "--epochs", "1", "--limit", "400", "--out", str(out)])
