@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from npvae import VAE, fit
-from npvae.likelihoods import LIKELIHOODS
+from strategies import IMAGES
 
 
 @pytest.mark.parametrize("call", [
@@ -32,7 +32,7 @@ def test_an_unknown_decoder_is_refused_in_one_line(decoder):
     assert str(caught.value).endswith(f"got {decoder!r}") and len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if name != "bernoulli"])
+@pytest.mark.parametrize("likelihood", [name for name in IMAGES if name != "bernoulli"])
 def test_other_likelihoods_are_refused_in_one_line(likelihood):
     with pytest.raises(ValueError, match="^decoder made:4 needs likelihood bernoulli, got .*: use decoder dense$"):
         VAE(6, decoder="made:4", likelihood=likelihood)

@@ -76,7 +76,7 @@ REPARAMETERIZATION = [
             "dlogvar[...] += np.sum"),
 ]
 
-_KL, _DMU, _DLOGVAR = "0.5 * (mu * mu + _excess(logvar))", "dmu[...] = dkl * mu", "0.5 * np.expm1(logvar)"
+_KL, _DMU, _DLOGVAR = "0.5 * (mu * mu + excess(logvar))", "dmu[...] = dkl * mu", "0.5 * np.expm1(logvar)"
 _LOG_Q, _OWN = "- logvar[:, None, :]", "-0.5 * np.sum(dlog_ratio, axis=1)[:, None]"
 
 
@@ -102,17 +102,17 @@ KL = [
             _DLOGVAR,
             "0.5 * np.exp(logvar)"),
     Exhibit("KL: -1 forgotten in the value", NO, "Monte-Carlo KL", MODEL, latents.gaussian_kl_forward,
-            "_excess(logvar)",
+            "excess(logvar)",
             "np.exp(logvar) - logvar", shipped="ericjang/draw #2 (once for all dimensions)"),
-    _kl("KL: the sign", "-0.5 * (mu * mu + _excess(logvar))", "-mu", "-0.5 * np.expm1(logvar)",
+    _kl("KL: the sign", "-0.5 * (mu * mu + excess(logvar))", "-mu", "-0.5 * np.expm1(logvar)",
         "dev4488/VAE_gumble_softmax #1 (of a categorical)"),
-    _kl("KL: 1/2 forgotten", "mu * mu + _excess(logvar)", "2 * mu", "np.expm1(logvar)",
+    _kl("KL: 1/2 forgotten", "mu * mu + excess(logvar)", "2 * mu", "np.expm1(logvar)",
         "SupaeroDataScience/deep-learning, mended in #6 (in part)"),
     _kl("KL: the sign of its logarithm", "0.5 * (mu * mu + (np.expm1(logvar) + logvar))", "mu",
         "0.5 * (np.exp(logvar) + 1)", "FluxML/model-zoo, mended in #147"),
     _kl("KL: logvar taken for log sigma", "0.5 * (mu * mu + (np.expm1(2 * logvar) - 2 * logvar))", "mu",
         "np.expm1(2 * logvar)", "reported: keras-team/keras #3283"),
-    _kl("KL: mean over the latent dimensions", "0.5 / mu.shape[1] * (mu * mu + _excess(logvar))",
+    _kl("KL: mean over the latent dimensions", "0.5 / mu.shape[1] * (mu * mu + excess(logvar))",
         "mu / mu.shape[1]", "0.5 / mu.shape[1] * np.expm1(logvar)",
         "maxhodak/keras-molecules #59, the Keras blog (keras-team/keras #6015)"),
     _kl("KL: from p to q", "0.5 * ((1 + mu * mu) * np.exp(-logvar) - 1 + logvar)", "mu * np.exp(-logvar)",

@@ -14,6 +14,9 @@ ROLES = {
     "matmul": "Rrs", "mask_backward": "Rrsr", "gaussian_nll_forward": "Rrrs", "gaussian_nll_backward": "RPrrrs",
     "split_missing": "RRrs", "append_missing": "Rrrs",
     "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss",
+    "append_parameters_forward": "Rrs", "append_parameters_backward": "RPr",
+    "one_hot": "Rrs", "categories_nll_forward": "Rrrs", "categories_nll_backward": "Rrrrs",
+    "ordinal_nll_forward": "Rrrss", "ordinal_nll_backward": "RPrrrss",
     **{f"{name}_forward": "Rrs" for name in (
         "identity", "relu", "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "silu", "gelu")},
     **{f"{name}_backward": "RPrr" for name in (
@@ -22,7 +25,7 @@ ROLES = {
 #: In all other kernels every argument has rows.  How many arguments are written, where it is more than one:
 _WRITTEN = {
     "bernoulli_nll_forward": 2, "continuous_bernoulli_nll_forward": 2, "categorical_nll_forward": 3,
-    "gaussian_optimal_nll_forward": 2,
+    "gaussian_optimal_nll_forward": 2, "multinomial_nll_forward": 2,
     "reparameterize_backward": 2, "gaussian_kl_backward": 2, "log_ratio_backward": 2,
     "gaussian_log_density_backward": 3, "planar_direction_forward": 2, "planar_direction_backward": 2,
     "planar_forward": 3, "planar_backward": 5, "gate_forward": 2, "gate_backward": 2}

@@ -26,13 +26,14 @@ class Likelihood(ABC):
     ----------
     name : as the command line and saved files write it
     support : the data it takes
-    shapes : name -> shape of its own parameters; empty by default
+    shapes : name -> shape of its own parameters; empty by default.  `parameter_shapes` gives shapes that depend on D
     recordable : True promises that `forward` and `backward` only call kernels.  Their calls may then be recorded once
         and replayed (`engine/`), with what they took from `self` in the first pass.  Set it in the class itself: it is
         not inherited, as a subclass may compute something else
     fits_batch : True if `fit_batch` chooses a parameter for a whole batch
     by_column : nll is a sum of terms, one for each column of x, each of which depends on its own column alone.  Only
         then may cells be missing
+    starts_at_data : the program calls `start` before it trains: without it, numbers of any unit take long to find
     adjacent : the m outputs of a column lie side by side, and not in m blocks of D
     """
 
@@ -43,10 +44,15 @@ class Likelihood(ABC):
     fits_batch: bool = False
     by_column: bool = True
     adjacent: bool = False
+    starts_at_data: bool = False
 
     def output_dim(self, input_dim: int) -> int:
         """P, the number of decoder outputs for an image of D numbers; D by default."""
         return input_dim
+
+    def parameter_shapes(self, input_dim: int) -> Shapes:
+        """Name -> shape of its own parameters, for an image of D numbers; `shapes` by default."""
+        return self.shapes
 
     def features_dim(self, input_dim: int) -> int:
         """F, how many numbers the encoder sees of D columns; D by default."""
@@ -111,9 +117,14 @@ class Likelihood(ABC):
             x = repeated
         return output.reshape(B * K * D, 1, P // D), x.reshape(-1, 1)
 
+    def complete(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """output (rows, P) with all that `mean` needs of its own parameters, as further columns; by default output
+        itself."""
+        return output
+
     @abstractmethod
     def mean(self, kernels: ModuleType, output: Array) -> Array:
-        """E[x|z] (rows, D) from output (rows, P)."""
+        """E[x|z] (rows, D) from output (rows, P), or from what `complete` has made of it."""
 
     @abstractmethod
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
@@ -140,6 +151,8 @@ class Likelihood(ABC):
 class OfCells(Likelihood):
     """A likelihood whose kernels give cells, the terms of nll: the class of those that write `columns_forward` and
     `columns_backward` and leave the sum to a kernel."""
+
+    starts_at_data = True
 
     def forward(self, kernels: ModuleType, nll: Array, kept: Array, output: Array, x: Array, params: Block) -> None:
         cells = np.empty((*nll.shape, x.shape[1]), nll.dtype)

@@ -114,6 +114,52 @@ class Counts(Support):
         return count
 
 
+class Positive(Support):
+    """Positive real numbers, in any unit.  Not pixels."""
+
+    pixels = False
+    placeholder = 1.0
+
+    def check(self, x: Array, name: str, whose: str = "this likelihood") -> None:
+        super().check(x, name)
+        if x.min() <= 0:
+            raise ValueError(f"{name} must hold positive numbers for {whose}, found {x.min():g}")
+
+    def nearest(self, x: Array) -> Array:
+        return x + 0.01
+
+
+class Codes(Support):
+    """0, 1, ..., L - 1, which stand for categories or for steps of a scale.  Not pixels.
+
+    levels : L, the same for all columns, or one number for each of them
+    """
+
+    pixels = False
+
+    def __init__(self, levels: int | tuple[int, ...]) -> None:
+        self.levels = np.array(levels)
+
+    def check(self, x: Array, name: str, whose: str = "this likelihood") -> None:
+        self.check_mean(x, name, whose)
+        wrong = x != np.rint(x)
+        if wrong.any():
+            raise ValueError(f"{name} must hold codes, whole numbers from 0 on, for {whose}, found {x[wrong][0]:g}")
+
+    def check_mean(self, x: Array, name: str, whose: str = "this likelihood") -> None:
+        super().check(x, name)
+        wrong = (x < 0) | (x > self.levels - 1)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            most = np.broadcast_to(self.levels, x.shape)[row, column] - 1
+            raise ValueError(f"{name} must hold codes from 0 to {most} in column {column} for {whose}, found "
+                             f"{x[row, column]:g}")
+
+    def nearest(self, x: Array) -> Array:
+        code: Array = np.minimum(np.floor(self.levels * x), self.levels - 1)
+        return code
+
+
 def check_unit(x: Array, name: str, why: str) -> None:
     """Raises ValueError, with `why` in the message, unless every number of x lies in [0, 1]."""
     # Quick, since every batch is checked: as unsigned integers, the bits of the floats 0 to 1 are the smallest.
@@ -166,18 +212,18 @@ def to_float(x: Array, support: Support = _ANY) -> Array:
     return floats(x, scale_of(x, support))
 
 
-def part_of(x: Array, rows: slice | Array) -> Array:
+def part_of(x: Array, rows: slice) -> Array:
     """Some rows of a data set of pixels x (N, D), with the same meaning as in the whole of x."""
-    return with_scale(x[rows], scale_of(x))
+    return _with_scale(x[rows], scale_of(x))
 
 
 def together(train: Array, test: Array) -> tuple[Array, Array]:
     """Two parts of one data set of pixels, with the same meaning in both."""
     scale = min(scale_of(train), scale_of(test))
-    return with_scale(train, scale), with_scale(test, scale)
+    return _with_scale(train, scale), _with_scale(test, scale)
 
 
-def with_scale(x: Array, scale: float) -> Array:
+def _with_scale(x: Array, scale: float) -> Array:
     """x such that `scale_of` gives `scale`: bytes that are only 0 and 1, but not black and white, become floats."""
     return x if scale_of(x) == scale or not x.any() else floats(x, scale)
 

@@ -27,7 +27,7 @@ def count_parameters(input_dim: int, hidden: Sequence[int], latent_dim: int, dec
     layers = [*zip(encoder_sizes, encoder_sizes[1:]), *zip(decoder_sizes, decoder_sizes[1:]), (h, Z), (h, Z)]
     prior = make_prior(prior, inputs, Z, "relu")
     check_beside(prior, posterior.name if isinstance(posterior, Flow) else posterior, classes)
-    others: list[Shapes] = [prior.shapes, likelihood.shapes]
+    others: list[Shapes] = [prior.shapes, likelihood.parameter_shapes(D)]
     if not isinstance(posterior, Flow):
         planar, autoregressive, units = steps_in(posterior, Z)
         if planar:

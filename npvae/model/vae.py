@@ -21,7 +21,6 @@ from ..engine.blas_threads import Owner, all_blas_threads, by_one_thread
 from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, ensure_callable, make_executor
 from ..evaluate import bounds, imputation
 from ..kernels import load
-from ..latents.aggregate import GaussianMixture, mixture_of
 from ..latents.base import Flow, KLEstimator, Prior
 from ..latents.composed import compose
 from ..latents.flows import NoFlow, make_flow
@@ -30,8 +29,8 @@ from ..layers import MLP, Activation, Dense, make_activation
 from ..likelihoods import make_likelihood, support
 from ..likelihoods.base import Likelihood
 from ..objectives import ELBO, Objective
-from ..params import Array, Block
-from ..validate import Rng, boolean, choice, generator, integer, matrix, noise, numbers_of, shown, widths
+from ..params import Array, Block, Shapes
+from ..validate import boolean, choice, generator, integer, matrix, noise, numbers_of, shown, widths
 from .sizes import check_memory, count_parameters, encoder_inputs
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
@@ -60,8 +59,6 @@ class VAE:
         objects of class `Prior`, `Flow`, `Decoder`
     classes : L > 0 for a conditional model: images have labels 0 to L - 1, which the encoder and the decoder are given
     missing : cells of x may be missing, NaN or masked: they are left out of nll, and the encoder is told which they are
-
-    Wherever a method takes `rng`, an integer is the seed of a new generator: with rng=0 each call draws the same.
 
     Attributes
     ----------
@@ -117,8 +114,9 @@ class VAE:
         layers: list[Dense | Decoder[Any]] = [
             *self.encoder.layers, self.mu, self.logvar, *self.decoder.layers, self.output]
         *streams, of_latent = seed.spawn(len(layers) + 1)
-        shapes = {name: shape for part in (*layers, self.flow, self.prior, self.likelihood)
-                  for name, shape in part.shapes.items()}
+        own = self.likelihood.parameter_shapes(self.input_dim)
+        shapes = {name: shape for each in (*(part.shapes for part in (*layers, self.flow, self.prior)), own)
+                  for name, shape in each.items()}
         self.parameters = Block(shapes, self.dtype)
         self.gradients = self.parameters.zeros_like()
         for layer, rng in zip(layers, streams):
@@ -422,9 +420,9 @@ class VAE:
 
     @by_one_thread
     @all_blas_threads
-    def draw_posterior(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
+    def draw_posterior(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """z ~ q(z|x) (B, Z), one draw for each image of x (B, D)."""
-        rng = generator("rng", rng)
+        generator("rng", rng)
         mu, logvar = self.encode(x, labels)
         return self._through_flow(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
 
@@ -437,30 +435,22 @@ class VAE:
 
     @by_one_thread
     @all_blas_threads
-    def reconstruct(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
+    def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) for x (B, D), at one draw of z from q(z|x)."""
-        rng = generator("rng", rng)
         z = self.draw_posterior(x, rng, labels)
         return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
 
     @by_one_thread
     @all_blas_threads
-    def sample(self, n: int, rng: Rng, mean: bool = True, labels: Array | None = None,
-               prior: GaussianMixture | str | None = None, codes: Array | None = None) -> Array:
-        """n new images (n, D): z from the prior, then E[x|z], or a draw from p(x|z) if not `mean`.
-
-        labels : (n,), for a model with classes
-        prior : draws z in place of p(z): a mixture from `fit_mixture`, or "mixture:10", which fits one to `codes`
-        codes : (N, Z), draws of z of the training set: `vae.draw_posterior(x_train, rng)`
-        """
-        labels, rng = self.check_labels(labels, integer("n", n, 1)), generator("rng", rng)
-        mixture = mixture_of(prior, codes, rng)
-        z = self.draw_prior(n, rng) if mixture is None else matrix("codes", mixture.sample(n, rng), self.latent_dim)
+    def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
+        """n new images (n, D): z from the prior, then E[x|z], or a draw from p(x|z) if not `mean`.  labels (n,)."""
+        labels = self.check_labels(labels, integer("n", n, 1))
+        z = self.draw_prior(n, rng)
         return self._decoder_output(z, labels, rng, drawn=not mean)
 
     @by_one_thread
     @all_blas_threads
-    def draw_prior(self, n: int, rng: Rng) -> Array:
+    def draw_prior(self, n: int, rng: np.random.Generator) -> Array:
         """z ~ p(z) (n, Z)."""
         shape = integer("n", n, 1), self.latent_dim
         return self.prior.sample(shape, generator("rng", rng), self.parameters, self._encode_rows)
@@ -479,24 +469,24 @@ class VAE:
         return mu, logvar
 
     @by_one_thread
-    def fit_likelihood(self, x: Array, rng: Rng, labels: Array | None = None) -> None:
+    def fit_likelihood(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
         """Sets the sigma of likelihood gaussian-optimal to the best value for x (B, D), with one z ~ q(z|x) for each
         image.  Does nothing for other likelihoods.  Raises NonFiniteError."""
         if self.likelihood.fits_batch:
             self.likelihood.fit_images(self.parameters, self.images(x, "x"), self.reconstruct(x, rng, labels))
 
     @by_one_thread
-    def elbo(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
+    def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), in nats, estimated with one z drawn from q(z|x)."""
         return bounds.elbo(self, x, generator("rng", rng), labels)
 
     @by_one_thread
-    def log_likelihood(self, x: Array, rng: Rng, n_samples: int = 5000,
+    def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
                        labels: Array | None = None) -> Array:
         """log p(x) of each image (B,), in nats, by importance sampling (Burda et al. 2016): a lower bound in
         expectation, tight for many samples.  Raises ValueError for a complex model, which is for gradient checks only.
         """
-        rng = generator("rng", rng)
+        generator("rng", rng)
         return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
 
     @by_one_thread
@@ -576,19 +566,24 @@ class VAE:
 
         def chain(name: str, *sizes: int) -> str:
             return f"|  {name}: {' -> '.join(map(str, sizes))}"
-        parts: list[tuple[str, Sequence[Any]]] = [
-            (f"x  {D}{missing}{labels}", ()),
-            (chain("encoder", inputs + self.classes, *self.hidden) + active, self.encoder.layers),
-            (chain("mu, logvar", self.encoder.n_out, Z), (self.mu, self.logvar)),
-            (f"|  posterior: {variant['posterior']}", (self.flow,)),
-            (f"z  {Z}{labels}", ()),
-            (f"|  prior: {variant['prior']}", (self.prior,)),
-            (chain("decoder", Z + self.classes, *self.decoder_hidden) + active, self.decoder.layers),
-            (chain(f"output, {variant['decoder']}", self.decoder.n_out, self.likelihood.output_dim(D)), (self.output,)),
-            (f"x  {D}, {self.likelihood.name}", (self.likelihood,))]
+
+        def of(*parts: Any) -> list[Shapes]:
+            return [part.shapes for part in parts]
+
+        output = chain(f"output, {variant['decoder']}", self.decoder.n_out, self.likelihood.output_dim(D))
+        parts: list[tuple[str, list[Shapes]]] = [
+            (f"x  {D}{missing}{labels}", []),
+            (chain("encoder", inputs + self.classes, *self.hidden) + active, of(*self.encoder.layers)),
+            (chain("mu, logvar", self.encoder.n_out, Z), of(self.mu, self.logvar)),
+            (f"|  posterior: {variant['posterior']}", of(self.flow)),
+            (f"z  {Z}{labels}", []),
+            (f"|  prior: {variant['prior']}", of(self.prior)),
+            (chain("decoder", Z + self.classes, *self.decoder_hidden) + active, of(*self.decoder.layers)),
+            (output, of(self.output)),
+            (f"x  {D}, {self.likelihood.name}", [self.likelihood.parameter_shapes(D)])]
         lines = [f"VAE of {self.parameters.flat.size:,} parameters, {self.dtype}"]
         for text, inside in parts:
-            count = sum(math.prod(shape) for part in inside for shape in part.shapes.values())
+            count = sum(math.prod(shape) for shapes in inside for shape in shapes.values())
             if inside or not text.startswith("|"):
                 lines.append(f"  {text:50s} {f'{count:,}' if count else '':>12s}".rstrip())
         return "\n".join(lines)
@@ -651,7 +646,8 @@ class VAE:
                 assert rng is not None
                 images[block] = self.output.draw(self.kernels, a, self.likelihood, self.parameters, rng)
             else:
-                images[block] = self.likelihood.mean(self.kernels, a.rows)
+                complete = self.likelihood.complete(self.kernels, a.rows, self.parameters)
+                images[block] = self.likelihood.mean(self.kernels, complete)
         return images
 
 

@@ -51,7 +51,7 @@ CHAPTERS = Path(__file__).resolve().parents[2] / "examples" / "derivations"
 SMALL, SOME = 200, 4
 
 
-def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, ...], objective: Objective | None = None,
+def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, int], objective: Objective | None = None,
                   step: int = 0, draws: int = 1, labels: Array | None = None, names: Sequence[str] = (), seed: int = 0,
                   title: str = "One image through the network, and its gradient back", book: str | None = None) -> Path:
     """Write the page of a VAE, atomically.  Returns the path.
@@ -308,7 +308,7 @@ class _Lesson:
         if not (np.isfinite(loss) and np.isfinite(vae.gradients.flat).all()):
             raise ValueError("the model computes NaN or infinity for a test image, which no page can show")
         shown = {"x": x, "mu": a.mu[:1], "sigma": np.exp(0.5 * a.logvar[:1]), "eps": a.eps, "z": a.z, "logits": a.rows,
-                 "p": vae.likelihood.mean(vae.kernels, a.rows)}
+                 "p": vae.likelihood.mean(vae.kernels, vae.likelihood.complete(vae.kernels, a.rows, vae.parameters))}
         if vae.likelihood.name != "bernoulli":
             shown = {{"logits": "output", "p": "E[x|z]"}.get(key, key): value for key, value in shown.items()}
         return Case(tracer.steps, float(loss), {key: value.copy() for key, value in shown.items()})
@@ -420,7 +420,7 @@ def _turned(values: Array) -> bool:
     return values.ndim == 2 and values.flags.f_contiguous and not values.flags.c_contiguous
 
 
-def _page(lesson: _Lesson, image_shape: tuple[int, ...], names: list[str], title: str, links: dict[str, str]) -> bytes:
+def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title: str, links: dict[str, str]) -> bytes:
     vae, arrays, trial = lesson.vae, _Arrays(), _Arrays()
 
     def numbers(case: Case, arrays: _Arrays) -> dict[str, Any]:

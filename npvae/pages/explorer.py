@@ -22,7 +22,9 @@ from ..latents.priors import StandardNormal
 from ..layers import ACTIVATIONS, Activation, Dense
 from ..likelihoods.bernoulli import Bernoulli
 from ..likelihoods.continuous_bernoulli import ContinuousBernoulli
+from ..likelihoods.counts import NegativeBinomial, Poisson
 from ..likelihoods.gaussian import Gaussian, GaussianPixel
+from ..likelihoods.reals import Laplace, LogNormal
 from ..model.vae import VAE
 from ..params import Array
 from ..plotting.figures import label_text, spread
@@ -33,7 +35,8 @@ from .report import TEMPLATES, escape, fill
 
 #: `mean` of a likelihood -> the function in explore.js that does the same with the first D columns of the output
 MEANS: dict[object, str] = {Bernoulli.mean: "sigmoid", ContinuousBernoulli.mean: "continuous_bernoulli",
-                            Gaussian.mean: "identity", GaussianPixel.mean: "identity"}
+                            Gaussian.mean: "identity", GaussianPixel.mean: "identity", Laplace.mean: "identity",
+                            Poisson.mean: "exp", NegativeBinomial.mean: "exp", LogNormal.mean: "exp"}
 #: colours of up to ten labels, as in the pictures: matplotlib's tab10
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 #: the most test images in the plane, the most numbers in their latent means, and test images to click on
@@ -42,7 +45,7 @@ POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 DRAWS = 500
 
 
-def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, ...], path: Path,
+def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
                    ink: bool = True, classes: Sequence[Class] = ()) -> Path:
     """Write the page of a trained VAE, atomically.  Returns the path.
 
@@ -70,13 +73,15 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
 def decoder_layers(vae: VAE) -> list[dict[str, str]]:
     """The decoder as the page needs it: for each layer W and b in base64, and f, the name of the function that follows.
 
-    The output has only the columns that hold means, without the log-variances of GaussianPixel.
+    The output has only the columns that hold means, without the log-variances of GaussianPixel.  Where the mean is exp
+    of the output times a constant for each column, the log of that is added to b.
     """
     choice("the model's dtype", vae.dtype, ("float32", "float64"))
     mean = MEANS.get(getattr(vae.likelihood.mean, "__func__", None))      # also if another class uses one
     if mean is None:
         raise ValueError(f"likelihood {vae.likelihood.name}: the page cannot compute its mean, only those of "
-                         "bernoulli, continuous-bernoulli and the Gaussians")
+                         "bernoulli, continuous-bernoulli, poisson, negative-binomial, laplace, student-t, log-normal "
+                         "and the Gaussians")
     decoder = vae.config().get("decoder", "dense")
     if decoder != "dense":
         raise ValueError(f"decoder {decoder}: the page cannot draw pixel after pixel; a dense decoder fits")
@@ -86,11 +91,21 @@ def decoder_layers(vae: VAE) -> list[dict[str, str]]:
         (vae.output, vae.input_dim, mean)]
     for layer, columns, f in parts:
         with np.errstate(over="ignore"):
-            W, b = (vae.parameters[name][..., :columns].astype("<f4") for name in (layer.W, layer.b))
+            W, b = (vae.parameters[name][..., :columns] for name in (layer.W, layer.b))
+            if f == "exp":
+                b = b + _log_factors(vae)
+            W, b = W.astype("<f4"), b.astype("<f4")
         if not (np.isfinite(W).all() and np.isfinite(b).all()):
             raise ValueError(f"{layer.W} and {layer.b} must hold finite float32 numbers, found others")
         layers.append({"W": base64_of(W), "b": base64_of(b), "f": f})
     return layers
+
+
+def _log_factors(vae: VAE) -> Array:
+    """log of E[x|z] (D,) at an output of 0: by what exp of an output is multiplied."""
+    likelihood, zero = vae.likelihood, np.zeros((1, vae.likelihood.output_dim(vae.input_dim)), vae.dtype)
+    factors: Array = np.log(likelihood.mean(vae.kernels, likelihood.complete(vae.kernels, zero, vae.parameters))[0])
+    return factors
 
 
 def functions() -> list[str]:
@@ -112,7 +127,7 @@ def _function(activation: Activation) -> str:
 
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
-          image_shape: tuple[int, ...], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
+          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
     """The filled template.  `names` are the labels as text, "" without labels; `order` sorts the rows by label; `codes`
     are the class numbers for a conditional model."""
     def centres(rows: Array) -> Array:

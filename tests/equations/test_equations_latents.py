@@ -22,7 +22,7 @@ SLIPS = {
     "D5.5": (reference.reparameterize_backward, "np.sum(dz, axis=1, out=dmu)", "np.mean(dz, axis=1, out=dmu)"),
     "D5.6": (reference.reparameterize_backward, "np.sum(dz * eps, axis=1)", "np.sum(dz, axis=1)"),
     "D5.7": (reference.box_muller, "np.sqrt(-2 * np", "np.sqrt(-1 * np"),
-    "D6.1": (reference.gaussian_kl_forward, "mu * mu + _excess", "mu * mu - _excess"),
+    "D6.1": (reference.gaussian_kl_forward, "mu * mu + excess", "mu * mu - excess"),
     "D6.2": (reference.gaussian_kl_backward, "dmu[...] = dkl * mu", "dmu[...] = -dkl * mu"),
     "D6.3": (reference.gaussian_kl_backward, "0.5 * np.expm1(logvar)", "-0.5 * np.expm1(logvar)"),
     "D6.4": (reference.log_ratio_forward, "- logvar[:, None, :]", "+ logvar[:, None, :]"),

@@ -235,7 +235,7 @@ WRONG_SIGNS = [
     (reference.reparameterize_forward, "mu[:, None, :] + np", "mu[:, None, :] - np"),
     (reference.reparameterize_backward, "np.sum(dz, axis=1, out=dmu)", "np.sum(-dz, axis=1, out=dmu)"),
     (reference.reparameterize_backward, "axis=1) * 0.5", "axis=1) * -0.5"),
-    (reference.gaussian_kl_forward, "+ _excess(logvar)", "- _excess(logvar)"),
+    (reference.gaussian_kl_forward, "+ excess(logvar)", "- excess(logvar)"),
     (reference.gaussian_kl_backward, "dmu[...] = dkl * mu", "dmu[...] = -dkl * mu"),
     (reference.gaussian_kl_backward, "dkl * 0.5", "dkl * -0.5"),
     (reference.log_ratio_forward, "- logvar[:, None, :]", "+ logvar[:, None, :]"),

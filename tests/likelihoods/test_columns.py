@@ -3,12 +3,13 @@ import numpy as np
 import pytest
 
 from npvae.kernels import fused, reference
-from npvae.likelihoods import LIKELIHOODS, Likelihood, make_likelihood
+from npvae.likelihoods import Likelihood, make_likelihood
 from npvae.likelihoods.support import fitting
 from npvae.params import Block
+from strategies import IMAGES
 
 B, K, D = 5, 3, 4
-NAMES = [*LIKELIHOODS, "categorical:5", "gaussian-learned:0.7"]
+NAMES = [*IMAGES, "categorical:5", "gaussian-learned:0.7"]
 
 
 def case(name, draws=K, dtype="float64"):

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 
 from npvae.kernels import fused, reference
-from npvae.kernels.reference.levels import LOG_SCALE_FLOOR, SHIFT, STIRLING
-from npvae.likelihoods import LIKELIHOODS, make_likelihood
+from npvae.kernels.reference.gamma import SHIFT, STIRLING
+from npvae.kernels.reference.levels import LOG_SCALE_FLOOR
+from npvae.likelihoods import make_likelihood
 from npvae.params import Block
 from npvae.likelihoods.support import fitting
-from strategies import seeds
+from strategies import IMAGES, seeds
 from bernoulli_numbers import bernoulli_numbers
 from statistics_of_draws import close_to, nll_of
 from level_numbers import ALL, BYTES, NAMES, levels_of
@@ -35,9 +36,9 @@ def spread_out(likelihood, seed):
 
 
 def test_every_likelihood_is_tested_somewhere():
-    """Here, as a Gaussian or Bernoulli in test_identities.py, or in test_continuous_bernoulli.py."""
-    assert {*LIKELIHOODS} == {*ALL, "continuous-bernoulli", "bernoulli", "gaussian", "gaussian-learned",
-                              "gaussian-pixel", "gaussian-optimal"}
+    """Those of images: here, as a Gaussian or Bernoulli in test_identities.py, or in test_continuous_bernoulli.py."""
+    assert {*IMAGES} == {*ALL, "continuous-bernoulli", "bernoulli", "gaussian", "gaussian-learned",
+                         "gaussian-pixel", "gaussian-optimal"}
 
 
 # ---- Probabilities

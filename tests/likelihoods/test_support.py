@@ -14,18 +14,19 @@ from npvae.plotting import figures, pictures
 from npvae.data import BINARIZATIONS, binarize, load, to_float
 from npvae.pages import write_explorer
 from npvae.model import active_units_per_layer
-from npvae.likelihoods import LIKELIHOODS, make_likelihood
+from npvae.likelihoods import make_likelihood
 from npvae.cli.program import main
 from npvae.likelihoods.base import Likelihood
 from npvae.likelihoods.support import (
     Counts, Levels, Reals, Support, UnitInterval, fitting, floats, part_of, read, scale_of, together)
+from strategies import IMAGES
 
 RNG = np.random.default_rng(15)
 WHITE = RNG.integers(0, 2, (6, 4))      # black and white
 BYTES = RNG.integers(0, 256, (6, 4), dtype=np.uint8)
 BYTES[0, 0] = 200
 PIXEL_NAMES = pytest.mark.parametrize("name", ["categorical:6" if name == "categorical" else name
-                                               for name in LIKELIHOODS])
+                                               for name in IMAGES])
 
 
 def rng():
@@ -517,8 +518,7 @@ def test_the_program_means_what_the_methods_mean(tmp_path, likelihood, run):
     vae = VAE(4, (3,), 2, likelihood=likelihood)
     expected = fit(vae, white[:36], white[36:], 1, 6)[0]["test_loss"]
     for name in sources(tmp_path, white, ["u1", "?", "f4"]):
-        loss, _, shown = run(tmp_path / name, tmp_path / f"run of {name}", "--likelihood", likelihood, "--test-part",
-                             "last")
+        loss, _, shown = run(tmp_path / name, tmp_path / f"run of {name}", "--likelihood", likelihood)
         assert loss == expected and np.array_equal(shown, white[36:]), name
 
 

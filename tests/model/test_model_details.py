@@ -21,7 +21,7 @@ from npvae.layers import Dense
 from npvae.likelihoods import LIKELIHOODS, make_likelihood
 from npvae.params import Block
 from npvae.objectives import KLEstimator
-from strategies import seeds
+from strategies import IMAGES, seeds
 from kernel_calls import PAIRS, draw_inputs, run_backward, run_forward
 
 MODULES = pytest.mark.parametrize("module", [reference, fused], ids=["reference", "fused"])
@@ -349,7 +349,7 @@ def test_what_the_package_brings_can_be_recorded(part):
     assert vars(type(part))["recordable"] is True
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_mean_image_is_not_a_view_of_the_output(name):
     output = np.random.default_rng(0).standard_normal((3, 512))
     assert not np.shares_memory(make_likelihood(name).mean(reference, output), output)

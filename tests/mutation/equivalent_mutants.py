@@ -159,7 +159,7 @@ _GROUPS = {
         "kernels.reference.priors.gaussian_log_density_backward: sign: inverse = np.exp(-0.5 * logvar) -> inverse = "
         "-np.exp(-0.5 * logvar)"],
     "Stirling's series is exact to rounding from 8 on, and so from 9 on.": [
-        "kernels.reference.levels.module: constant: SHIFT = 8 -> SHIFT = 9"],
+        "kernels.reference.gamma.module: constant: SHIFT = 8 -> SHIFT = 9"],
     "From exp(45) on (a + 255) / a is 1, and up to exp(350) a^2 is finite: any bound between does.": [
         "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 301.0",
         "kernels.reference.levels.module: constant: LARGEST = 300.0 -> LARGEST = 150.0"],
@@ -325,7 +325,7 @@ PATTERNS: dict[str, dict[str, str]] = {
         ".*a\\.real < SHIFT.* -> .*a(\\.real <=| <) SHIFT.*",
         "kernels.reference.levels._rising_slope":
         ".*a\\.real < SHIFT.* -> .*a(\\.real <=| <) SHIFT.*",
-        "kernels.reference.latents._excess":
+        "kernels.reference.latents.excess":
         ".*minus_abs\\(a\\)\\.real > -0\\.5.* -> .*minus_abs\\(a\\)(\\.real >= -0\\.5|\\.real > -0\\.25| > -0\\.5)\\)"},
     "A sum that begins at minus 0 is equal to one that begins at 0.": {
         "evaluate.summary._Moments.__init__":

@@ -49,6 +49,27 @@ def gone(rng, shape):
     return (rng.random(shape) < 0.3).astype(float)
 
 
+def counts(rng, shape):
+    """Small and large ones, many of them 0."""
+    return rng.integers(0, 2, shape) * np.rint(np.exp(rng.uniform(-1, 12, shape)))
+
+
+def totals(rng, shape):
+    """The last column is not 0, so that every row has a total."""
+    x = counts(rng, shape)
+    x[:, -1] += 1
+    return x
+
+
+def codes(rng, shape):
+    return rng.integers(0, 4, shape).astype(float)
+
+
+def four(rng, shape):
+    """The number of levels of each column."""
+    return np.full(shape, 4)
+
+
 ACTIVATION = Pair({"out": "BH"}, {"pre": "BH", "b": "H"})
 PAIRS = {
     **dict.fromkeys(ACTIVATIONS, ACTIVATION),
@@ -65,6 +86,20 @@ PAIRS = {
                               hidden=1160.0),      # log 255!
     "sum_cells": Pair({"nll": "BK"}, {"cells": "BKD"}),
     "sum_observed": Pair({"nll": "BK"}, {"cells": "BKD", "missing": "BD"}, ("missing",), {"missing": gone}),
+    "poisson_nll": Pair({"cells": "BKD"}, {"output": "BKD", "x": "BD", "offset": "B"}, ("x", "offset"), {"x": counts}),
+    "negative_binomial_nll": Pair({"cells": "BKD"}, {"output": "BK2", "x": "BD", "offset": "B"}, ("x", "offset"),
+                                  {"x": counts}),
+    "zero_inflated_nll": Pair({"cells": "BKD"}, {"output": "BK3", "x": "BD", "offset": "B"}, ("x", "offset"),
+                              {"x": counts}),
+    "multinomial_nll": Pair({"cells": "BKD", "log_mean": "BKD"}, {"logits": "BKD", "x": "BD"}, ("x",), {"x": totals}),
+    "append_parameters": Pair({"out": "BK2"}, {"output": "BKD", "own": "D"}),
+    "student_t_nll": Pair({"cells": "BKD"}, {"output": "BK3", "x": "BD"}, ("x",)),
+    "laplace_nll": Pair({"cells": "BKD"}, {"output": "BK2", "x": "BD"}, ("x",)),
+    "log_normal_nll": Pair({"cells": "BKD"}, {"output": "BK2", "x": "BD"}, ("x",), {"x": positive}),
+    "categories_nll": Pair({"cells": "BKD"}, {"logits": "BK4", "x": "BD", "levels": "D"}, ("x", "levels"),
+                           {"x": codes, "levels": four}),
+    "ordinal_nll": Pair({"cells": "BKD"}, {"output": "BKD", "x": "BD", "cuts": "3", "levels": "D"}, ("x", "levels"),
+                        {"x": codes, "levels": four}),
     "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
@@ -83,7 +118,7 @@ PAIRS = {
 
 
 def shape_of(letters, size):
-    return tuple(1 if letter == "1" else int(letter) * size["D"] if letter in "24" else size[letter]
+    return tuple(1 if letter == "1" else int(letter) * size["D"] if letter in "234" else size[letter]
                  for letter in letters)
 
 

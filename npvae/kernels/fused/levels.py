@@ -3,13 +3,12 @@ import math
 
 import numpy as np
 
-from ..reference.levels import HALF, LARGEST, LEVELS, LOG_CHOOSE, LOG_SCALE_FLOOR, SHIFT, STIRLING
+from ..reference.gamma import SHIFT
+from ..reference.levels import HALF, LARGEST, LEVELS, LOG_CHOOSE, LOG_SCALE_FLOOR
 from .compile import inlined, jit
 from .elementary import difference, exp, exp_unit, expm1, log, log1p_unit
+from .gamma import digamma_rest, rest, softplus
 
-# the two series of Stirling's formula, the last coefficient first, for Horner's rule
-_SLOPE = STIRLING[::-1]
-_REST = tuple(c / (2 * k - 1) for k, c in enumerate(STIRLING, 1))[::-1]
 _LEAST = 1e-30      # takes the place of a smaller w, where (1 - exp(-w)) / w is 1, and 0/0 for w = 0
 
 
@@ -122,33 +121,10 @@ def categorical_nll_backward(dlogits, dnll, top, total, logits, x):
 
 
 @inlined
-def _rest(z):
-    """R(z), the remainder of Stirling's formula, as in the reference."""
-    total, inverse = 0.0, 1.0 / z
-    for i in range(len(_REST)):
-        total = total * inverse * inverse + _REST[i]
-    return total * inverse
-
-
-@inlined
-def _rest_slope(z):
-    """R'(z) - 1/(2 z), as in the reference."""
-    total, inverse = 0.0, 1.0 / z
-    for i in range(len(_SLOPE)):
-        total = (total + _SLOPE[i]) * inverse * inverse
-    return -total - 0.5 * inverse
-
-
-@inlined
 def _log1p(q):
     """log(1 + q), q >= 0.  u = 1 + q is rounded; the factor q / (u - 1) corrects for that."""
     u = 1.0 + q
     return log(u) * (q / (u - 1.0)) if u != 1.0 else q
-
-
-@inlined
-def _softplus(t):
-    return (0.0 if t < 0.0 else t) + log1p_unit(exp_unit(t if t < 0.0 else -t))
 
 
 @inlined
@@ -159,7 +135,7 @@ def _rising(a, k):
     for j in range(1, SHIFT):
         above *= a + j if small else 1.0
         below *= a + k + j if small else 1.0
-    excess = (z + k - 0.5) * _log1p(k / z) - k + _rest(z + k) - _rest(z)
+    excess = (z + k - 0.5) * _log1p(k / z) - k + rest(z + k) - rest(z)
     near = excess + k * log(z) + log(above / below) if k != 0.0 else 0.0
     return ((1.0 if k != 0.0 else 0.0) if small else k), (near if small else excess)
 
@@ -172,7 +148,7 @@ def _rising_slope(a, k):
     for j in range(1, SHIFT):
         dabove, above = dabove * (a + j) + above, above * (a + j)
         dbelow, below = dbelow * (a + k + j) + below, below * (a + k + j)
-    slope = a * (_log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
+    slope = a * (_log1p(k / z) + digamma_rest(z + k) - digamma_rest(z))
     steps = k / (a + k) + a * ((dabove * below - dbelow * above) / (above * below)) if k != 0.0 else 0.0
     return slope + (steps if small else 0.0)
 
@@ -196,7 +172,7 @@ def beta_binomial_nll_forward(nll, output, x):
                 c_a, r_a = _rising(alpha, level)
                 c_b, r_b = _rising(beta, n - level)
                 c_s, r_s = _rising(alpha + beta, n)
-                up, down = _softplus(log_beta - log_alpha), _softplus(log_alpha - log_beta)
+                up, down = softplus(log_beta - log_alpha), softplus(log_alpha - log_beta)
                 log_sum = log_beta + down if log_alpha < log_beta else log_alpha + up
                 rest = difference(difference(r_s, r_a), r_b) - LOG_CHOOSE[_level(level, LEVELS)]
                 total += c_a * up + c_b * down + (c_s - c_a - c_b) * log_sum + rest

@@ -4,9 +4,13 @@
     dense         bias and activation                         f(x W + b)
     masks         weights that are switched off               W * M
     likelihoods   reconstruction term                         -log p(x|z)
+    gamma         Stirling's formula                        log Gamma(z)
     levels        the same for pixels of 256 levels           -log P(x|z)
     cells         terms of it, one a column; missing cells    sum_d -log p(x_d|z)
     latents       reparameterization, KL, log q - log p       z = mu + sigma eps
+    counts        reconstruction of counts                  -log P(x|z)
+    reals         of real numbers, of any unit              -log p(x|z)
+    categories    of codes 0 ... L - 1                      -log P(x|z)
     priors        log density of the prior                    log p(z)
     flows         invertible steps                            log |det dz/dz0|
     objectives    log-sum-exp and importance weights          log 1/K sum w
@@ -38,6 +42,15 @@ from .cells import (
 from .latents import (
     reparameterize_forward, reparameterize_backward, gaussian_kl_forward, gaussian_kl_backward,
     log_ratio_forward, log_ratio_backward, log_q_forward, log_q_backward)
+from .counts import (
+    log1p_features, log_features, log_total, poisson_nll_forward, poisson_nll_backward, negative_binomial_nll_forward,
+    negative_binomial_nll_backward, zero_inflated_nll_forward, zero_inflated_nll_backward, multinomial_nll_forward,
+    multinomial_nll_backward)
+from .reals import (
+    append_parameters_forward, append_parameters_backward, student_t_nll_forward, student_t_nll_backward,
+    laplace_nll_forward, laplace_nll_backward, log_normal_nll_forward, log_normal_nll_backward)
+from .categories import (
+    one_hot, categories_nll_forward, categories_nll_backward, ordinal_nll_forward, ordinal_nll_backward)
 from .priors import (
     standard_normal_forward, standard_normal_backward,
     gaussian_log_density_forward, gaussian_log_density_backward, mixture_forward, mixture_backward)
@@ -67,6 +80,13 @@ __all__ = [
     "split_missing", "append_missing",
     "reparameterize_forward", "reparameterize_backward", "gaussian_kl_forward", "gaussian_kl_backward",
     "log_ratio_forward", "log_ratio_backward", "log_q_forward", "log_q_backward",
+    "log1p_features", "log_features", "log_total", "poisson_nll_forward", "poisson_nll_backward",
+    "negative_binomial_nll_forward",
+    "negative_binomial_nll_backward", "zero_inflated_nll_forward", "zero_inflated_nll_backward",
+    "multinomial_nll_forward", "multinomial_nll_backward",
+    "append_parameters_forward", "append_parameters_backward", "student_t_nll_forward", "student_t_nll_backward",
+    "laplace_nll_forward", "laplace_nll_backward", "log_normal_nll_forward", "log_normal_nll_backward",
+    "one_hot", "categories_nll_forward", "categories_nll_backward", "ordinal_nll_forward", "ordinal_nll_backward",
     "standard_normal_forward", "standard_normal_backward",
     "gaussian_log_density_forward", "gaussian_log_density_backward", "mixture_forward", "mixture_backward",
     "planar_direction_forward", "planar_direction_backward", "planar_forward", "planar_backward",

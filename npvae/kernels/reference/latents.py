@@ -13,7 +13,7 @@ from .dense import minus_abs
 EXPONENTIAL = tuple(1 / math.factorial(k) for k in range(2, 17))
 
 
-def _excess(a: Array) -> Array:
+def excess(a: Array) -> Array:
     """exp(a) - 1 - a >= 0.  Near a = 0 the subtraction would lose all digits, so there the power series is summed."""
     excess, small = np.expm1(a) - a, minus_abs(a).real > -0.5
     near = a[small]
@@ -56,7 +56,7 @@ def gaussian_kl_forward(kl: Array, mu: Array, logvar: Array) -> None:
 
     In float32, from logvar = 88.7 on, the KL is larger than the type can hold, and becomes infinite.
     """
-    kl[...] = 0.5 * (mu * mu + _excess(logvar))
+    kl[...] = 0.5 * (mu * mu + excess(logvar))
 
 
 def gaussian_kl_backward(dmu: Array, dlogvar: Array, dkl: Array, mu: Array, logvar: Array) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .arrays import Array
 from .dense import sigmoid, softplus
+from .gamma import SHIFT, digamma_rest, rest
 
 LEVELS = 256      # of a byte
 HALF = 0.5 / (LEVELS - 1)      # half the distance between two levels
@@ -22,11 +23,6 @@ LOG_SCALE_FLOOR = -7 - math.log(2)
 #: log (255 choose k), k = 0 ... 255
 LOG_CHOOSE = np.array([math.log(math.comb(LEVELS - 1, k)) for k in range(LEVELS)])
 
-#: B_2k / (2k), k = 1, 2, ..., with the Bernoulli numbers B_2k, and B_2k / (2k (2k - 1)): the coefficients of Stirling's
-#: series for psi and for log Gamma, accurate to 1e-16 from SHIFT on
-STIRLING = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160)
-REST = tuple(c / (2 * k - 1) for k, c in enumerate(STIRLING, 1))
-SHIFT = 8
 #: bound of log alpha and log beta in the beta-binomial; beyond it (a + 255) / a rounds to 1
 LARGEST = 300.0
 
@@ -59,7 +55,7 @@ def _bin(output: Array, x: Array) -> tuple[Array, ...]:
     return (residual + HALF) * rate, (residual - HALF) * rate, 2 * HALF * rate, t, rate, log_scale
 
 
-def _mean_exp(w: Array) -> Array:
+def mean_exp(w: Array) -> Array:
     """(1 - exp(-w)) / w, the mean of exp(-a) over a from 0 to w; 1 at w = 0, which a very large scale s gives."""
     zero = w == 0      # there the fraction is (1 - 0) / (0 + 1)
     value: Array = (zero - np.expm1(-w)) / (zero + w)
@@ -94,7 +90,7 @@ def discretized_logistic_nll_forward(nll: Array, output: Array, x: Array) -> Non
     """
     upper, lower, width, _, _, log_scale = _bin(output, x)
     black, white = _black_and_white(x)
-    inside = np.where(black | white, 0, math.log(2 * HALF) - log_scale + np.log(_mean_exp(width)))
+    inside = np.where(black | white, 0, math.log(2 * HALF) - log_scale + np.log(mean_exp(width)))
     np.sum(np.where(white, 0, softplus(-upper)) + np.where(black, 0, softplus(lower)) - inside, axis=-1, out=nll)
 
 
@@ -118,7 +114,7 @@ def discretized_logistic_nll_backward(doutput: Array, dnll: Array, output: Array
     dlocation, drho = np.split(doutput, 2, axis=-1)
     dupper, dlower = np.where(white, 0, -sigmoid(-upper)), np.where(black, 0, sigmoid(lower))
     both = 0.5 * np.tanh(0.5 * (lower + upper)) * (1 + np.tanh(0.5 * lower) * np.tanh(0.5 * upper))
-    inside = np.where(black | white, 0, np.exp(-width) / _mean_exp(width))
+    inside = np.where(black | white, 0, np.exp(-width) / mean_exp(width))
     dlocation[...] = upstream * -np.where(black | white, dupper + dlower, both) * rate
     drho[...] = upstream * (inside - upper * dupper - lower * dlower) * sigmoid(t)
 
@@ -166,18 +162,6 @@ def categorical_nll_backward(dlogits: Array, dnll: Array, top: Array, total: Arr
     dlogits[...] = (upstream * slope).reshape(dlogits.shape)
 
 
-def _rest(z: Array) -> Array:
-    """R(z), the remainder of Stirling's formula:  log Gamma(z) = (z - 1/2) log z - z + const + R(z)."""
-    rest: Array = np.polyval(REST[::-1], 1 / (z * z)) / z
-    return rest
-
-
-def _rest_slope(z: Array) -> Array:
-    """R'(z) - 1/(2 z), the remainder of its derivative:  psi(z) = log z + R'(z) - 1/(2 z)."""
-    slope: Array = -np.polyval((*STIRLING[::-1], 0), 1 / (z * z)) - 0.5 / z
-    return slope
-
-
 def _level_shares(a: Array, k: Array | int) -> Array:
     """sum over j = 1 ... SHIFT - 1 of  a k / ((a + j) (a + k + j)) = a / (a + j) - a / (a + k + j)."""
     steps = np.arange(1, SHIFT)
@@ -189,7 +173,7 @@ def _rising(a: Array, k: Array | int) -> tuple[Array, Array]:
     """c and rest of `beta_binomial_nll_forward`:  log (a)_k = c log a + rest."""
     small, some = a.real < SHIFT, k != 0
     z, steps = np.where(small, a + SHIFT, a), np.arange(1, SHIFT)
-    excess = (z + k - 0.5) * np.log1p(k / z) - k + _rest(z + k) - _rest(z)
+    excess = (z + k - 0.5) * np.log1p(k / z) - k + rest(z + k) - rest(z)
     ratio = np.prod((a[..., None] + steps) / ((a + k)[..., None] + steps), axis=-1) / np.where(some, a + k, 1)
     return np.where(small, some, k), np.where(small, excess + k * np.log(z) + np.log(ratio), excess)
 
@@ -198,7 +182,7 @@ def _rising_slope(a: Array, k: Array | int) -> Array:
     """a H(a, k) of `beta_binomial_nll_backward`."""
     small, some = a.real < SHIFT, k != 0
     z = np.where(small, a + SHIFT, a)
-    slope = a * (np.log1p(k / z) + _rest_slope(z + k) - _rest_slope(z))
+    slope = a * (np.log1p(k / z) + digamma_rest(z + k) - digamma_rest(z))
     first = k / np.where(some, a + k, 1)      # a / a - a / (a + k), 0 for k = 0
     whole: Array = slope + np.where(small, first + _level_shares(a, k), 0)
     return whole

@@ -25,7 +25,7 @@ const midpoints = t => t * Math.exp(-t * t / 2) * (
 const tail = t => t < 7 ? midpoints(t) + 1 / (1 + Math.exp(2.5 * Math.PI * t)) : midpoints(t);
 
 // Between layers f is the model's activation.  After the last it makes the mean of a pixel: sigmoid for Bernoulli pixels,
-// whose mean is a probability, identity for Gaussian ones, continuous_bernoulli for those.
+// whose mean is a probability, identity for Gaussian ones, continuous_bernoulli for those, exp for counts whose log mean is the output.
 const FUNCTIONS = {
   identity: a => a,
   relu: a => Math.max(0, a),
@@ -36,6 +36,7 @@ const FUNCTIONS = {
   softplus: a => Math.max(0, a) + Math.log1p(Math.exp(-Math.abs(a))),
   silu: a => a / (1 + Math.exp(-a)),
   gelu: a => a < 0 ? a * tail(-a) : a - a * tail(a),
+  exp: a => Math.exp(a),
   continuous_bernoulli: a => Math.abs(a) < 0.1 ? 0.5 + a / 12 - a ** 3 / 720 : 1 / (1 - Math.exp(-a)) - 1 / a,
 };
 
