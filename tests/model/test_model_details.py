@@ -101,51 +101,6 @@ def test_conjugate_in_conjugate_out(name, seed):
     assert all(np.array_equal(results[1][key], value.conj()) for key, value in results[0].items())
 
 
-# --- likelihoods and bounds, far out ---
-
-@MODULES
-@pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
-def test_bernoulli_at_chosen_logits(module, x):
-    logits, x = POINTS[:, :, None], np.full((len(POINTS), 1), x)
-    nll, tail, dlogits = np.full((len(POINTS), 1), 777.0), -POINTS[:, :, None], np.full(logits.shape, 777.0)
-    module.bernoulli_nll_forward(nll, tail, logits, x)
-    p, q = (np.exp(-np.vectorize(softplus)(sign * POINTS)) for sign in (-1, 1))      # of white and of black
-    expected = (1 - x) * np.vectorize(softplus)(POINTS) + x * np.vectorize(softplus)(-POINTS)
-    assert np.allclose(nll, expected, rtol=1e-14, atol=0) and np.allclose(tail[:, 0], np.minimum(p, q), 1e-14, 1e-300)
-    module.bernoulli_nll_backward(dlogits, np.full(nll.shape, 3.0), tail, logits, x)
-    assert np.allclose(dlogits[:, 0], 3 * (p * (1 - x) - q * x), rtol=1e-13, atol=1e-300)
-
-
-@MODULES
-@pytest.mark.parametrize("residual", [-1.5, 0.0, 0.25])
-def test_gaussian_pixels_at_chosen_scales(module, residual):
-    """sigma from its floor of 0.05 to exp(500); both sides of the bend at s = log 0.05^2."""
-    floor = 2 * math.log(0.05)
-    s, x = POINTS + floor, np.full((len(POINTS), 1), 0.5)
-    output = np.stack([x + residual, s], axis=2)
-    nll, doutput = np.full(s.shape, 777.0), np.full(output.shape, 777.0)
-    module.gaussian_pixel_nll_forward(nll, output, x)
-    logvar = floor + np.vectorize(softplus)(s - floor)
-    precision, slope = np.exp(-logvar), np.exp(-np.vectorize(softplus)(floor - s))
-    expected = 0.5 * (residual ** 2 * precision + logvar + math.log(2 * math.pi))
-    assert np.allclose(nll, expected, rtol=1e-13, atol=1e-13)
-    module.gaussian_pixel_nll_backward(doutput, np.full(nll.shape, 3.0), output, x)
-    assert np.allclose(doutput[:, 0, :1], 3 * residual * precision, rtol=1e-12, atol=1e-300)
-    assert np.allclose(doutput[:, 0, 1:], 1.5 * (1 - residual ** 2 * precision) * slope, rtol=1e-12, atol=1e-300)
-
-
-@MODULES
-def test_importance_weights_of_very_different_size(module):
-    """The shift is the largest log w of its own row: with any other exp would overflow."""
-    log_w = np.array([[0.0, -2000.0, 5.0, 4.0], [-3000.0, 0.5, 0.25, -0.5], [1e4, 1e4 + 1, -1e4, 1e4]])
-    bound, weights = np.full(3, 777.0), -log_w
-    module.importance_bound_forward(bound, weights, log_w)
-    for b, row in enumerate(log_w):
-        shifted = [math.exp(value - max(row)) for value in row]
-        assert bound[b] == pytest.approx(max(row) + math.log(sum(shifted) / 4), rel=1e-14)
-        assert weights[b] == pytest.approx([value / sum(shifted) for value in shifted], rel=1e-14, abs=1e-300)
-
-
 # --- defaults that a user sees ---
 
 @pytest.mark.parametrize("made, defaults", [
@@ -245,32 +200,6 @@ def test_matrix_products_and_then_their_gradients_stand_where_the_names_say():
                for product, layer in zip(products, layers))
 
 
-def test_passes_by_other_kernels():
-    """As an executor asks for them (`engine/executor.py`): all that is done is done by these."""
-    vae, calls = example(), []
-    kernels = SimpleNamespace(**{name: lambda *arguments, name=name: calls.append(name) or getattr(reference, name)(
-        *arguments) for name in reference.__all__})
-    _, gradients = vae.loss_and_gradients(np.full((4, 5), 0.5), np.ones((4, 2, 3)))
-    expected, (a, d) = gradients.flat.copy(), vae.passes(4, 2)
-    gradients.flat[...] = 7
-    vae.forward(a, KLEstimator.EXACT, kernels)
-    assert calls.count("matmul") == calls.count("relu_forward") + calls.count("identity_forward") == 5
-    calls.clear()
-    vae.backward(d, a, KLEstimator.EXACT, kernels)
-    assert calls.count("relu_backward") + calls.count("identity_backward") == 5 and calls.count("matmul") == 9
-    assert np.array_equal(gradients.flat, expected)
-
-
-def test_smaller_passes_are_views_of_the_largest():
-    """Also those made before it, and those that need exactly as much as there is."""
-    vae = VAE(5, (4,), 3, kernels="numpy")
-    vae.passes(4, 1)
-    largest = vae.passes(6, 6)
-    for batch, draws in ((4, 1), (6, 3), (6, 6)):
-        for one, other in zip(vae.passes(batch, draws), largest):
-            assert all(np.shares_memory(getattr(one, name), getattr(other, name)) for name in ("mu", "z", "nll"))
-
-
 # --- the model ---
 
 def example(**config):
@@ -330,15 +259,6 @@ def test_every_pixel_starts_with_its_mean_and_a_sigma_near_a_quarter():
     mean = np.array([0.0, 0.25, 0.75])
     assert np.array_equal(make_likelihood("gaussian:0.2").bias_at(mean), mean)
     assert make_likelihood("gaussian-pixel").bias_at(mean) == pytest.approx([*mean, *3 * [-math.log(16)]], rel=1e-14)
-
-
-def test_the_mean_image_is_asked_of_the_kernel_as_its_contract_says():
-    """pre (rows, D) and b (D,) of one type: the fused kernels do not broadcast."""
-    arrays = []
-    spy = SimpleNamespace(sigmoid_forward=lambda out, pre, b: arrays.extend([out, pre, b]))
-    make_likelihood("bernoulli").mean(spy, np.ones((2, 3), "float32"))
-    assert [array.shape for array in arrays] == [(2, 3), (2, 3), (3,)] and {array.dtype.name for array in arrays} == {
-        "float32"}
 
 
 @pytest.mark.parametrize("part", [
