@@ -81,36 +81,39 @@ class CodedCategorical(CodedCells):
 
 
 class CodedBetaBinomial(CodedCells):
-    """The beta-binomial distribution.  Where alpha < beta, that of 255 - level is computed, which has them exchanged.
-    """
+    """The beta-binomial distribution of n = 255 trials.  Where alpha < beta, that of n - level is computed, which has
+    them exchanged: then P(n) is at least 2^-n, and no P(k) / P(n) is too large for a float."""
 
     levels = LEVELS
 
     def below(self, output: Array) -> Below:
-        alpha, beta = exact.exp(np.minimum(np.maximum(np.stack(np.split(output, 2, axis=1)), -_MOST_LOG), _MOST_LOG))
-        mirrored = alpha < beta
-        return table(_mirrored(_ratios(np.maximum(alpha, beta), np.minimum(alpha, beta)), mirrored))[1]
+        log_alpha, log_beta = np.split(np.minimum(np.maximum(output, -_MOST_LOG), _MOST_LOG), 2, axis=1)
+        alpha, beta = exact.exp(log_alpha), exact.exp(log_beta)
+        larger, smaller, mirrored = np.maximum(alpha, beta), np.minimum(alpha, beta), alpha < beta
+        above = np.zeros((LEVELS + 1, *alpha.shape))      # P(level >= k), times a factor
+        share = np.ones(alpha.shape)
+        above[_STEPS] = share
+        for k in reversed(range(_STEPS)):
+            share *= ratio(k, larger, smaller)
+            np.maximum(share, 1e-290, out=share)      # no subnormal numbers: some programs switch them off
+            np.add(above[k + 1], share, out=above[k])
+        whole = above[0]
+
+        def below(k: Array) -> Array:
+            part = np.take_along_axis(above, np.where(mirrored, LEVELS - k, k)[None], axis=0)[0]
+            found: Array = np.where(mirrored, part, whole - part) / whole
+            return found
+
+        return below
 
 
-def _ratios(larger: Array, smaller: Array) -> Array:
-    """P(k) / P(n), (..., 256), of the beta-binomial of n = 255 trials, for alpha `larger` than beta, from k = n down:
+def ratio(k: int, alpha: Array, beta: Array) -> Array:
+    """Of two neighbouring levels of the beta-binomial, without a logarithm of a Gamma function:
 
-        P(k) / P(k + 1) = (k + 1) (n - k - 1 + beta) / ((n - k) (k + alpha))              (D17.8)
-
-    No logarithm of a Gamma function is needed, and none is larger than 2^255, as P(n) >= 2^-255.  What is below 1e-290
-    is 0.
+        P(k) / P(k + 1) = (k + 1) (n - k - 1 + beta) / ((n - k) (k + alpha)),   n = 255              (D17.8)
     """
-    weights = np.ones((LEVELS, *larger.shape))
-    for k in reversed(range(_STEPS)):
-        ratio = ((k + 1) * ((_STEPS - k - 1) + smaller)) / ((_STEPS - k) * (k + larger))
-        weights[k] = weights[k + 1] * ratio
-        weights[k] *= weights[k] > 1e-290      # no subnormal numbers: some programs switch them off
-    return np.moveaxis(weights, 0, -1)
-
-
-def _mirrored(weights: Array, where: Array) -> Array:
-    """The weights (..., L) of level L - 1 - k in place of k, where so told."""
-    return np.where(where[..., None], weights[..., ::-1], weights)
+    quotient: Array = ((k + 1) * ((_STEPS - k - 1) + beta)) / ((_STEPS - k) * (k + alpha))
+    return quotient
 
 
 @singledispatch

@@ -152,12 +152,13 @@ def table(weights: Array) -> tuple[int, Below]:
     levels = weights.shape[-1]
     whole = np.rint(weights / np.max(weights, axis=-1, keepdims=True) * 2.0 ** 32)
     ends = np.add.accumulate(whole, axis=-1)
-    ends = ends / ends[..., -1:]
+    total = ends[..., -1]
 
     def below(k: Array) -> Array:
         place = np.minimum(k, levels) - 1      # never -1: a middle is at least 1
-        found: Array = ends[place] if ends.ndim == 1 else np.take_along_axis(ends, place[..., None], axis=-1)[..., 0]
-        return found
+        found = ends[place] if ends.ndim == 1 else np.take_along_axis(ends, place[..., None], axis=-1)[..., 0]
+        below: Array = found / total
+        return below
 
     return max(1, (levels - 1).bit_length()), below
 
