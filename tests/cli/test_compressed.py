@@ -27,9 +27,8 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         without_pictures(patch)
-        program.main(["train", *TINY, "--likelihood", "beta-binomial", "--out", "run", "--quiet"])
-        program.main(["train", *TINY, "--likelihood", "beta-binomial", "--seed", "1", "--out", "other", "--quiet"])
-        program.main(["train", *TINY, "--likelihood", "gaussian", "--out", "density", "--quiet"])
+        for flags in ("beta-binomial --out run", "beta-binomial --seed 1 --out other", "gaussian --out density"):
+            program.main(["train", *TINY, "--kernels", "numpy", "--quiet", "--likelihood", *flags.split()])
         program.main(["compress", "run", "grey.npy", "--out", "x.npvae"])
     return folder
 
