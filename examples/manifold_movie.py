@@ -46,7 +46,7 @@ def frame_steps(total: int, frames: int) -> list[int]:
 class Film(Callback):
     """Takes a frame after each of `steps`.  `x` (M, D) are the test images that the loss is measured on."""
 
-    def __init__(self, steps: list[int], x: np.ndarray, image_shape: tuple[int, int], seed: int) -> None:
+    def __init__(self, steps: list[int], x: np.ndarray, image_shape: tuple[int, ...], seed: int) -> None:
         self.steps, self.x, self.image_shape, self.seed = set(steps), x, image_shape, seed
         self.frames: list[Image.Image] = []
 
@@ -71,7 +71,7 @@ class Film(Callback):
                                 f"test loss {loss:.1f} nats"))
 
 
-def draw(tiles: np.ndarray, image_shape: tuple[int, int], left: str, middle: str, right: str) -> Image.Image:
+def draw(tiles: np.ndarray, image_shape: tuple[int, ...], left: str, middle: str, right: str) -> Image.Image:
     """Tiles (R, C, D) in [0, 1], 1 being black, with three texts below them."""
     from matplotlib.font_manager import findfont      # matplotlib brings the font, as it brings Pillow
     ink, *_ = mosaic(tiles, image_shape)

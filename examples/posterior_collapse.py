@@ -155,7 +155,7 @@ def train(x_train: np.ndarray, x_test: np.ndarray, epochs: int, seed: int) -> It
 
 # ---- The picture: one row for each run
 
-def draw(results: list[Result], image_shape: tuple[int, int]) -> bytes:
+def draw(results: list[Result], image_shape: tuple[int, ...]) -> bytes:
     """The picture, as PNG.  KL has the same scale in all rows; early in annealing it may exceed it."""
     most = 1.2 * max(result.measure.kl.max() for result in results)
     highest = 1.3 * max(result.measure.rate for result in results)
@@ -189,7 +189,7 @@ def draw_bars(axes: Axes, found: Measure, top: float) -> None:
     label_axes(axes, "", "", "KL (nats)")
 
 
-def draw_samples(axes: Axes, samples: np.ndarray, image_shape: tuple[int, int]) -> None:
+def draw_samples(axes: Axes, samples: np.ndarray, image_shape: tuple[int, ...]) -> None:
     """Images (R, C, D) as tiles."""
     axes.imshow(mosaic(samples, image_shape)[0], cmap="gray_r", vmin=0, vmax=255, interpolation="hanning")
     axes.set(xticks=[], yticks=[])

@@ -53,8 +53,9 @@ if TYPE_CHECKING:
     from .data import DataError, load_mnist
     from .evaluate import active_units, kl_per_dimension, summarize
     from .gradcheck import check_gradients
+    from .latents import fit_mixture
 
-_later = later(__name__, "data", "evaluate", "gradcheck", "testing", "plotting", "pages", "compression")
+_later = later(__name__, "data", "evaluate", "gradcheck", "latents", "testing", "plotting", "pages", "compression")
 
 
 def __getattr__(name: str) -> object:
@@ -75,6 +76,6 @@ __all__ = [
     "Bernoulli", "Gaussian", "GaussianPixel", "GaussianOptimal", "ContinuousBernoulli",
     "DiscretizedLogistic", "Categorical", "BetaBinomial",
     "Callback", "Checkpoint", "EarlyStopping", "MetricsLog", "Progress",
-    "load_mnist", "check_gradients", "active_units", "kl_per_dimension", "summarize",
+    "load_mnist", "check_gradients", "active_units", "kl_per_dimension", "summarize", "fit_mixture",
     "compress", "decompress",
     "CheckpointError", "CompressionError", "DataError", "NonFiniteError"]

@@ -65,7 +65,7 @@ class _Fitted(BaseEstimator):       # type: ignore[misc]
 
     _fills_gaps = False
 
-    def __init__(self, latent_dim: int = 2, *, hidden: Sequence[int] = (128,), activation: str = "relu",
+    def __init__(self, latent_dim: int = 10, *, hidden: Sequence[int] = (128,), activation: str = "relu",
                  likelihood: str | Likelihood = "gaussian-learned", prior: str = "normal", posterior: str = "gaussian",
                  scale: str = "auto", epochs: int | None = None, batch_size: int = 128, learning_rate: float = 1e-3,
                  beta: float = 1.0, n_samples: int = 1, n_score_samples: int = 100, dtype: str = "float64",
@@ -248,7 +248,7 @@ class VAEOutlierDetector(OutlierMixin, _Fitted):      # type: ignore[misc]
         more than 1.5 times the distance between the quartiles (Tukey 1977)
     """
 
-    def __init__(self, latent_dim: int = 2, *, contamination: float | str = "auto", hidden: Sequence[int] = (128,),
+    def __init__(self, latent_dim: int = 10, *, contamination: float | str = "auto", hidden: Sequence[int] = (128,),
                  activation: str = "relu", likelihood: str | Likelihood = "gaussian-learned", prior: str = "normal",
                  posterior: str = "gaussian", scale: str = "auto", epochs: int | None = None, batch_size: int = 128,
                  learning_rate: float = 1e-3, beta: float = 1.0, n_samples: int = 1, n_score_samples: int = 100,

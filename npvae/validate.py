@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from .system.terminal import one_line, shortened
 
 
+#: a source of random numbers, as users pass it: a generator, which goes on, or the seed of a new one
+Rng = np.random.Generator | int
+
+
 class NonFiniteError(ArithmeticError):
     """NaN or infinity appeared in training.  The message names the step and the tensor."""
 
@@ -70,10 +74,14 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def generator(name: str, value: object) -> np.random.Generator:
-    """`value`, if it is a random generator.  Raises TypeError."""
-    if not isinstance(value, np.random.Generator):
-        raise TypeError(f"{name} must be a numpy.random.Generator, as default_rng(0) makes one, got {shown(value)}")
-    return value
+    """`value`, if it is a random generator; for a seed, an integer of at least 0, a new one.  Raises TypeError or
+    ValueError."""
+    if isinstance(value, np.random.Generator):
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a numpy.random.Generator, as default_rng(0) makes one, or a seed, an integer "
+                        f"of at least 0, got {shown(value)}")
+    return np.random.default_rng(integer(name, value, 0))
 
 
 def numbers_of(name: str, value: object) -> NDArray[Any]:

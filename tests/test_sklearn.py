@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 from npvae.sklearn import VAE, VAEImputer, VAEOutlierDetector  # noqa: E402
 
 ESTIMATORS = [VAE, VAEImputer, VAEOutlierDetector]
-QUICK = {"hidden": (8,), "epochs": 3, "n_score_samples": 5, "random_state": 0}
+QUICK = {"latent_dim": 2, "hidden": (8,), "epochs": 3, "n_score_samples": 5, "random_state": 0}
 
 
 def correlated(rows=400, columns=5, seed=1):

@@ -63,8 +63,11 @@ def test_choices():
 def test_generators():
     rng = np.random.default_rng(0)
     assert generator("beta", rng) is rng
+    assert all(generator("beta", seed).random() == np.random.default_rng(seed).random()
+               for seed in (7, np.int64(0), 2 ** 70))
     refusals(lambda value: generator("beta", value), TypeError, "be a numpy.random.Generator",
-             [0, None, np.random.PCG64(0)])
+             ["0", None, np.random.PCG64(0), True, 1.0])
+    refusals(lambda value: generator("beta", value), ValueError, "be at least 0", [-1])
 
 
 def test_arrays():

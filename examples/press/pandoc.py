@@ -8,6 +8,7 @@ import base64
 import io
 import re
 import subprocess
+import unicodedata
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,9 @@ _MATHML = "{http://www.w3.org/1998/Math/MathML}"
 _APPLY, _BAR, _BRACE = "\u2061", "\u00af", "\u23df"      # function application, macron, bottom curly bracket
 _FENCE = "~" * 30
 _FONT = "ziamath/fonts/STIXTwoMath-Regular.ttf"
+#: the italic letters of mathematics by the plain ones: browsers draw the first where <mi> holds the second
+_ITALIC = {chr(int(unicodedata.decomposition(chr(code)).split()[1], 16)): chr(code) for code in (0x210E, *range(
+    0x1D400, 0x1D7CA)) if unicodedata.name(chr(code), "").startswith(("MATHEMATICAL ITALIC", "PLANCK"))}
 
 ElementTree.register_namespace("", _MATHML[1:-1])
 
@@ -100,8 +104,11 @@ def highlighted(sources: Mapping[Path, str]) -> dict[Path, str]:
 
 
 def math_font(characters: set[str]) -> str:
-    """STIX Two Math (SIL Open Font License) with these characters and all that formulas need to stretch them, as a data
-    URI: a browser without a font for mathematics, as on many phones, would draw poor brackets."""
+    """STIX Two Math (SIL Open Font License) with these characters, their italics, the root, and all that formulas need
+    to stretch them, as a data URI: a browser without a font for mathematics, as on many phones, would draw poor ones.
+
+    No text holds the root: it is drawn for <msqrt>, and left out if the first font that has any letter has no root.
+    """
     from fontTools import subset, ttLib
     try:
         path = metadata.distribution("ziamath").locate_file(_FONT)
@@ -109,7 +116,8 @@ def math_font(characters: set[str]) -> str:
         raise UsageError("the site needs a font for mathematics, which pip install -e '.[book]' brings") from None
     font = ttLib.TTFont(str(path))
     maker = subset.Subsetter(subset.Options(layout_features=["ssty", "dtls"], notdef_outline=True, hinting=False))
-    maker.populate(text="".join(sorted(characters)))
+    italics = {_ITALIC[c] for c in characters if c in _ITALIC}
+    maker.populate(text="".join(sorted({"\u221a", *characters, *italics})))
     maker.subset(font)
     font.flavor = "woff"
     stream = io.BytesIO()

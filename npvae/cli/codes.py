@@ -11,7 +11,7 @@ from ..latents.flows import NoFlow
 from ..params import Array
 from . import commands
 from .command_line import UsageError
-from .runs import SavedRun, load_images, test_images
+from .runs import SavedRun, as_seen, load_images, take_other_data, tell
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -52,7 +52,7 @@ def decode(args: argparse.Namespace) -> None:
                          "gives all codes that class")
     elif run.classes:
         labels = class_codes(np.array(others["label"]), run.classes, args.codes)
-    commands.write_rows(run, out, run.vae.decode(z, labels), others)
+    commands.write_rows(run, out, run.vae.decode(z, labels), others, "Decoded codes")
 
 
 def _every_row(run: SavedRun, args: argparse.Namespace) -> tuple[Array, Array | None, Array | None]:
@@ -60,12 +60,14 @@ def _every_row(run: SavedRun, args: argparse.Namespace) -> tuple[Array, Array | 
     model sees it, binarized as in training; the labels (N,) in the data, if there are any; and, for a conditional
     model, their class indices (N,)."""
     if args.data_dir is not None:
-        run.args.data_dir = args.data_dir
+        take_other_data(run.args, args.data_dir)
     run.args.limit = None
     images = load_images(run.args, whole=True)
     labels = None
     if images.train_labels is not None and images.test_labels is not None:
         labels = np.concatenate([images.train_labels, images.test_labels])
     codes = class_codes(labels, run.classes, run.args.data_dir)
-    whole = images._replace(test_images=np.concatenate([images.train_images, images.test_images]))
-    return test_images(run.vae, whole, run.args, codes), labels, codes
+    x = as_seen(run.vae, "the data", np.concatenate([images.train_images, images.test_images]), run.args, codes)
+    if args.data_dir is not None:
+        tell(run.args, images)
+    return x, labels, codes

@@ -19,6 +19,7 @@ from ..data.images import ImageData
 from ..data.labels import class_codes, listed
 from ..evaluate.summary import Summary, summarize
 from ..gradcheck.checker import check_gradients
+from ..latents.aggregate import components_in, fit_mixture
 from ..likelihoods.support import Codes, Counts, Levels, fitting
 from ..model.vae import VAE
 from ..objectives import Objective
@@ -29,7 +30,8 @@ from ..plotting.figures import label_text
 from ..system.files import write_atomically
 from ..system.terminal import plain
 from .command_line import UsageError
-from .runs import EXPLAINED, EXPLORER, FILES, SavedRun, load_images, open_run, test_images
+from .runs import (
+    EXPLAINED, EXPLORER, FILES, SavedRun, load_images, open_run, take_other_data, tell, test_images, training_images)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +45,7 @@ SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "lik
          "free_bits": 0.0}
 #: the network of explain --small by default: few enough numbers to show each of them
 SMALLEST = {**SMALL, "pixels": 2, "hidden": (3,), "latent": 2, "activation": "tanh", "k": 1}
+_FITTED = 10_000      # training images at most whose codes a mixture is fitted to
 _MOST_DRAWS = 3      # of z on the page of a run
 
 
@@ -165,10 +168,10 @@ def info(args: argparse.Namespace) -> None:
         return
     run = open_run(args.run)
     vae, last = run.vae, run.last
-    height, width = run.image_shape
     print(f"run       {plain(str(args.run))}\n"
-          f"images    {height} x {width} pixels, {run.training_images:,} to train\n"
-          + f"classes   {listed(run.classes)}\n" * bool(run.classes) +
+          f"images    {' x '.join(map(str, run.image_shape))} pixels, {run.training_images:,} to train\n"
+          + f"data      {plain(run.read.get('line', ''))}\n" * bool(run.read) +
+          f"classes   {listed(run.classes)}\n" * bool(run.classes) +
           f"epochs    {run.epochs} of {run.args.epochs}")
     if last:
         print(f"last      loss {last['test_loss']:.2f} on the test set (reconstruction {last['test_nll']:.2f}, KL "
@@ -199,13 +202,20 @@ def sample(args: argparse.Namespace) -> None:
     """Write new rows of data, as a picture, an array or a table."""
     run, out = opened(args, "sample.png", [".png", ".npy", ".csv"])
     rng, vae, chosen = np.random.default_rng(args.seed), run.vae, chosen_classes(run, args.label)
+    mixture, source = None, "the prior"
+    if args.source != "prior":
+        x, y = training_images(run, _FITTED)
+        codes = vae.draw_posterior(x, rng, y)
+        mixture, source = fit_mixture(codes, components_in(args.source), rng), "a mixture fitted to codes"
     if out.suffix.lower() == ".png" and len(chosen) > 1:
-        images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, mean=not args.draw)
-        write_picture(out, plotting.class_samples(images, [run.classes[i] for i in chosen], run.image_shape, run.ink))
+        images = plotting.same_z(vae, chosen, -(-args.count // len(chosen)), rng, not args.draw, mixture)
+        names = [run.classes[i] for i in chosen]
+        write_picture(out, plotting.class_samples(images, names, run.image_shape, run.ink, source))
         return
     labels = np.array(chosen)[np.arange(args.count) * len(chosen) // args.count] if chosen else None
     named = {"label": [run.classes[i] for i in labels]} if labels is not None else {}
-    write_rows(run, out, vae.sample(args.count, rng, mean=not args.draw, labels=labels), named)
+    rows = vae.sample(args.count, rng, not args.draw, labels, mixture)
+    write_rows(run, out, rows, named, f"Decoded draws from {source}")
 
 
 def chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
@@ -309,13 +319,17 @@ def opened(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[Sa
 
 
 def _test_set(run: SavedRun, args: argparse.Namespace) -> tuple[ImageData, Array, Array | None]:
-    """The data of the run, or of --data-dir; its test images (M, D), binarized as in training; and, for a conditional
-    model, their class indices (M,)."""
-    if args.data_dir is not None:
-        run.args.data_dir, run.args.limit = args.data_dir, None
-    images = load_images(run.args)
+    """The data of the run, or of --data-dir; its test images (M, D), all images of other data without a test part,
+    binarized as in training; and, for a conditional model, their class indices (M,)."""
+    other = args.data_dir is not None
+    if other:
+        take_other_data(run.args, args.data_dir)
+    images = load_images(run.args, whole=other)
     labels = class_codes(images.test_labels, run.classes, run.args.data_dir)
-    return images, test_images(run.vae, images, run.args, labels), labels
+    x = test_images(run.vae, images, run.args, labels)
+    if other:
+        tell(run.args, images)
+    return images, x, labels
 
 
 def _in_range(image: int, flag: str, n: int) -> int:
@@ -324,11 +338,12 @@ def _in_range(image: int, flag: str, n: int) -> int:
     return image
 
 
-def write_rows(run: SavedRun, out: Path, x: Array, others: Mapping[str, Column]) -> None:
-    """Write rows of data x (N, D): a picture, an array, or a table that begins with the columns `others`."""
+def write_rows(run: SavedRun, out: Path, x: Array, others: Mapping[str, Column], title: str) -> None:
+    """Write rows of data x (N, D): a picture with a title, an array, or a table that begins with the columns `others`.
+    """
     suffix = out.suffix.lower()
     if suffix == ".png":
-        write_picture(out, plotting.samples(x, run.image_shape, run.ink))
+        write_picture(out, plotting.samples(x, run.image_shape, run.ink, title))
     else:
         write("--out", out, as_npy(x) if suffix == ".npy" else as_csv({**others, **numbered("x", x)}))
 

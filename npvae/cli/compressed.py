@@ -117,7 +117,8 @@ def _one(path: Path) -> tuple[Array, tuple[int, int] | None]:
     if path.is_file() and path.suffix.lower() not in (".npz", ".csv"):
         return read_pictures([path], iter)
     found = data.load(path, reading=Reading(whole=True))
-    return np.concatenate([found.train_images, found.test_images]), found.image_shape
+    height, *width = found.image_shape
+    return np.concatenate([found.train_images, found.test_images]), (height, math.prod(width))
 
 
 def _mapped(path: Path) -> tuple[Array, tuple[int, int] | None]:

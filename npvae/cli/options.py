@@ -30,8 +30,8 @@ OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
 _NOT_SETTINGS = ("out", "resume", "overwrite", "quiet", "threads")
 #: settings that older runs lack: they ran with the defaults,
-_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay", "header", "label_column",
-          "delimiter", "test_fraction")
+_ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay", "values", "transpose",
+          "grey", "rgb", "resize", "header", "label_column", "delimiter", "test_data", "test_fraction")
 #: or with what was the default then
 _FORMER = {"test_part": "last"}
 
@@ -69,6 +69,14 @@ def _fraction(text: str) -> float:
     if value >= 1:
         raise argparse.ArgumentTypeError(f"must be less than 1, got {shown(text)}")
     return value
+
+
+def _size(text: str) -> str:
+    """A type for argparse: "28x28"."""
+    try:
+        return "x".join(map(str, data.size_of(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _delimiter(text: str) -> str:
@@ -158,12 +166,22 @@ def training_parser(**defaults: object) -> argparse.ArgumentParser:
                        help="none: grey levels as they are; threshold: white from the middle grey on; static: each "
                        "pixel drawn once, white with its grey level as the probability; dynamic: drawn anew for every "
                        "batch, the test images once")
+    where.add_argument("--values", choices=data.VALUES, default=None,
+                       help=f"what the numbers are (found out by default, and printed): {_described(data.VALUES)}")
+    where.add_argument("--transpose", action="store_true",
+                       help="rows and columns of each image, or of a matrix of counts, change places")
+    where.add_argument("--grey", action="store_true", help="make colours grey, as is done with pictures anyhow")
+    where.add_argument("--rgb", action="store_true", help="keep the colours of pictures: three numbers a pixel")
+    where.add_argument("--resize", type=_size, default=None, metavar="HxW",
+                       help="bring pictures to this height and width: the middle is cut out, and scaled")
     where.add_argument("--header", choices=("yes", "no"), default=None,
                        help="whether the first row of a table is one (found out by default)")
     where.add_argument("--label-column", default=None, metavar="NAME",
                        help="column of a table that holds labels, numbers or names (default: label, if there is one)")
     where.add_argument("--delimiter", type=_delimiter, default=None, metavar="MARK",
                        help="between the cells of a table, such as ';' or tab (found out by default)")
+    where.add_argument("--test-data", default=None, metavar="PATH",
+                       help="the test part, in a file or folder of its own")
     where.add_argument("--test-part", choices=data.TEST_PARTS, default="random",
                        help=f"the test part of data that have none of their own: {_described(data.TEST_PARTS)}")
     where.add_argument("--test-fraction", type=_fraction, default=0.1, metavar="F", help="its share of the rows")
@@ -194,6 +212,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
         _adopt(args, _given(parser, argv))
     check_folder(args)
     check_objective(args)
+    check_reading(args)
     return args
 
 
@@ -268,6 +287,12 @@ def check_objective(args: argparse.Namespace) -> None:
                          f"{args.epochs} epochs")
 
 
+def check_reading(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags of reading that exclude each other."""
+    if args.grey and args.rgb:
+        raise UsageError("--grey and --rgb exclude each other")
+
+
 def has_exact_kl(args: argparse.Namespace) -> bool:
     """Whether the KL term of this network has a closed form.  If not, it is estimated from the draws of z."""
     return bool(args.posterior == "gaussian" and args.prior == "normal")
@@ -298,6 +323,7 @@ def _as_flags(path: Path, parser: argparse.ArgumentParser, theirs: dict[str, Any
     try:
         args = parser.parse_args([word for name, value in theirs.items() for word in _as_words(name, value)])
         check_objective(args)
+        check_reading(args)
     except UsageError as error:
         raise UsageError(f"{path}: {str(error).removesuffix(f' (see {parser.prog} --help)')}") from None
     for name, value in theirs.items():

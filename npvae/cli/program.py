@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from .. import data
 from ..checkpoint import CheckpointError
 from ..engine.executor import available_cores
+from ..latents.aggregate import components_in
 from . import codes, commands, compressed, options, runs
 from .command_line import CHECKPOINT, Parser, UsageError, number
 
@@ -152,10 +153,22 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _source(text: str) -> str:
+    """A type for argparse: prior, or mixture:C."""
+    if text != "prior":
+        try:
+            components_in(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or be prior") from None
+    return text
+
+
 def _sample_parser() -> argparse.ArgumentParser:
     parser = _run_parser(
-        "sample", "Draw z from the prior and decode it: new images, as one picture, or rows of data.",
+        "sample", "Draw z from the prior, or from a mixture fitted to codes of the training set, and decode it: new "
+        "images, as one picture, or rows of data.",
         "  %(prog)s runs/mnist\n"
+        "  %(prog)s runs/mnist --from mixture:10                      fewer images that look like nothing\n"
         "  %(prog)s runs/mnist --count 25 --seed 3 --out digits.png\n"
         "  %(prog)s runs/mnist --count 60000 --draw --out drawn.npy   (60000, 784), drawn pixels\n"
         "  %(prog)s runs/mine --count 1000 --draw --out new.csv       a table\n"
@@ -164,6 +177,9 @@ def _sample_parser() -> argparse.ArgumentParser:
     parser.add_argument("--label", nargs="+", default=None, metavar="NAME",
                         help="classes of the images, for a run with --conditional: all classes by default; in a "
                         "picture each row has one class and each column one z")
+    parser.add_argument("--from", dest="source", type=_source, default="prior", metavar="WHERE",
+                        help="what z is drawn from: prior, p(z); or mixture:C, C Gaussians fitted to codes of the "
+                        "training set, which are drawn from q(z|x)")
     parser.add_argument("--draw", action="store_true", help="draw pixels from p(x|z); by default they are its mean")
     _add_seed(parser, "the draws")
     _add_out(parser, "sample.png", _ROWS_OUT)

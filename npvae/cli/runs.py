@@ -11,21 +11,23 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from .. import data
+from .. import data, plotting
 from ..checkpoint import CheckpointError
 from . import command_line, options
 from ..data.labels import Class, class_codes, find_classes
+from ..likelihoods import make_likelihood
+from ..likelihoods.support import Counts, part_of
 from ..model.vae import VAE, load_with_manifest
 from ..objectives import Objective
 from ..optim import Adam
-from ..pages.report import REPORT, write_report
+from ..pages.report import REPORT, is_read, write_report
 from ..params import Array
 from ..plotting.pictures import PICTURES, save_pictures
 from ..system.files import InUseError, claimed, sync_folder, write_atomically
@@ -167,8 +169,10 @@ class RunFolder(Callback):
     the old run first."""
 
     def __init__(self, args: argparse.Namespace, images: data.ImageData, classes: Sequence[Class] = ()) -> None:
-        self.args, self.facts = args, {"image_shape": images.image_shape, "ink": images.ink,
-                                       **({"classes": list(classes)} if classes else {})}
+        read = {"line": images.line, "values": images.values, "warnings": _warnings(args, images)}
+        self.args, self.images = args, images
+        self.facts = {"image_shape": images.image_shape, "ink": images.ink, "data": read,
+                      **({"classes": list(classes)} if classes else {})}
 
     def on_start(self, run: Run) -> None:
         """Raises UsageError if the folder cannot be written."""
@@ -185,6 +189,8 @@ class RunFolder(Callback):
             write_atomically(out / CONFIG, json.dumps(config, indent=1).encode())
         except OSError as error:
             raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
+        if not (self.args.quiet or self.args.resume):
+            tell(self.args, self.images)
 
 
 class Results:
@@ -273,6 +279,7 @@ class SavedRun:
 
     args : its settings, as `options.parse` returns them
     ink : whether 1 is shown as black, as for digits, or as white, as for photographs
+    read : how the data were taken: the data line, what the numbers are, and warnings; empty for older runs
     training_images, epochs : the number of each
     last : metrics of the last epoch; empty before the first has ended
     classes : the labels of a conditional model; empty for others
@@ -280,7 +287,7 @@ class SavedRun:
 
     folder: Path
     args: argparse.Namespace
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     ink: bool
     versions: dict[str, Any]
     vae: VAE
@@ -288,12 +295,13 @@ class SavedRun:
     epochs: int
     last: dict[str, Any]
     classes: list[Class]
+    read: dict[str, Any]
 
 
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
     """The run in this folder, finished or not.  Raises UsageError or CheckpointError."""
     config = options.read_config(folder)
-    height, width, ink, versions, classes = _checked(folder / CONFIG, config)
+    shape, ink, versions, classes, read = _checked(folder / CONFIG, config)
     args = argparse.Namespace(**{**config["settings"], "hidden": tuple(config["settings"]["hidden"])})
     path = folder / CHECKPOINT
     if not path.exists():
@@ -303,22 +311,25 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
         raise CheckpointError(f"{path}: holds NaN or infinity among its parameters: the model cannot be used")
     vae.threads = threads
     state = saved_state(path, manifest)
-    if height * width != vae.input_dim:
-        raise UsageError(f"{folder}: {CONFIG} has images of {height} x {width}, {CHECKPOINT} a model of "
+    if math.prod(shape) != vae.input_dim:
+        raise UsageError(f"{folder}: {CONFIG} has images of {' x '.join(map(str, shape))}, {CHECKPOINT} a model of "
                          f"{vae.input_dim} pixels")
     if len(classes) != vae.classes:
         raise UsageError(f"{folder}: {CONFIG} has {len(classes)} classes, {CHECKPOINT} a model of {vae.classes}")
-    return SavedRun(folder, args, (height, width), ink, versions, vae, manifest["settings"]["images"], state["epoch"],
-                    state["history"][-1] if state["history"] else {}, classes)
+    return SavedRun(folder, args, shape, ink, versions, vae, manifest["settings"]["images"], state["epoch"],
+                    state["history"][-1] if state["history"] else {}, classes, read)
 
 
-def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[str, str], list[Class]]:
-    """The facts in config.json besides the settings: height, width, ink, versions, classes.  Raises UsageError."""
+def _checked(path: Path, config: dict[str, Any]
+             ) -> tuple[tuple[int, ...], bool, dict[str, str], list[Class], dict[str, Any]]:
+    """The facts in config.json besides the settings: image shape, ink, versions, classes, and how the data were taken.
+    Raises UsageError."""
     shape, versions, classes = (config.get(name) for name in ("image_shape", "versions", "classes"))
-    ink = config.get("ink", True)      # older runs have no such entry
+    ink, read = config.get("ink", True), config.get("data", {})      # older runs have no such entries
     classes = [] if classes is None else classes
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(side) is int and side > 0 for side in shape)):
-        wrong = f"image_shape must be two positive whole numbers, got {shown(shape)}"
+    if not (isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
+            and (len(shape) == 2 or len(shape) == 3 and shape[2] == 3)):
+        wrong = f"image_shape must be two positive whole numbers, and 3 for colours, got {shown(shape)}"
     elif not isinstance(ink, bool):
         wrong = f"ink must be true or false, got {shown(ink)}"
     elif not (isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())):
@@ -326,25 +337,46 @@ def _checked(path: Path, config: dict[str, Any]) -> tuple[int, int, bool, dict[s
     elif not (isinstance(classes, list) and all(type(one) in (int, str) for one in classes)
               and len({str(one) for one in classes}) == len(classes)):
         wrong = f"classes must be whole numbers or texts, each once, got {shown(classes)}"
+    elif not is_read(read):
+        wrong = f"data must say how the data were taken, got {shown(read)}"
     else:
-        return shape[0], shape[1], ink, versions, classes
+        return tuple(shape), ink, versions, classes, read
     raise UsageError(f"{path} is not the {CONFIG} of a run: {wrong}")
 
 
 def load_images(args: argparse.Namespace, quiet: bool = False, whole: bool = False) -> data.ImageData:
-    """The first `limit` images of the data that the settings name.  With `whole` no test part is taken from them: all
-    are training images, in the order of the file."""
+    """The first `limit` images of the data that the settings name, read as they say; if `whole`, all of data without a
+    test part are the test part."""
     def counted(paths: Sequence[Path]) -> Iterable[Path]:
         return paths if quiet else command_line.progress(paths, "pictures")
 
-    return data.load(args.data_dir, counted, args.limit, replace(_reading(args), whole=whole))
+    return data.load(args.data_dir, counted, args.limit, _reading(args, whole), args.test_data)
 
 
-def _reading(args: argparse.Namespace) -> data.Reading:
+def tell(args: argparse.Namespace, images: data.ImageData) -> None:
+    """Say what was read, once it is known to fit, and what was guessed or lost."""
+    print(images.line, *_warnings(args, images), sep="\n", file=sys.stderr)
+
+
+def take_other_data(args: argparse.Namespace, data_dir: str) -> None:
+    """Let the settings name these data, and all of them."""
+    args.data_dir, args.limit, args.test_data = data_dir, None, None
+
+
+def _warnings(args: argparse.Namespace, images: data.ImageData) -> list[str]:
+    """What was guessed or lost in reading, a line each."""
+    return [f"warning: {plain(args.data_dir)}: {plain(note)}" for note in images.notes]
+
+
+def _reading(args: argparse.Namespace, whole: bool) -> data.Reading:
     """What the settings say about reading."""
     header = None if args.header is None else args.header == "yes"
-    return data.Reading(header=header, label_column=args.label_column, delimiter=args.delimiter,
-                        test_part=args.test_part, test_fraction=args.test_fraction)
+    support = make_likelihood(args.likelihood).support
+    values = args.values or (None if support.pixels else "counts" if isinstance(support, Counts) else "real")
+    return data.Reading(values=values, header=header, label_column=args.label_column, delimiter=args.delimiter,
+                        transpose=args.transpose, grey=args.grey, rgb=args.rgb,
+                        resize=None if args.resize is None else data.size_of(args.resize), test_part=args.test_part,
+                        test_fraction=args.test_fraction, whole=whole)
 
 
 def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labels: Array | None = None) -> Array:
@@ -354,12 +386,25 @@ def test_images(vae: VAE, images: data.ImageData, args: argparse.Namespace, labe
 
     Raises UsageError or DataError for images that do not fit the model.
     """
-    if images.test_images.shape[1] != vae.input_dim:
-        raise UsageError(f"{args.data_dir}: holds {images.test_images.shape[1]} pixels an image; the model takes "
-                         f"{vae.input_dim}")
+    return as_seen(vae, "the test set", images.test_images, args, labels)
+
+
+def as_seen(vae: VAE, what: str, x: Array, args: argparse.Namespace, labels: Array | None = None) -> Array:
+    """Images x (N, D) as `test_images` gives those of the test set; errors call them `what`."""
+    if x.shape[1] != vae.input_dim:
+        raise UsageError(f"{args.data_dir}: holds {x.shape[1]} pixels an image; the model takes {vae.input_dim}")
     binarize = "static" if args.binarize == "dynamic" else args.binarize
     try:
-        return Rows(f"{args.data_dir}: the test set", images.test_images, vae, binarize, args.seed + 1, BINARIZE_ONCE,
-                    labels).floats()
+        return Rows(f"{args.data_dir}: {what}", x, vae, binarize, args.seed + 1, BINARIZE_ONCE, labels).floats()
     except (ValueError, TypeError) as error:
         raise data.DataError(str(error)) from None
+
+
+def training_images(run: SavedRun, most: int) -> tuple[Array, Array | None]:
+    """At most so many images of the run's training set, evenly spaced, as `test_images` gives those of the test set;
+    and, for a conditional model, their class indices."""
+    images = load_images(run.args)
+    chosen = plotting.spread(len(images.train_images), most)
+    labels = class_codes(images.train_labels, run.classes, run.args.data_dir)
+    labels = None if labels is None else labels[chosen]
+    return as_seen(run.vae, "the training set", part_of(images.train_images, chosen), run.args, labels), labels

@@ -1,6 +1,7 @@
 """Data sets: MNIST is included; IDX files, arrays, tables and folders of pictures are read.  Not part of the lesson.
 
-    readers   MNIST and other IDX files, .npy and .npz; binarization
+    readers   `load`, for all formats; MNIST and other IDX files; binarization
+    arrays    images in .npy and .npz files
     images    folders of pictures
     tables    .csv files, of images or of columns of several kinds
     columns   which kind of numbers each column holds
@@ -8,22 +9,24 @@
     npy       arrays in .npy and .npz files, of which only the rows needed are read
     codes     files of results: codes, scores, samples
     reading   how data are to be read: what the flags of reading say
+    meaning   what the numbers are, and the line that says how they were taken
 """
 from typing import TYPE_CHECKING
 
 from ..system.later import later
 
 if TYPE_CHECKING:
+    from .arrays import load_array
     from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures
     from .readers import (
-        ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_array, load_fashion_mnist, load_idx_folder, load_mnist,
-        read_idx, to_float)
-    from .reading import SCALES, TEST_PARTS, VALUES, Reading
+        ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_fashion_mnist, load_idx_folder, load_mnist, read_idx,
+        to_float)
+    from .reading import SCALES, TEST_PARTS, VALUES, Reading, size_of
     from .tables import load_csv
 
-__getattr__ = later(__name__, "images", "tables", "readers", "labels", "reading")
+__getattr__ = later(__name__, "arrays", "images", "tables", "readers", "labels", "reading")
 
 __all__ = [
     "DataError", "ImageData", "Progress", "fail", "flat_shape", "load_csv", "load_pictures",
     "ALLOWED", "BINARIZATIONS", "binarize", "holds_idx", "load", "load_array", "load_fashion_mnist",
-    "load_idx_folder", "load_mnist", "read_idx", "to_float", "SCALES", "TEST_PARTS", "VALUES", "Reading"]
+    "load_idx_folder", "load_mnist", "read_idx", "to_float", "SCALES", "TEST_PARTS", "VALUES", "Reading", "size_of"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import numpy as np
 
 from ..likelihoods.columns import Column
-from ..likelihoods.support import part_of, together
+from ..likelihoods.support import part_of
 from ..system.files import open_regular
 from .reading import Reading
 
@@ -41,11 +41,15 @@ class ImageData(NamedTuple):
     train_labels: np.ndarray | None  # (N,)
     test_images: np.ndarray  # (M, D)
     test_labels: np.ndarray | None  # (M,)
-    image_shape: tuple[int, int]  # (height, width), height * width = D
+    image_shape: tuple[int, ...]  # (height, width) or, in colour, (height, width, 3), with a product of D
     name: str
     ink: bool = True  # a pixel of 1 is black, as ink on paper; False: it is white, as in photographs
     columns: tuple[Column, ...] = ()  # of a table; empty for images
-    notes: tuple[str, ...] = ()  # what was guessed or lost in reading, a sentence each
+    notes: tuple[str, ...] = ()  # what was guessed or lost in reading, each a sentence without its subject, the file
+    stored: str = ""  # the type of the numbers in the file, such as "uint8"; "" for text
+    split: str = ""  # how the test part was chosen: "random" or "last"; "" for one that the file names
+    values: str = ""  # what the numbers were taken for, a name in `reading.VALUES`
+    line: str = ""  # what was read, in a line for people
 
     def first(self, limit: int | None) -> "ImageData":
         """The first `limit` images of each set; all for None."""
@@ -74,6 +78,21 @@ def flat_shape(pixels: int) -> tuple[int, int]:
     """The (height, width) of an image given as a row of numbers: a square if possible, else a line."""
     side = math.isqrt(pixels)
     return (side, side) if side * side == pixels else (1, pixels)
+
+
+def luma(colours: np.ndarray) -> np.ndarray:
+    """Grey (N,) of colours (N, 3), as ITU-R 601 weighs them, in the same type; bytes as Pillow rounds them."""
+    if colours.dtype == np.uint8:
+        sums: np.ndarray = colours.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000
+        return (sums >> 16).astype(np.uint8)
+    grey: np.ndarray = colours @ np.array([0.299, 0.587, 0.114], colours.dtype)
+    return grey
+
+
+def turned(images: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
+    """Rows and columns of each image (N, D) of this shape change places."""
+    rows: np.ndarray = images.reshape(-1, *image_shape).swapaxes(1, 2).reshape(len(images), -1)
+    return rows
 
 
 # ---- A folder of pictures
@@ -108,8 +127,8 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
         labels = [None if names_found is None else names_found[part] for part in rows]
     images, shape = read_pictures([path for pictures in sets for path, _ in pictures], progress)
     n = len(sets[0])
-    train, test = together(images[:n], images[n:])
-    return ImageData(train, labels[0], test, labels[1], shape, folder.resolve().name, ink=False)
+    return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False,
+                     stored="levels", split="" if halves else reading.test_part)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

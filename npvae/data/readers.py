@@ -14,21 +14,20 @@ import io
 import math
 import os
 import struct
-import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
 from ..likelihoods import support
 from ..system.files import open_regular
-from ..validate import shown
-from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures, parts
-from .npy import DEFLATE_RATIO, PIECE, StoredArray, check_expansion, open_member, open_zip, stored_array
+from .arrays import fail_for_memory, load_array
+from .images import DataError, ImageData, Progress, fail, load_pictures
+from .meaning import understood
+from .npy import DEFLATE_RATIO, PIECE, check_expansion
 from .reading import Reading
 from .tables import load_csv
 
@@ -53,8 +52,6 @@ _KNOWN = {
     "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": ("fashion-mnist", "t10k-labels"),
 }
 _UNKNOWN = ("an unknown set", "file")
-# In an .npz, the key of the training images -> the keys of test images, training labels and test labels.
-_NPZ_KEYS = {"train": ("test", "train_labels", "test_labels"), "x_train": ("x_test", "y_train", "y_test")}
 #: what `load` takes
 ALLOWED = "mnist, a folder of IDX files or of pictures, a .csv, .npy or .npz file"
 
@@ -90,11 +87,7 @@ def _read_idx(path: Path, limit: int | None) -> _Idx:
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except MemoryError as error:
-        _fail_for_memory(path, error)
-
-
-def _fail_for_memory(path: Path, error: MemoryError) -> NoReturn:
-    fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
+        fail_for_memory(path, error)
 
 
 def _parse_idx(stream: io.BufferedIOBase, path: Path, packed: int, most: int, limit: int | None) -> _Idx:
@@ -198,7 +191,7 @@ def _load_idx(folder: str | Path, family: str | None, limit: int | None) -> Imag
     train, test = files["train-images"].array, files["t10k-images"].array
     return ImageData(train.reshape(len(train), -1), files["train-labels"].array,
                      test.reshape(len(test), -1), files["t10k-labels"].array,
-                     (height, width), family or folder.resolve().name)
+                     (height, width), family or folder.resolve().name, stored="uint8")
 
 
 def _find_idx_files(folder: Path) -> dict[str, Path]:
@@ -237,127 +230,54 @@ def _verify(paths: Mapping[str, Path], owners: Mapping[str, tuple[str, str]], fa
                               f"{', '.join(right) or 'no file'} of {family}; all four must be of one set")
 
 
-def load_array(path: str | Path, limit: int | None = None, reading: Reading = Reading()) -> ImageData:
-    """Images from a NumPy file: uint8, bool (converted to 0 and 255) or any float type (converted to float32).
-
-    Arrays are (N, H, W), or (N, D) with image_shape (s, s) if D = s * s and (1, D) otherwise.
-    `.npz`: train and test, optionally train_labels and test_labels; or x_train, x_test, y_train, y_test; other keys are
-    ignored.  `.npy`, or an `.npz` of one array: `reading` says which rows are the test part, and there are no labels.
-    Floats may have any range; the likelihood checks it.  With `limit`, only the rows up to the last of the first
-    `limit` images of each set are read.
-    Raises DataError for anything else, for NaN and infinity, and for pickled or damaged files.
-    """
-    path = Path(path)
-    try:
-        with open_regular(path) as file:
-            if file.peek(2)[:2] == b"PK":
-                with open_zip(file) as archive:
-                    return _load_npz(path, archive, limit, reading)
-            array = stored_array(file, os.fstat(file.fileno()).st_size)
-            return _load_one(path, "the array", array, limit, reading)
-    except DataError:
-        raise
-    except MemoryError as error:
-        _fail_for_memory(path, error)
-    except OSError as error:
-        fail(path, f"cannot be read ({error.strerror or error})", error)
-    except Exception as error:  # zipfile and zlib raise many kinds for damaged files
-        reason = str(error) or type(error).__name__
-        fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
-
-
-def _load_one(path: Path, key: str, array: StoredArray, limit: int | None, reading: Reading) -> ImageData:
-    """A data set of one array, divided as `reading` says."""
-    shape, _ = _image_type(path, key, array)
-    train, test = parts(path, array.shape[0], reading, f"{key} ", limit)
-    x_train, x_test = support.together(*(_as_rows(path, key, rows) for rows in array.read_rows(train, test)))
-    return ImageData(x_train, None, x_test, None, shape, path.stem)
-
-
-def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None, reading: Reading) -> ImageData:
-    """A data set in an .npz: a single array, or train and test with labels if there are any."""
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if len(names) == 1:
-        with _member(archive, names[0], limit) as array:
-            return _load_one(path, names[0], array, limit, reading)
-    pair = next(((key, *others) for key, others in _NPZ_KEYS.items() if {key, others[0]} <= {*names}), None)
-    if pair is None:
-        fail(path, f"holds {shown(names)}; train and test, x_train and x_test, or a single array are allowed")
-    train_key, test_key, *label_keys = pair
-    with _member(archive, train_key, limit) as train, _member(archive, test_key, limit) as test:
-        kind, test_kind = _image_type(path, train_key, train), _image_type(path, test_key, test)
-        if kind != test_kind:
-            fail(path, f"{train_key} is {kind[1]} {kind[0]}, {test_key} {test_kind[1]} {test_kind[0]}; they must agree")
-        x_train, = train.read(range(train.shape[0])[:limit])
-        x_test, = test.read(range(test.shape[0])[:limit])
-    counts = train.shape[0], test.shape[0]
-    y_train, y_test = (_read_labels(path, archive, key, count, limit) if key in names else None
-                       for key, count in zip(label_keys, counts))
-    return ImageData(_as_rows(path, train_key, x_train), y_train, _as_rows(path, test_key, x_test), y_test,
-                     kind[0], path.stem)
-
-
-@contextmanager
-def _member(archive: zipfile.ZipFile, key: str, limit: int | None) -> Iterator[StoredArray]:
-    """The array of that key, open for reading within this context."""
-    array = open_member(archive, key if key in archive.namelist() else f"{key}.npy", whole=limit is None)
-    with array.stream:
-        yield array
-
-
-def _image_type(path: Path, key: str, array: StoredArray) -> tuple[tuple[int, int], np.dtype]:
-    """(height, width) of the images in an array, and the dtype they are converted to, from its header alone."""
-    shape, dtype = array.shape, array.dtype
-    if len(shape) not in (2, 3) or 0 in shape:
-        fail(path, f"{key} has shape {shape}; (N, D) or (N, H, W) is allowed, no dimension zero")
-    if dtype not in (np.bool_, np.uint8) and dtype.kind != "f":
-        fail(path, f"{key} has dtype {dtype}; uint8, bool and the float types are allowed")
-    image_shape = (shape[1], shape[2]) if len(shape) == 3 else flat_shape(shape[1])
-    return image_shape, np.dtype(np.float32 if dtype.kind == "f" else np.uint8)
-
-
-def _as_rows(path: Path, key: str, array: np.ndarray) -> np.ndarray:
-    """The images as contiguous uint8 or float32 rows (N, D)."""
-    if array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    with np.errstate(all="ignore"):  # a float64 too large for float32 becomes inf, and is refused
-        rows = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C", copy=False)
-        rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-        # min and max propagate NaN, and unlike isfinite need no temporary array
-        finite = not rows.size or math.isfinite(rows.min()) and math.isfinite(rows.max())
-    if not finite:
-        fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
-    return rows
-
-
-def _read_labels(path: Path, archive: zipfile.ZipFile, key: str, count: int, limit: int | None) -> np.ndarray:
-    """The first `limit` labels of `count` images, as uint8 or int64."""
-    with _member(archive, key, limit) as stored:
-        if stored.shape != (count,) or stored.dtype.kind not in "iu" or stored.dtype == np.uint64:
-            fail(path, f"{key} is {stored.dtype} {stored.shape}; integers ({count},) that fit int64 are allowed")
-        labels, = stored.read(range(count)[:limit])
-    return labels if labels.dtype == np.uint8 else labels.astype(np.int64)
-
-
 def holds_idx(folder: Path) -> bool:
     """Does the folder hold IDX files, even if not all four?  If not, it is taken for a folder of pictures."""
     return any(folder.glob("*-ubyte*"))
 
 
 def load(source: str | Path | None = None, progress: Progress = iter, limit: int | None = None,
-         reading: Reading = Reading()) -> ImageData:
+         reading: Reading = Reading(), test_source: str | Path | None = None) -> ImageData:
     """The data set of that name: None or "mnist" for the MNIST included here ("./mnist" is a folder); a folder of IDX
     files or of pictures, over which `progress` wraps the loop; a .csv, .npy or .npz file.  With `limit`, the first
-    `limit` images of each set.  Raises DataError for anything else.
+    `limit` images of each set.  With `test_source`, all images of the one or its training part are to train, and all of
+    the other or its test part to test.  Raises DataError for anything else.
     """
+    if test_source is None:
+        images = _loaded(source, progress, limit, reading)
+        if reading.whole and not len(images.test_images):
+            images = _as_test(images)
+    else:
+        whole = replace(reading, whole=True)
+        images, test = (_loaded(one, progress, limit, whole) for one in (source, test_source))
+        images = _joined(images, test if len(test.test_images) else _as_test(test), test_source)
+    return understood(images, reading, "mnist" if source is None else source, limit)
+
+
+def _loaded(source: str | Path | None, progress: Progress, limit: int | None, reading: Reading) -> ImageData:
     path = Path("mnist" if source is None else source)
     try:
-        images = _load(path, source is None or source == "mnist", progress, limit, reading)
+        return _load(path, source is None or source == "mnist", progress, limit, reading)
     except OSError as error:
         fail(path, f"cannot be read ({error.strerror or error})", error)
     except MemoryError as error:
-        _fail_for_memory(path, error)
-    return images.first(limit)
+        fail_for_memory(path, error)
+
+
+def _as_test(images: ImageData) -> ImageData:
+    """The training part as the test part."""
+    labels = images.train_labels
+    return images._replace(train_images=images.test_images, train_labels=None if labels is None else labels[:0],
+                           test_images=images.train_images, test_labels=labels)
+
+
+def _joined(images: ImageData, test: ImageData, source: str | Path) -> ImageData:
+    """The training part of the one, and the test part of the other, which was read from `source`."""
+    if images.image_shape != test.image_shape:
+        shapes = (" x ".join(map(str, one.image_shape)) for one in (test, images))
+        fail(source, "holds images of {}, the training data {}; they must agree".format(*shapes))
+    dropped = (f"its own test part of {len(images.test_images):,} is not used",) * bool(len(images.test_images))
+    return images._replace(test_images=test.test_images, test_labels=test.test_labels, split=f"that of {source}",
+                           notes=images.notes + dropped + tuple(f"{source}: {note}" for note in test.notes))
 
 
 def _load(path: Path, embedded: bool, progress: Progress, limit: int | None, reading: Reading) -> ImageData:

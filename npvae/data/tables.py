@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..likelihoods.columns import are_columns, said_of
-from ..likelihoods.support import together
 from ..system.files import open_regular
 from ..system.terminal import shortened
 from ..validate import shown
@@ -297,9 +296,8 @@ def _load_images(path: Path, layout: Layout, labelled: int | None, numbers: _Num
         images = _as_pixels(path, layout, images, columns)
     train, test = parts(path, len(images), reading)
     train_labels, test_labels = (None, None) if labels is None else (labels[train], labels[test])
-    x_train, x_test = together(taken(images, train), taken(images, test))
-    return ImageData(x_train, train_labels, x_test, test_labels, flat_shape(len(columns)), path.stem,
-                     notes=tuple(notes))
+    return ImageData(taken(images, train), train_labels, taken(images, test), test_labels, flat_shape(len(columns)),
+                     path.stem, notes=tuple(notes), split=reading.test_part)
 
 
 def _columns_of_pixels(layout: Layout, labelled: int | None, table: np.ndarray) -> list[int]:
@@ -420,4 +418,4 @@ def table_of(source: str | Path, name: str, raws: Sequence[Raw], labels: np.ndar
     x = found.x.astype(np.float32)
     return ImageData(x[train], None if labels is None else labels[train], x[test],
                      None if labels is None else labels[test], (1, len(columns)), name, columns=tuple(columns),
-                     notes=(*notes, *found.notes))
+                     notes=(*notes, *found.notes), split=reading.test_part)

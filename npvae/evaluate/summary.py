@@ -15,7 +15,7 @@ import numpy as np
 
 from ..buffers import Activations
 from ..params import Array
-from ..validate import generator, integer
+from ..validate import Rng, generator, integer
 from . import bounds, dimensions, exact
 from .bounds import LogLikelihood, Model, Progress
 
@@ -189,7 +189,7 @@ class _Bounds:
             moments.add(images, log_w)
 
 
-def summarize(vae: Model, x: Array, rng: np.random.Generator, n_samples: int = 5000, labels: Array | None = None,
+def summarize(vae: Model, x: Array, rng: Rng, n_samples: int = 5000, labels: Array | None = None,
               groups: Sequence[int] = (5, 50), progress: Progress = iter) -> Summary:
     """Measure a model on the images x (B, D), with n_samples draws of z for each; labels (B,) if it has classes.
 
@@ -200,7 +200,7 @@ def summarize(vae: Model, x: Array, rng: np.random.Generator, n_samples: int = 5
     names the argument.
     """
     x, labels = bounds.checked(vae, x, labels)
-    generator("rng", rng)
+    rng = generator("rng", rng)
     n_samples = integer("n_samples", n_samples, 1)
     groups = sorted({K for K in (integer("groups", K, 2) for K in groups) if 2 * K <= n_samples})
     found = _Bounds(vae, len(x), groups)

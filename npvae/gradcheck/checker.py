@@ -141,7 +141,7 @@ def _compare(name: str, analytic: Array, found: Slopes, tolerance: float, counts
 def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapping[str, Array],
                     method: str = "complex", tolerance: float | None = None,
                     counts: Mapping[str, float] | None = None, directions: int = 32,
-                    rng: np.random.Generator | None = None) -> Report:
+                    rng: np.random.Generator | int | None = None) -> Report:
     """Compare `gradients` (name -> array) with numerical derivatives of `loss` at `parameters`, tensor by tensor.
 
     Parameters
@@ -149,7 +149,7 @@ def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapp
     loss : takes a dict of arrays and returns a number; for "complex" and "directional" complex arrays too
     gradients, parameters : name -> float64 array, the same names and shapes
     method : "complex" or "central", entry by entry; "directional" (complex) or "directional central", along
-        `directions` random +-1 vectors per tensor, drawn from `rng` (default: a fixed seed)
+        `directions` random +-1 vectors per tensor, drawn from `rng`, a generator or a seed (by default a fixed one)
     tolerance : of the relative error; None for that of the method, see TOLERANCES.  Where the loss is not analytic in a
         tensor, central differences judge, with their own tolerance if that is larger
     counts : factors by which a wrong gradient may be off, such as {"B": 128}, for the diagnosis
@@ -175,10 +175,13 @@ def check_gradients(loss: Loss, gradients: Mapping[str, Array], parameters: Mapp
     return Report(method, limit, tensors)
 
 
-def _generator(rng: np.random.Generator | None, seed: int = 0) -> np.random.Generator:
-    if rng is not None and not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, as default_rng(0) makes one, got {rng!r}")
-    return np.random.default_rng(seed) if rng is None else rng
+def _generator(rng: np.random.Generator | int | None, seed: int = 0) -> np.random.Generator:
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is not None and (isinstance(rng, bool) or not isinstance(rng, (int, np.integer)) or rng < 0):
+        raise TypeError("rng must be a numpy.random.Generator, as default_rng(0) makes one, or a seed, an integer of "
+                        f"at least 0, got {rng!r}")
+    return np.random.default_rng(seed if rng is None else rng)
 
 
 def _by_entry(point: Point, gradients: Mapping[str, Array], method: str, tolerance: float,
@@ -279,7 +282,7 @@ def _judge(point: Point, name: str, probes: Sequence[Probe], analytic: Array, fo
 
 def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str, Any]] | None,
                inputs: Mapping[str, Any], constants: Sequence[str] = (), method: str = "complex",
-               tolerance: float | None = None, rng: np.random.Generator | None = None) -> Report:
+               tolerance: float | None = None, rng: np.random.Generator | int | None = None) -> Report:
     """Check a layer: is `backward` the vector-Jacobian product of `forward`, and does it obey the rules?
 
     f(inputs) = sum of dout * forward(inputs),  dout random, is a loss whose gradient `backward` must return  (D9.7).
@@ -293,7 +296,7 @@ def check_pair(forward: Callable[..., Any], backward: Callable[..., Mapping[str,
     inputs : name -> float64 array, values away from kinks
     constants : names of inputs that get no gradient: indices, labels, masks, noise
     method, tolerance : "complex" or "central", and the largest relative error; None for that in `TOLERANCES`
-    rng : draws the upstream gradient dout (default: a fixed seed)
+    rng : draws the upstream gradient dout, a generator or a seed (by default a fixed one)
 
     With dout fixed the gradient of f is J^T dout  (D0.1).
     The rules: forward and backward give the same bits when run twice; backward is linear in the upstream gradient, and

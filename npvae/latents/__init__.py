@@ -5,8 +5,10 @@
     composed       any flow with any prior; the KL term is computed at the draws
     flows          richer q(z|x): planar and inverse autoregressive flows
     priors         richer p(z): a mixture of Gaussians, the VampPrior
+    aggregate      a mixture of Gaussians fitted to codes after training, to draw from in place of p(z)
     second_layer   a prior that is a VAE itself: two stochastic layers
 """
+from .aggregate import GaussianMixture, fit_mixture
 from .composed import Composed, compose
 from .gaussian import DiagonalGaussian
 
@@ -14,4 +16,4 @@ from .gaussian import DiagonalGaussian
 ESTIMATORS = ("stl", "dreg")
 
 __all__ = [
-    "Composed", "compose", "DiagonalGaussian"]
+    "GaussianMixture", "fit_mixture", "Composed", "compose", "DiagonalGaussian"]

@@ -212,18 +212,18 @@ def to_float(x: Array, support: Support = _ANY) -> Array:
     return floats(x, scale_of(x, support))
 
 
-def part_of(x: Array, rows: slice) -> Array:
+def part_of(x: Array, rows: slice | Array) -> Array:
     """Some rows of a data set of pixels x (N, D), with the same meaning as in the whole of x."""
-    return _with_scale(x[rows], scale_of(x))
+    return with_scale(x[rows], scale_of(x))
 
 
 def together(train: Array, test: Array) -> tuple[Array, Array]:
     """Two parts of one data set of pixels, with the same meaning in both."""
     scale = min(scale_of(train), scale_of(test))
-    return _with_scale(train, scale), _with_scale(test, scale)
+    return with_scale(train, scale), with_scale(test, scale)
 
 
-def _with_scale(x: Array, scale: float) -> Array:
+def with_scale(x: Array, scale: float) -> Array:
     """x such that `scale_of` gives `scale`: bytes that are only 0 and 1, but not black and white, become floats."""
     return x if scale_of(x) == scale or not x.any() else floats(x, scale)
 

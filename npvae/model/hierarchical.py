@@ -8,7 +8,7 @@ from ..evaluate.dimensions import ACTIVE, count_active
 from ..latents.second_layer import SecondLayer
 from ..likelihoods.base import Likelihood
 from ..params import Array
-from ..validate import generator, integer, shown, widths
+from ..validate import Rng, generator, integer, shown, widths
 from .vae import VAE
 
 
@@ -38,7 +38,7 @@ def hierarchical_vae(input_dim: int = 784, hidden: Sequence[Sequence[int]] = ((2
                prior="hierarchical:" + ",".join(map(str, [*upper, dims[1]])))
 
 
-def active_units_per_layer(vae: VAE, x: Array, rng: np.random.Generator, draws: int = 20,
+def active_units_per_layer(vae: VAE, x: Array, rng: Rng, draws: int = 20,
                            labels: Array | None = None) -> tuple[int, int]:
     """The number of active units of h1 and of h2, those with  Var_x( E[h | x] ) > 0.01  (Burda et al. 2016, section
     5.2).
@@ -53,7 +53,7 @@ def active_units_per_layer(vae: VAE, x: Array, rng: np.random.Generator, draws: 
     if not isinstance(upper, SecondLayer):
         raise ValueError("active_units_per_layer needs a model with two stochastic layers, as from hierarchical_vae; "
                          "for one layer use active_units")
-    generator("rng", rng)
+    rng = generator("rng", rng)
     integer("draws", draws, 1)
     x = vae.images(x, "x")
     mu, _ = vae.encode(x, labels)

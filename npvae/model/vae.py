@@ -21,6 +21,7 @@ from ..engine.blas_threads import Owner, all_blas_threads, by_one_thread
 from ..engine.executor import DirectExecutor, ThreadedExecutor, available_cores, ensure_callable, make_executor
 from ..evaluate import bounds, imputation
 from ..kernels import load
+from ..latents.aggregate import GaussianMixture, mixture_of
 from ..latents.base import Flow, KLEstimator, Prior
 from ..latents.composed import compose
 from ..latents.flows import NoFlow, make_flow
@@ -30,7 +31,7 @@ from ..likelihoods import make_likelihood, support
 from ..likelihoods.base import Likelihood
 from ..objectives import ELBO, Objective
 from ..params import Array, Block, Shapes
-from ..validate import boolean, choice, generator, integer, matrix, noise, numbers_of, shown, widths
+from ..validate import Rng, boolean, choice, generator, integer, matrix, noise, numbers_of, shown, widths
 from .sizes import check_memory, count_parameters, encoder_inputs
 
 #: float32 to train, float64 to compare, complex128 to check gradients by the complex step
@@ -59,6 +60,8 @@ class VAE:
         objects of class `Prior`, `Flow`, `Decoder`
     classes : L > 0 for a conditional model: images have labels 0 to L - 1, which the encoder and the decoder are given
     missing : cells of x may be missing, NaN or masked: they are left out of nll, and the encoder is told which they are
+
+    Wherever a method takes `rng`, an integer is the seed of a new generator: with rng=0 each call draws the same.
 
     Attributes
     ----------
@@ -420,9 +423,9 @@ class VAE:
 
     @by_one_thread
     @all_blas_threads
-    def draw_posterior(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+    def draw_posterior(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
         """z ~ q(z|x) (B, Z), one draw for each image of x (B, D)."""
-        generator("rng", rng)
+        rng = generator("rng", rng)
         mu, logvar = self.encode(x, labels)
         return self._through_flow(mu + np.exp(0.5 * logvar) * rng.standard_normal(mu.shape), x, labels)
 
@@ -435,22 +438,30 @@ class VAE:
 
     @by_one_thread
     @all_blas_threads
-    def reconstruct(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+    def reconstruct(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
         """E[x|z] (B, D) for x (B, D), at one draw of z from q(z|x)."""
+        rng = generator("rng", rng)
         z = self.draw_posterior(x, rng, labels)
         return self._decoder_output(z, self.check_labels(labels, len(z)), rng)
 
     @by_one_thread
     @all_blas_threads
-    def sample(self, n: int, rng: np.random.Generator, mean: bool = True, labels: Array | None = None) -> Array:
-        """n new images (n, D): z from the prior, then E[x|z], or a draw from p(x|z) if not `mean`.  labels (n,)."""
-        labels = self.check_labels(labels, integer("n", n, 1))
-        z = self.draw_prior(n, rng)
+    def sample(self, n: int, rng: Rng, mean: bool = True, labels: Array | None = None,
+               prior: GaussianMixture | str | None = None, codes: Array | None = None) -> Array:
+        """n new images (n, D): z from the prior, then E[x|z], or a draw from p(x|z) if not `mean`.
+
+        labels : (n,), for a model with classes
+        prior : draws z in place of p(z): a mixture from `fit_mixture`, or "mixture:10", which fits one to `codes`
+        codes : (N, Z), draws of z of the training set: `vae.draw_posterior(x_train, rng)`
+        """
+        labels, rng = self.check_labels(labels, integer("n", n, 1)), generator("rng", rng)
+        mixture = mixture_of(prior, codes, rng)
+        z = self.draw_prior(n, rng) if mixture is None else matrix("codes", mixture.sample(n, rng), self.latent_dim)
         return self._decoder_output(z, labels, rng, drawn=not mean)
 
     @by_one_thread
     @all_blas_threads
-    def draw_prior(self, n: int, rng: np.random.Generator) -> Array:
+    def draw_prior(self, n: int, rng: Rng) -> Array:
         """z ~ p(z) (n, Z)."""
         shape = integer("n", n, 1), self.latent_dim
         return self.prior.sample(shape, generator("rng", rng), self.parameters, self._encode_rows)
@@ -469,24 +480,24 @@ class VAE:
         return mu, logvar
 
     @by_one_thread
-    def fit_likelihood(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> None:
+    def fit_likelihood(self, x: Array, rng: Rng, labels: Array | None = None) -> None:
         """Sets the sigma of likelihood gaussian-optimal to the best value for x (B, D), with one z ~ q(z|x) for each
         image.  Does nothing for other likelihoods.  Raises NonFiniteError."""
         if self.likelihood.fits_batch:
             self.likelihood.fit_images(self.parameters, self.images(x, "x"), self.reconstruct(x, rng, labels))
 
     @by_one_thread
-    def elbo(self, x: Array, rng: np.random.Generator, labels: Array | None = None) -> Array:
+    def elbo(self, x: Array, rng: Rng, labels: Array | None = None) -> Array:
         """The evidence lower bound of each image (B,), in nats, estimated with one z drawn from q(z|x)."""
         return bounds.elbo(self, x, generator("rng", rng), labels)
 
     @by_one_thread
-    def log_likelihood(self, x: Array, rng: np.random.Generator, n_samples: int = 5000,
+    def log_likelihood(self, x: Array, rng: Rng, n_samples: int = 5000,
                        labels: Array | None = None) -> Array:
         """log p(x) of each image (B,), in nats, by importance sampling (Burda et al. 2016): a lower bound in
         expectation, tight for many samples.  Raises ValueError for a complex model, which is for gradient checks only.
         """
-        generator("rng", rng)
+        rng = generator("rng", rng)
         return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
 
     @by_one_thread

@@ -51,7 +51,7 @@ CHAPTERS = Path(__file__).resolve().parents[2] / "examples" / "derivations"
 SMALL, SOME = 200, 4
 
 
-def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, int], objective: Objective | None = None,
+def write_explain(vae: VAE, x: Array, path: Path, image_shape: tuple[int, ...], objective: Objective | None = None,
                   step: int = 0, draws: int = 1, labels: Array | None = None, names: Sequence[str] = (), seed: int = 0,
                   title: str = "One image through the network, and its gradient back", book: str | None = None) -> Path:
     """Write the page of a VAE, atomically.  Returns the path.
@@ -420,7 +420,7 @@ def _turned(values: Array) -> bool:
     return values.ndim == 2 and values.flags.f_contiguous and not values.flags.c_contiguous
 
 
-def _page(lesson: _Lesson, image_shape: tuple[int, int], names: list[str], title: str, links: dict[str, str]) -> bytes:
+def _page(lesson: _Lesson, image_shape: tuple[int, ...], names: list[str], title: str, links: dict[str, str]) -> bytes:
     vae, arrays, trial = lesson.vae, _Arrays(), _Arrays()
 
     def numbers(case: Case, arrays: _Arrays) -> dict[str, Any]:

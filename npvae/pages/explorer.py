@@ -45,7 +45,7 @@ POINTS, NUMBERS, THUMBS = 2000, 80_000, 24
 DRAWS = 500
 
 
-def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, int], path: Path,
+def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: tuple[int, ...], path: Path,
                    ink: bool = True, classes: Sequence[Class] = ()) -> Path:
     """Write the page of a trained VAE, atomically.  Returns the path.
 
@@ -127,7 +127,7 @@ def _function(activation: Activation) -> str:
 
 
 def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order: Array,
-          image_shape: tuple[int, int], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
+          image_shape: tuple[int, ...], classes: Sequence[Class], codes: Array | None, ink: bool) -> bytes:
     """The filled template.  `names` are the labels as text, "" without labels; `order` sorts the rows by label; `codes`
     are the class numbers for a conditional model."""
     def centres(rows: Array) -> Array:

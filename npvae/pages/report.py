@@ -87,7 +87,7 @@ def write_report(folder: Path) -> Path:
               _curve("beta, the weight of the KL", history, ["beta"]) if _varies(history, "beta") else ""]
     page = fill(
         "report.html", title=escape(f"Training run: {folder.resolve().name}"),
-        lead=escape(f"A variational autoencoder, trained on {settings.get('data_dir', 'its data')}."),
+        lead=_lead(config),
         numbers="\n".join(_numbers(history, settings)), meaning=_meaning(settings), curves="\n".join(panels),
         pictures="\n".join(_pictures(folder, settings)), open=" open" * (len(history) <= 20),
         summary=f"{len(history):,} epochs",
@@ -100,9 +100,17 @@ def write_report(folder: Path) -> Path:
 
 def _config(path: Path) -> dict[str, Any]:
     config = _parse(path, _read(path))
-    if not all(isinstance(config.get(part), dict) for part in ("settings", "versions")):
+    if not all(isinstance(config.get(part), dict) for part in ("settings", "versions")) or not is_read(
+            config.get("data", {})):
         raise ValueError(f"{path}: is not the {CONFIG} of a run, which holds settings and versions")
     return config
+
+
+def is_read(read: object) -> bool:
+    """Whether this is the entry "data" of a config.json: how the data were taken; older runs have none, or {}."""
+    return isinstance(read, dict) and (not read or (
+        all(isinstance(read.get(name), str) for name in ("line", "values")) and isinstance(read.get("warnings"), list)
+        and all(isinstance(one, str) for one in read["warnings"])))
 
 
 def _history(path: Path) -> list[dict[str, Any]]:
@@ -131,6 +139,15 @@ def _parse(path: Path, text: bytes, where: str = "", finite: bool = True) -> dic
 
 
 # ---- Numbers and tables
+
+def _lead(config: Mapping[str, Any]) -> str:
+    """What the model was trained on, and how that was taken."""
+    read = config.get("data") or {"line": "", "warnings": []}
+    line = read["line"] and f"Data: {read['line'].removeprefix('read ')}."
+    warnings = "".join(f"<br>{escape(warning[:1].upper() + warning[1:])}." for warning in read["warnings"])
+    source = escape(f"A variational autoencoder, trained on {config['settings'].get('data_dir', 'its data')}.")
+    return f"{source}{line and f'<br>{escape(line)}'}{warnings}"
+
 
 def _numbers(history: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
     """The final numbers, in large type."""

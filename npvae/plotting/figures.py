@@ -87,7 +87,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     return images
 
 
-def tile_size(image_shape: tuple[int, int], most: int) -> tuple[int, int]:
+def tile_size(image_shape: tuple[int, ...], most: int) -> tuple[int, int]:
     """The (height, width) of a tile as drawn: at most `most` pixels a side, with a ratio of at most 4 to 1, so that an
     image of shape (1, D), a row of numbers, becomes a band that can be seen."""
     height, width = image_shape
@@ -101,7 +101,7 @@ def _starts(n: int, size: int, gap: int, breaks: Collection[int]) -> np.ndarray:
     return np.array([gap + i * (size + gap) + 3 * gap * sum(b <= i for b in breaks) for i in range(n)])
 
 
-def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collection[int] = (),
+def mosaic(images: np.ndarray, image_shape: tuple[int, ...], row_breaks: Collection[int] = (),
            column_breaks: Collection[int] = (), ink: bool = True
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Images (R, C, D) in [0, 1] as one picture of darkness, 0 white to 255 black, with wider gaps before the breaks.
@@ -129,7 +129,7 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, int], row_breaks: Collect
     return canvas, tops, lefts, (height, width)
 
 
-def tile_figure(images: np.ndarray, image_shape: tuple[int, int], title: str, *,
+def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
                 row_labels: Sequence[str] = (), column_labels: Sequence[str] = (), xlabel: str = "",
                 ylabel: str = "", row_breaks: Collection[int] = (), column_breaks: Collection[int] = (),
                 frames: Sequence[tuple[int, int]] = (), ink: bool = True) -> Figure:

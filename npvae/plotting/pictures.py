@@ -19,6 +19,7 @@ import numpy as np
 
 from ..data.labels import Class, class_codes
 from ..evaluate.dimensions import information_per_dimension
+from ..latents.aggregate import GaussianMixture
 from ..latents.priors import StandardNormal, Vamp
 from ..likelihoods.support import Reals, to_float
 from ..model.vae import VAE
@@ -42,13 +43,13 @@ class Autoencoder(Protocol):
                     labels: np.ndarray | None = None) -> np.ndarray: ...
 
     def sample(self, n: int, rng: np.random.Generator, /, mean: bool = True,
-               labels: np.ndarray | None = None) -> np.ndarray: ...
+               labels: np.ndarray | None = None, prior: GaussianMixture | None = None) -> np.ndarray: ...
 
 
 # ---- Pictures made of image tiles
 
 def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
-                    image_shape: tuple[int, int], ink: bool = True) -> Figure:
+                    image_shape: tuple[int, ...], ink: bool = True) -> Figure:
     """Images (N, D) in rows of ten, each with its reconstruction (N, D) under it.
 
     Look for: the same digit with the same slant and thickness, but smoother.  The decoder blurs what it is unsure of; a
@@ -61,18 +62,19 @@ def reconstructions(originals: np.ndarray, reconstructions: np.ndarray,
                      ["original", "rebuilt"], ink)
 
 
-def samples(images: np.ndarray, image_shape: tuple[int, int], ink: bool = True) -> Figure:
-    """A square grid of images (N, D) decoded from draws of the prior, z ~ p(z).
+def samples(images: np.ndarray, image_shape: tuple[int, ...], ink: bool = True,
+            title: str = "Decoded draws from the prior") -> Figure:
+    """A square grid of images (N, D) decoded from draws of the prior, z ~ p(z), or from what else the title says.
 
     Look for: how many could pass as data.  Mixtures of two digits come from regions of the prior to which no training
     image is encoded; little variety means that the decoder ignores z.
     """
     side = math.ceil(math.sqrt(len(images)))
-    return tile_figure(rows_of(images, side, ink), image_shape, "Decoded draws from the prior", ink=ink)
+    return tile_figure(rows_of(images, side, ink), image_shape, title, ink=ink)
 
 
-def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, int], ink: bool = True
-                  ) -> Figure:
+def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple[int, ...], ink: bool = True,
+                  source: str = "the prior") -> Figure:
     """Images (L, n, D) of a conditional VAE from `same_z`: a row for each of L classes, named by `names`, and the same
     z down each column.  Many columns are broken into blocks of L rows.  At most 30 classes are drawn.
 
@@ -84,19 +86,21 @@ def class_samples(images: np.ndarray, names: Sequence[Class], image_shape: tuple
     images, shown, n = to_float(images), spread(len(names), 30), images.shape[1]
     lines = math.ceil(n / max(10, math.ceil(math.sqrt(len(shown) * n))))
     rows = np.stack([rows_of(images[i], math.ceil(n / lines), ink) for i in shown], axis=1)
-    return tile_figure(rows.reshape(-1, *rows.shape[2:]), image_shape, "Draws from the prior, one z down each column",
+    return tile_figure(rows.reshape(-1, *rows.shape[2:]), image_shape, f"Draws from {source}, one z down each column",
                        row_labels=[text_of(names[i])[:20] for i in shown] * lines,
                        row_breaks=range(len(shown), len(shown) * lines, len(shown)), ink=ink)
 
 
-def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True) -> np.ndarray:
-    """n images of each of the classes (L, n, D), decoded from the same n draws of the prior; `mean` as in `VAE.sample`.
-    """
+def same_z(vae: Autoencoder, classes: Sequence[int], n: int, rng: np.random.Generator, mean: bool = True,
+           prior: GaussianMixture | None = None) -> np.ndarray:
+    """n images of each of the classes (L, n, D), decoded from the same n draws of the prior; `mean` and `prior` as in
+    `VAE.sample`."""
     seed = int(rng.integers(2**63))
-    return np.stack([vae.sample(n, np.random.default_rng(seed), mean=mean, labels=np.full(n, one)) for one in classes])
+    return np.stack([vae.sample(n, np.random.default_rng(seed), mean=mean, labels=np.full(n, one), prior=prior)
+                     for one in classes])
 
 
-def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, int], ink: bool = True
+def pseudo_inputs(inputs: np.ndarray, decoded: np.ndarray, image_shape: tuple[int, ...], ink: bool = True
                   ) -> Figure:
     """At most 50 of the pseudo-inputs (C, D) of a VampPrior, with the mean image decoded from each (C, D) under it.
 
@@ -119,7 +123,7 @@ def manifold_grid(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(values, values[::-1]), axis=-1)
 
 
-def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, label: int | None = None,
+def manifold(vae: Autoencoder, image_shape: tuple[int, ...], size: int = 20, label: int | None = None,
              ink: bool = True) -> Figure:
     """The latent plane of a VAE with Z = 2, decoded on a size x size grid of equal prior probability.  Another prior
     than N(0, I) is approximated by a Gaussian with its mean and sigma.
@@ -144,7 +148,7 @@ def manifold(vae: Autoencoder, image_shape: tuple[int, int], size: int = 20, lab
 
 
 def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray,
-               image_shape: tuple[int, int], rows: int = 10, columns: int = 13, label: int | None = None,
+               image_shape: tuple[int, ...], rows: int = 10, columns: int = 13, label: int | None = None,
                ink: bool = True) -> Figure:
     """One latent coordinate varied in each row: z = mu of `image` (D,), but z[j] runs from -3 to 3; with another prior
     than N(0, I), over its mean +- 3 sigma.
@@ -176,7 +180,7 @@ def traversals(vae: Autoencoder, image: np.ndarray, kl_per_dimension: np.ndarray
                        frames=list(enumerate(nearest.tolist())), ink=ink)
 
 
-def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, int],
+def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tuple[int, ...],
                   steps: int = 10, labels: np.ndarray | None = None, ink: bool = True) -> Figure:
     """A row for each pair of images: one original, `steps` images decoded in between, the other original.
 
@@ -213,7 +217,7 @@ PICTURES = tuple(f"{name}.png" for name in (
 
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
-                  image_shape: tuple[int, int], history: Sequence[Mapping[str, Any]], folder: str | Path,
+                  image_shape: tuple[int, ...], history: Sequence[Mapping[str, Any]], folder: str | Path,
                   rng: np.random.Generator, ink: bool = True, classes: Sequence[Class] = ()) -> list[Path]:
     """Write all pictures of a trained VAE as PNG into `folder`, which is created if missing.  Returns the paths.
 
@@ -248,7 +252,7 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
 
 
 def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats: np.ndarray,
-               image_shape: tuple[int, int], rng: np.random.Generator, ink: bool) -> dict[str, Figure]:
+               image_shape: tuple[int, ...], rng: np.random.Generator, ink: bool) -> dict[str, Figure]:
     """The pictures made of tiles, by name.  Labels (M,) are those of a conditional VAE; then samples go by class."""
     def of(rows: np.ndarray) -> np.ndarray | None:
         return None if labels is None else labels[rows]
@@ -274,7 +278,7 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
 
 # ---- Helpers
 
-def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, int], title: str,
+def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, ...], title: str,
               row_labels: list[str], ink: bool) -> Figure:
     """Images (N, D) in rows of ten, each with its counterpart (N, D) under it."""
     columns = min(10, len(above))

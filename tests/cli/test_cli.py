@@ -73,8 +73,14 @@ def test_a_run_leaves_everything(first):
 
 
 def test_a_run_without_a_terminal_prints_a_line_per_epoch(first):
-    _, (_, out, error) = first
-    assert [line[:11] for line in error.splitlines()] == ["epoch   1/2", "epoch   2/2"]
+    folder, (_, out, error) = first
+    read, *epochs = error.splitlines()
+    assert read == ("read 70 images of 4 x 3 from data.npz, uint8 0 to 255, taken as grey levels / 255; 3 labels, "
+                    "0 to 2; the test part is its own, 20")
+    assert [line[:11] for line in epochs] == ["epoch   1/2", "epoch   2/2"]
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["data"] == {"line": read, "values": "bytes", "warnings": []}
+    assert read.removeprefix("read ") in (folder / "run" / "report.html").read_text()
     assert "\r" not in error
     assert "loss" in out and "of 3 latent dimensions" in out
     assert all(f"  {Path('run') / name}\n" in out for name in FILES if name.endswith(".png"))
@@ -100,13 +106,16 @@ FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("ta
          "--dtype": ("float64", "float64"), "--kernels": ("numpy", "numpy"), "--data-dir": ("data.npz", "data.npz"),
          "--limit": ("40", 40), "--conditional": ("", True), "--header": ("yes", "yes"),
          "--label-column": ("species", "species"), "--delimiter": ("tab", "\t"), "--test-part": ("last", "last"),
-         "--test-fraction": ("0.2", 0.2)}
+         "--test-fraction": ("0.2", 0.2), "--values": ("bytes", "bytes"), "--transpose": ("", True),
+         "--grey": ("", True), "--rgb": ("", True), "--resize": ("4X3", "4x3"),
+         "--test-data": ("data.npz", "data.npz")}
 DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
             "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
             "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
             "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32", "kernels": "numba",
             "data_dir": "mnist", "limit": None, "conditional": False, "weight_decay": 0.0, "header": None,
-            "label_column": None, "delimiter": None, "test_part": "random", "test_fraction": 0.1}
+            "label_column": None, "delimiter": None, "test_part": "random", "test_fraction": 0.1,
+            "values": None, "transpose": False, "grey": False, "rgb": False, "resize": None, "test_data": None}
 
 
 def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
@@ -114,7 +123,7 @@ def test_no_flag_is_missing_here_and_the_defaults_are_those_of_the_readme():
     assert {flag.strip("-").replace("-", "_") for flag in FLAGS} == {*DEFAULTS}
 
 
-@pytest.mark.parametrize("without", [["--free-bits"], ["--objective", "--gradient"]])
+@pytest.mark.parametrize("without", [["--free-bits", "--rgb"], ["--objective", "--gradient", "--rgb"]])
 def test_every_flag_lands_in_config_json_and_in_the_run(run_program, tmp_path, without):
     flags = {flag: values for flag, values in FLAGS.items() if flag not in without}
     line = [text for flag, (given, _) in flags.items() for text in (flag, given) if text]

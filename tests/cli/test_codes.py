@@ -104,7 +104,8 @@ def test_from_rows_to_codes_and_back(name, npvae, first, tmp_path):
     else:
         np.save(tmp_path / "few.npy", np.load(tmp_path / "x.npy")[:7])
         assert npvae("decode", name, "--codes", tmp_path / "few.npy", "--out", tmp_path / "y.png")[0] == 0
-        assert np.array_equal(pixels(tmp_path / "y.png"), drawn(plotting.samples(expected[:7], (4, 3)), tmp_path))
+        picture = plotting.samples(expected[:7], (4, 3), True, "Decoded codes")
+        assert np.array_equal(pixels(tmp_path / "y.png"), drawn(picture, tmp_path))
         assert_refused(npvae("decode", name, "--codes", source, "--label", 2), "--label 2: .* has no classes")
 
 
@@ -116,7 +117,19 @@ def test_samples_in_a_table(npvae, first, tmp_path):
     assert np.array_equal(rows, np.column_stack([[2, 2, 2, 0, 0], expected]))
 
 
+def test_samples_from_a_mixture(npvae, first, tmp_path):
+    """The bits of `vae.sample` with codes that are drawn from q(z|x) of the training images."""
+    train = np.load(first / "data.npz")["train"].reshape(-1, 12).astype(np.float32) / np.float32(255)
+    vae, rng = library(first)[0], np.random.default_rng(2)
+    assert npvae("sample", "run", "--from", "mixture:2", "--count", 9, "--seed", 2, "--out", tmp_path / "x.npy")[0] == 0
+    expected = vae.sample(9, rng, prior="mixture:2", codes=vae.draw_posterior(train, rng))
+    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
+    assert npvae("sample", "classes", "--from", "mixture:2", "--count", 9, "--out", tmp_path / "x.png")[0] == 0
+
+
 BAD = {
+    "sample run --from mixture": "--from: must be mixture:C, such as mixture:10, .* got 'mixture', or be prior",
+    "sample run --from mixture:0": "--from: must be mixture:C", "sample run --from mixture:51": "at most the number of",
     "encode run --out x.txt": "--out x.txt: must end in .csv or .npy",
     "encode run --data-dir wide.npy": "wide.npy: holds 18 pixels an image; the model takes 12",
     "encode run --draws 0": "--draws: must be", "encode run --draws 2 --logvar": "not allowed with argument",

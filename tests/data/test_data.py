@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from files import LAST, refusal, same_images, small_set, write_folder
-from npvae.data import images as others, readers, tables
+from npvae.data import arrays, images as others, readers, tables
 from npvae.data import BINARIZATIONS, DataError, Reading, binarize
 
 
@@ -111,10 +111,13 @@ def ones(*shape, dtype=np.uint8):
 
 
 @pytest.mark.parametrize("array, says", [
-    (ones(4, 3, dtype=np.int64), "dtype int64; uint8, bool and the float types are allowed"),
-    (ones(4, 3, dtype=np.int8), "dtype int8"), (ones(4, 3, dtype=np.uint16), "dtype uint16"),
-    (ones(4, 3, dtype=complex), "dtype complex128"), (ones(4, 3, dtype="U3"), "dtype <U3"),
-    (ones(4), "shape (4,); (N, D) or (N, H, W) is allowed"), (ones(4, 3, 2, 1), "shape (4, 3, 2, 1)"),
+    (300 * ones(4, 3, dtype=np.int64), "holds int64 from 0 to 300, which are no bytes: --values counts or --values"),
+    (-ones(4, 3, dtype=np.int8), "holds int8 from -1 to 0, which are no bytes"),
+    (ones(4, 3, dtype=complex), "dtype complex128; uint8, bool, other integers and the float types are allowed"),
+    (ones(4, 3, dtype="U3"), "dtype <U3"),
+    (ones(4), "shape (4,); (N, D), (N, H, W) or (N, H, W, 3) is allowed"),
+    (ones(4, 3, 2, 1, 1), "shape (4, 3, 2, 1, 1)"),
+    (ones(4, 5, 2, 4), "images of 1 or 3 colours, (N, H, W, 3) or (N, 3, H, W), are allowed: the fourth is how opaque"),
     (ones(), "shape ()"), (ones(0, 3), "no dimension zero"), (ones(3, 0), "no dimension zero"),
     (ones(1, 3), "at least 2 are needed"),
     (np.array([[1.0, 2.0], [np.nan, 4.0]]), "NaN or infinity"),
@@ -136,14 +139,14 @@ def test_gaussian_pixels_of_any_finite_range_are_let_through(tmp_path):
 
 
 @pytest.mark.parametrize("content, says", [
-    ({}, "holds []; train and test, x_train and x_test, or a single array are allowed"),
+    ({}, "holds []; train and test, x_train and x_test, train_images and test_images, x and y, or a single array are"),
     ({"train": ones(2, 3), "valid": ones(2, 3)}, "holds ['train', 'valid']; train and test"),
     ({"train": ones(2, 3), "x_test": ones(2, 3)}, "train and test"),
     ({"train": ones(2, 3), "test": ones(2, 4)}, "train is uint8 (1, 3), test uint8 (2, 2); they must agree"),
-    ({"x_train": ones(2, 3), "x_test": ones(2, 3, dtype=float)}, "x_test float32 (1, 3); they must agree"),
+    ({"x_train": ones(2, 3), "x_test": ones(2, 3, dtype=float)}, "x_test float64 (1, 3); they must agree"),
     ({"train": ones(2, 3), "test": ones(5, 3), "train_labels": ones(5)},
      "train_labels is uint8 (5,); integers (2,) that fit int64 are allowed"),
-    ({"train": ones(2, 3), "test": ones(5, 3), "test_labels": ones(5, 1)}, "test_labels is uint8 (5, 1)"),
+    ({"train": ones(2, 3), "test": ones(5, 3), "test_labels": ones(5, 2)}, "test_labels is uint8 (5, 2)"),
     ({"x_train": ones(2, 3), "x_test": ones(5, 3), "y_test": ones(5, dtype=float)}, "y_test is float64 (5,)"),
     ({"x_train": ones(2, 3), "x_test": ones(5, 3), "y_train": ones(2, dtype=np.uint64)},
      "y_train is uint64 (2,)")])
@@ -397,7 +400,7 @@ def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tm
     def refuse(*args, **more):
         raise error
 
-    for module in readers, others, tables:
+    for module in readers, arrays, others, tables:
         monkeypatch.setattr(module, "open_regular", refuse)
     name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
     says = getattr(error, "strerror", None) or "there is no memory for it"

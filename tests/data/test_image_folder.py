@@ -316,18 +316,20 @@ def eps():
 
 
 HURTS = {
-    "13,300 pixels a side": (black(13_300, 13_300), "is 13300 x 13300 pixels; at most 16,777,216 in all are allowed"),
-    "more than Pillow opens": (black(19_000, 19_000), "pixels; at most 16,777,216 in all are allowed"),
-    "a promise": (b"P5 70000 70000 255\n" + bytes(99), "pixels; at most 16,777,216 in all are allowed"),
-    "a program": (eps(), "none of PNG, JPEG, GIF, BMP, TIFF, WEBP, PPM"),
-    "text that expands": (black(5, 3)[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10 ** 8)))
-                          + black(5, 3)[33:], "cannot be read as a picture")}
+    "13,300 pixels a side": lambda: (black(13_300, 13_300),
+                                     "is 13300 x 13300 pixels; at most 16,777,216 in all are allowed"),
+    "more than Pillow opens": lambda: (black(19_000, 19_000), "pixels; at most 16,777,216 in all are allowed"),
+    "a promise": lambda: (b"P5 70000 70000 255\n" + bytes(99), "pixels; at most 16,777,216 in all are allowed"),
+    "a program": lambda: (eps(), "none of PNG, JPEG, GIF, BMP, TIFF, WEBP, PPM"),
+    "text that expands": lambda: (
+        black(5, 3)[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(10 ** 8))) + black(5, 3)[33:],
+        "cannot be read as a picture")}
 
 
 @pytest.mark.parametrize("case", HURTS)
 def test_pictures_that_are_made_to_hurt(case, tmp_path, rng, capfd, caplog):
     """Refused in little memory, and without a word of Pillow's."""
-    content, says = HURTS[case]
+    content, says = HURTS[case]()
     folder = save(tmp_path / "x", grey(rng, 3), ["0.png", "1.png", "2.png"])
     (folder / "1.png").write_bytes(content)
     tracemalloc.start()

@@ -10,7 +10,7 @@ def test_a_chapter_runs(chapter):
     assert not failures(CHAPTERS[chapter])
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(12)
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_runs_on_the_compiled_kernels(chapter, monkeypatch):
     for name in reference.__all__:

@@ -296,7 +296,7 @@ def test_every_number_in_its_place():
 @pytest.mark.parametrize("call, says", [
     (lambda vae, x: summarize(vae, x[:, 1:], np.random.default_rng(0)), r"x must have shape \(rows, 6\)"),
     (lambda vae, x: summarize(vae, x + 1, np.random.default_rng(0)), r"x must lie in \[0, 1\]"),
-    (lambda vae, x: summarize(vae, x, 0), "rng must be a numpy.random.Generator"),
+    (lambda vae, x: summarize(vae, x, None), "rng must be a numpy.random.Generator"),
     (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 0), "n_samples must be at least 1"),
     (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 9, groups=(1,)), "groups must be at least 2"),
     (lambda vae, x: summarize(vae, x, np.random.default_rng(0), 9, [1, 1]), "this model has no classes"),

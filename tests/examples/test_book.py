@@ -1,7 +1,9 @@
 """The book is made of the chapters and the source: what stands in it twice is the same, and what it links to is there.
 """
+import base64
 import doctest
 import inspect
+import io
 import os
 import re
 import shutil
@@ -212,6 +214,16 @@ def test_formulas_have_the_spaces_and_bars_of_print(formula, drawn):
     assert drawn in text.replace('<mspace width="0.167em"></mspace>', "_")
 
 
+def test_the_font_has_the_italics_of_the_letters_in_formulas_and_the_root():
+    """A browser draws <mi>h</mi> with U+210E, and other letters likewise; <msqrt> with U+221A."""
+    for name in ("fontTools", "ziamath"):
+        pytest.importorskip(name)
+    from fontTools import ttLib
+    font = base64.b64decode(pandoc.math_font(set("hxΣμ∂(")).partition(",")[2])
+    assert set("hxΣμ∂(\u221a\u210e\U0001d465\U0001d6f4\U0001d707\U0001d715") <= set(
+        map(chr, ttLib.TTFont(io.BytesIO(font)).getBestCmap()))
+
+
 def test_a_formula_that_cannot_be_drawn_is_refused():
     pytest.importorskip("pypandoc")
     with pytest.raises(ValueError, match="gone"):
@@ -249,10 +261,12 @@ def test_in_a_browser_one_can_search_and_nothing_sticks_out(site):
         dark = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert dark == "rgb(21, 23, 27)"
         browser.size(390, 800)
-        for path in chapters():
+        for path in chapters():      # drawings keep the size of their letters, and are scrolled
             browser.open(site / "derivations" / f"{path.stem}.html")
             assert browser.run("return document.documentElement.scrollWidth") == 390, path.name
             assert browser.run("return [...document.images].every(one => one.complete && one.naturalWidth)"), path.name
+            assert browser.run("""return [...document.querySelectorAll("img[src$='.svg']")].every(one =>
+                one.getBoundingClientRect().width === 480)"""), path.name
         assert browser.console() == []
 
 

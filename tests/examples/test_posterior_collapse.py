@@ -1,4 +1,5 @@
 """Posterior collapse on purpose: what is measured, what is drawn, and that a collapse is one."""
+import functools
 import re
 import sys
 from pathlib import Path
@@ -16,17 +17,21 @@ from scripts import run_script
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "posterior_collapse.py"
-X = to_float(load_mnist()[2][:300]).round()
+
+
+@functools.cache
+def digits():
+    return to_float(load_mnist()[2][:300]).round()
 
 
 def some_model(seed=0):
     vae = VAE(784, (30,), 5, seed=seed)
-    fit(vae, X, X[:50], 3, 50, seed=seed)
+    fit(vae, digits(), digits()[:50], 3, 50, seed=seed)
     return vae
 
 
 def test_the_measure_is_that_of_the_library():
-    vae, x = some_model(), X[:200]
+    vae, x = some_model(), digits()[:200]
     found = posterior_collapse.measure(vae, x, np.random.default_rng(3))
     assert found.loss == pytest.approx(-vae.elbo(x, np.random.default_rng(3)).mean(), rel=1e-6)
     mu, logvar = vae.encode(x)
@@ -38,8 +43,8 @@ def test_the_measure_is_that_of_the_library():
 
 def test_distortion_is_the_reconstruction_term():
     """Without hidden layers: logits = z W + b, z ~ q(z|x), averaged over many draws."""
-    vae, x = VAE(784, (), 2, seed=1), X[:1]
-    fit(vae, X, X[:50], 3, 50)
+    vae, x = VAE(784, (), 2, seed=1), digits()[:1]
+    fit(vae, digits(), digits()[:50], 3, 50)
     rng = np.random.default_rng(0)
     found = posterior_collapse.measure(vae, np.repeat(x, 4000, axis=0), rng)
     mu, logvar = vae.encode(x)
@@ -53,13 +58,13 @@ def test_a_decoder_without_z_is_no_better_than_independent_pixels():
     """A model whose decoder starts at the mean image and does not see z: its loss is that number, its KL zero."""
     vae = VAE(784, (10,), 3, dtype="float64")
     vae.parameters.flat[...] = 0
-    p = np.clip(X.mean(axis=0, dtype=np.float64), 1e-6, 1 - 1e-6)
+    p = np.clip(digits().mean(axis=0, dtype=np.float64), 1e-6, 1 - 1e-6)
     vae.parameters["output.b"][...] = np.log(p / (1 - p))
-    found = posterior_collapse.measure(vae, X, np.random.default_rng(0))
-    assert found.loss == pytest.approx(posterior_collapse.independent_pixels(X, X), rel=1e-6)
+    found = posterior_collapse.measure(vae, digits(), np.random.default_rng(0))
+    assert found.loss == pytest.approx(posterior_collapse.independent_pixels(digits(), digits()), rel=1e-6)
     assert found.rate == found.active == 0 and found.distortion == found.loss
-    worse = posterior_collapse.independent_pixels(X[:20], X)
-    assert posterior_collapse.independent_pixels(X, X) < worse < np.inf
+    worse = posterior_collapse.independent_pixels(digits()[:20], digits())
+    assert posterior_collapse.independent_pixels(digits(), digits()) < worse < np.inf
 
 
 def test_every_run_starts_at_the_same_point_and_is_measured_alike(monkeypatch):

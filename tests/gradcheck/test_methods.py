@@ -226,7 +226,7 @@ def pair(forward=lambda x, w: x * w, backward=lambda dout, x, w: {"x": dout * w,
     (lambda: pair(constants="x"), ValueError, "constants must be a list of names among x, w, got 'x'"),
     (lambda: pair(constants=["y"]), ValueError, "constants must be a list of names among x, w, got ['y']"),
     (lambda: pair(method="forward"), ValueError, "method must be one of complex, central, got 'forward'"),
-    (lambda: pair(rng=0), TypeError, "rng must be a numpy.random.Generator, as default_rng(0) makes one, got 0"),
+    (lambda: pair(rng=-1), TypeError, "or a seed, an integer of at least 0, got -1"),
     (lambda: pair(forward=lambda x, w: (x, w)), TypeError, "forward must return one array, got tuple"),
     (lambda: pair(forward=lambda x, w: None), TypeError, "forward must return one array, got NoneType"),
     (lambda: pair(forward=lambda x, w: (x * w).astype("float32")), TypeError, "what forward returns must be float64"),
@@ -245,7 +245,7 @@ def test_bad_arguments_of_check_pair_are_named(call, error, says):
 @pytest.mark.parametrize("call, error, says", [
     (dict(directions=0), ValueError, "directions must be a whole number of at least 1, got 0"),
     (dict(directions=2.5), ValueError, "directions must be a whole number of at least 1, got 2.5"),
-    (dict(rng=1), TypeError, "rng must be a numpy.random.Generator, as default_rng(0) makes one, got 1"),
+    (dict(rng="1"), TypeError, "rng must be a numpy.random.Generator, as default_rng(0) makes one, or a seed"),
     (dict(method="forward"), ValueError, "one of complex, central, directional, directional central, got 'forward'")])
 def test_bad_arguments_of_the_directions_are_named(call, error, says):
     with pytest.raises(error) as caught:

@@ -304,7 +304,7 @@ def test_the_constructor():
     (lambda: hierarchical_vae(latent_dims=(100, 50, 20)), "latent_dims must be two widths"),
     (lambda: hierarchical_vae(hidden=((200,), (0,))), r"hidden\[1\]\[0\] must be at least 1"),
     (lambda: active_units_per_layer(hierarchy(), batch(1)[0], np.random.default_rng(0), 0), "draws must be at least 1"),
-    (lambda: active_units_per_layer(hierarchy(), batch(1)[0], 0), "rng must be a numpy.random.Generator"),
+    (lambda: active_units_per_layer(hierarchy(), batch(1)[0], None), "rng must be a numpy.random.Generator"),
     (lambda: hierarchical_vae(latent_dims=(100, 0)), r"latent_dims\[1\] must be at least 1"),
     *((lambda name=f"hierarchical{widths}": VAE(prior=name), "hierarchical:100,100,50") for widths in (
         "", ":", ":0", ":9,,2", ":-3", ":9, 2"))])

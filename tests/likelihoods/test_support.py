@@ -518,7 +518,8 @@ def test_the_program_means_what_the_methods_mean(tmp_path, likelihood, run):
     vae = VAE(4, (3,), 2, likelihood=likelihood)
     expected = fit(vae, white[:36], white[36:], 1, 6)[0]["test_loss"]
     for name in sources(tmp_path, white, ["u1", "?", "f4"]):
-        loss, _, shown = run(tmp_path / name, tmp_path / f"run of {name}", "--likelihood", likelihood)
+        loss, _, shown = run(tmp_path / name, tmp_path / f"run of {name}", "--likelihood", likelihood, "--test-part",
+                             "last")
         assert loss == expected and np.array_equal(shown, white[36:]), name
 
 

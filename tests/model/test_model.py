@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import pytest
 
-from npvae import ELBO, IWAE, VAE, Bernoulli, Gaussian, GaussianPixel
+from npvae import ELBO, IWAE, VAE, Bernoulli, Gaussian, GaussianPixel, fit_mixture
 from npvae.kernels import fused, reference
 from npvae.layers import ACTIVATIONS
 from npvae.likelihoods import LIKELIHOODS, make_likelihood
@@ -316,8 +316,13 @@ CALLS = [
     (lambda vae: vae.sample(1.5, generator()), "n must be an integer"),
     (lambda vae: vae.log_likelihood(X, generator(), 0), "n_samples must be at least 1, got 0"),
     *((call, "rng must be a numpy.random.Generator") for call in (
-        lambda vae: vae.sample(3, 0), lambda vae: vae.reconstruct(X, None), lambda vae: vae.elbo(X, 1),
+        lambda vae: vae.sample(3, True), lambda vae: vae.reconstruct(X, None), lambda vae: vae.elbo(X, 1.0),
         lambda vae: vae.log_likelihood(X, "0", 3))),
+    (lambda vae: vae.sample(3, 0, prior="mixture:2"), "prior mixture:2 needs codes to be fitted to"),
+    (lambda vae: vae.sample(3, 0, prior="vamp:2", codes=EPS[:, 0]), "prior must be mixture:C, such as mixture:10"),
+    (lambda vae: vae.sample(3, 0, prior=3), "prior must be a mixture from fit_mixture"),
+    (lambda vae: vae.sample(3, 0, codes=EPS[:, 0]), "codes are what prior="),
+    (lambda vae: vae.sample(3, 0, prior="mixture:2", codes=X), "codes must have shape (rows, 3)"),
     (lambda vae: vae.start_at(np.full(5, 0.5)), f"mean must have shape ({D},), got (5,)"),
     (lambda vae: vae.start_at(X), f"mean must have shape ({D},), got (4, 7)"),
     (lambda vae: vae.start_at(None), f"mean must have shape ({D},), got ()"),
@@ -426,3 +431,23 @@ def test_the_loss_alone_is_that_of_a_step():
             assert np.array_equal(other.gradients.flat, kept)
     small = VAE(D, (4,), Z, dtype="complex128", kernels="numpy")
     assert isinstance(small.loss(X[:2], EPS[:2]), complex)
+
+
+def test_a_seed_does_as_a_generator_of_that_seed():
+    """Also where a method draws twice, which must not be the same numbers again."""
+    vae, x = model(dtype="float64", kernels="numpy"), X
+    for call in (lambda rng: vae.sample(5, rng, mean=False), lambda rng: vae.reconstruct(x, rng),
+                 lambda rng: vae.draw_posterior(x, rng), lambda rng: vae.elbo(x, rng),
+                 lambda rng: vae.log_likelihood(x, rng, 20), lambda rng: vae.draw_prior(3, rng)):
+        assert np.array_equal(call(3), call(np.random.default_rng(3)))
+    assert not np.array_equal(vae.draw_posterior(x, 3), vae.draw_posterior(x, 4))
+
+
+def test_samples_from_a_mixture_of_codes():
+    vae, codes = model(dtype="float64"), np.random.default_rng(1).normal(3, 0.1, (50, Z))
+    mixture = fit_mixture(codes, 2, 5)
+    rng = np.random.default_rng(6)
+    assert np.array_equal(vae.sample(9, rng, prior=mixture), vae.decode(mixture.sample(9, 6)))
+    rng = np.random.default_rng(5)
+    fit_mixture(codes, 2, rng)
+    assert np.array_equal(vae.sample(9, rng, prior=mixture), vae.sample(9, 5, prior="mixture:2", codes=codes))

@@ -345,6 +345,7 @@ def test_the_report_fits(browser, report, width, height):
     assert browser.run("return [...document.images].map(image => image.naturalWidth)") == [1350] * len(PICTURES)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("width, height", [(1280, 800), (390, 844)])
 @pytest.mark.parametrize("latent_dim", [1, 2, 20])
 def test_the_explorer_fits(browser, explore, latent_dim, width, height):

@@ -21,6 +21,7 @@ def small(browser, tmp_path, monkeypatch):      # noqa: F811
     return Explained(path)
 
 
+@pytest.mark.every(7)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_page_has_the_gradients_of_the_model(browser, tmp_path, monkeypatch, variant):      # noqa: F811
     monkeypatch.setattr(explain, "SOME", 1)
@@ -173,6 +174,7 @@ def test_where_two_paths_meet_both_terms_and_their_sum(browser, small):      # n
     assert found == {"dmu": ["dmu_z", "dmu_kl"], "dlogvar": ["dlogvar_z", "dlogvar_kl"], "dh": ["dh_mu", "dh_logvar"]}
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("width, height, scheme", [(1280, 800, "light"), (390, 844, "dark")])
 def test_the_page_fits(browser, tmp_path, monkeypatch, width, height, scheme):      # noqa: F811
     browser.media(prefers_color_scheme=scheme)

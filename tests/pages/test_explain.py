@@ -23,6 +23,7 @@ class Names:
         return lambda *arguments: (self.names.append(name), getattr(reference, name)(*arguments))
 
 
+@pytest.mark.every(6)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_page_shows_what_the_model_computes(variant, tmp_path, monkeypatch):
     vae, expected = write(variant, tmp_path / "explain.html", monkeypatch)
@@ -134,6 +135,7 @@ def test_so_do_those_of_any_part(variant):
     assert not [name for name in names if "(" in name.replace("mask(", "") or name in ("out", "a", "b")]
 
 
+@pytest.mark.slow
 def test_a_page_of_mnist_is_small(tmp_path):
     """784-128-20: less than 3 MB, with several images and places of the slider, and right to 1e-6."""
     vae = VAE(kernels="numpy")
