@@ -5,6 +5,7 @@ into one line on stderr.
 """
 import argparse
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -300,7 +301,8 @@ def explain(args: argparse.Namespace) -> None:
         names = [f"test image {i}" for i in chosen]
         if images.test_labels is not None:
             names = [f"{name}, {label_text(label)}" for name, label in zip(names, images.test_labels[chosen])]
-        write_explain(vae, x[chosen], out, run.image_shape, objective, step, min(draws, _MOST_DRAWS),
+        shape = run.image_shape[0], math.prod(run.image_shape[1:])      # three numbers of a colour side by side
+        write_explain(vae, x[chosen], out, shape, objective, step, min(draws, _MOST_DRAWS),
                       None if labels is None else labels[chosen], names, args.seed, book=args.book)
     print(f"{plain(str(out))}\nopen it in any browser, no network needed:  {out.resolve().as_uri()}")
 

@@ -115,7 +115,8 @@ def _one(path: Path) -> tuple[Array, tuple[int, int] | None]:
             fail(path, "holds labels and no images")
         return array.reshape(len(array), -1), (array.shape[1], math.prod(array.shape[2:]))
     if path.is_file() and path.suffix.lower() not in (".npz", ".csv"):
-        return read_pictures([path], iter)
+        picture = read_pictures([path], iter)
+        return picture.rows, (picture.image_shape[0], picture.image_shape[1])
     found = data.load(path, reading=Reading(whole=True))
     height, *width = found.image_shape
     return np.concatenate([found.train_images, found.test_images]), (height, math.prod(width))

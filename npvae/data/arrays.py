@@ -191,7 +191,8 @@ def _images(path: Path, kind: Kind, reading: Reading, x_train: np.ndarray, y_tra
         if shape[0] == 1:
             fail(path, "holds no images, which --transpose would turn: transpose the array itself")
         x_train, x_test, shape = turned(x_train, shape), turned(x_test, shape), (shape[1], shape[0], *shape[2:])
-    return ImageData(x_train, y_train, x_test, y_test, shape, path.stem, split=split, stored=str(kind.dtype))
+    return ImageData(x_train, y_train, x_test, y_test, shape, path.stem, ink=len(shape) == 2, split=split,
+                     stored=str(kind.dtype))
 
 
 def _labels(path: Path, archive: zipfile.ZipFile, key: str, count: int) -> np.ndarray:

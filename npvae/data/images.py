@@ -106,8 +106,9 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
     sub-folders are classes: their names are the labels, int64 if all are integers.  Pictures of the classes alternate,
     so that the last and the first N images hold some of each class.
 
-    Colours become grey (ITU-R 601 luma), transparent pixels are put on white, 16 bits are rounded to 8, only the first
-    frame of an animation is read, and a camera's rotation flag is applied.  Hidden files are ignored.
+    Colours become grey (ITU-R 601 luma) or stay, as `reading` says, transparent pixels are put on white, 16 bits are
+    rounded to 8, only the first frame of an animation is read, and a camera's rotation flag is applied.  Pictures of
+    several sizes are brought to `reading.resize`: the middle is cut out and scaled.  Hidden files are ignored.
     Raises DataError for files that are not pictures, pictures of different sizes, and folders inside of classes.
     """
     folder = Path(folder)
@@ -125,10 +126,12 @@ def load_pictures(folder: str | Path, progress: Progress = iter, limit: int | No
         rows, names_found = parts(folder, len(pictures), reading, limit=limit), _labels(pictures)
         sets = [[pictures[i] for i in part] for part in rows]
         labels = [None if names_found is None else names_found[part] for part in rows]
-    images, shape = read_pictures([path for pictures in sets for path, _ in pictures], progress)
+    images, shape, notes = read_pictures([path for pictures in sets for path, _ in pictures], progress, reading)
+    if reading.transpose:
+        images, shape = turned(images, shape), (shape[1], shape[0], *shape[2:])
     n = len(sets[0])
     return ImageData(images[:n], labels[0], images[n:], labels[1], shape, folder.resolve().name, ink=False,
-                     stored="levels", split="" if halves else reading.test_part)
+                     notes=notes, stored="levels", split="" if halves else reading.test_part)
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -169,23 +172,35 @@ def _labels(pictures: list[tuple[Path, str]]) -> np.ndarray | None:
     return np.array(names, dtype=np.int64 if whole else np.str_)
 
 
-def read_pictures(paths: list[Path], progress: Progress) -> tuple[np.ndarray, tuple[int, int]]:
-    """Grey rows (N, D), uint8, and (height, width)."""
-    images = np.empty((0, 0, 0), np.uint8)
+class Pictures(NamedTuple):
+    """Pictures as rows (N, D), uint8; the shape of one, (height, width) or (height, width, 3); and what was lost."""
+
+    rows: np.ndarray
+    image_shape: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def read_pictures(paths: list[Path], progress: Progress, reading: Reading = Reading()) -> Pictures:
+    """The pictures in these files, grey or with `reading.rgb` in colour, brought to `reading.resize` if that is given.
+    """
+    images, lost = np.empty((0, 0, 0), np.uint8), dict[str, Path]()
     for i, path in enumerate(progress(paths)):
-        image = _grey(path)
+        image = _pixels(path, reading, lost)
         if not i:
             images = np.empty((len(paths), *image.shape), np.uint8)
         elif image.shape != images.shape[1:]:
-            (height, width), (first_height, first_width) = image.shape, images.shape[1:]
+            (height, width), (first_height, first_width) = image.shape[:2], images.shape[1:3]
             fail(path, f"is {width} x {height} pixels, {paths[0]} {first_width} x {first_height}; all pictures must be "
-                       "of one size")
+                       f"of one size: --resize {min(64, height)}x{min(64, width)}, as an example, cuts out the middle "
+                       "of each and scales it")
         images[i] = image
-    return images.reshape(len(paths), -1), (images.shape[1], images.shape[2])
+    return Pictures(images.reshape(len(paths), -1), images.shape[1:],
+                    tuple(f"{what} (as in {first.name})" for what, first in lost.items()))
 
 
-def _grey(path: Path) -> np.ndarray:
-    """One picture (height, width), uint8."""
+def _pixels(path: Path, reading: Reading, lost: dict[str, Path]) -> np.ndarray:
+    """One picture (height, width) or (height, width, 3), uint8.  Into `lost` goes what of it was lost, with its path if
+    it is the first."""
     from PIL import Image, ImageOps
     try:
         with _in_silence(), open_regular(path) as file:
@@ -198,10 +213,15 @@ def _grey(path: Path) -> np.ndarray:
                     picture.load()
                 upright, of_16_bits = ImageOps.exif_transpose(picture), picture.format in ("PNG", "PPM")
                 if upright.mode.startswith("I;16") or upright.mode == "I" and of_16_bits:
-                    return np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") would clip at 255
-                if upright.mode in ("I", "F"):
+                    lost.setdefault("16 bits a pixel were rounded to 8", path)
+                    grey = np.rint(np.asarray(upright) / 257).astype(np.uint8)  # convert("L") would clip at 255
+                    upright = Image.fromarray(grey)
+                elif upright.mode in ("I", "F"):
                     fail(path, f"holds pixels of 32 bits (mode {upright.mode}); 1 to 16 are allowed")
-                return np.asarray(_on_white(upright).convert("L"))
+                pixels = _in_colours(_on_white(upright, path, lost), path, reading, lost)
+                if reading.resize is not None:
+                    pixels = ImageOps.fit(pixels, reading.resize[::-1])
+                return np.asarray(pixels)
     except DataError:
         raise
     except MemoryError as error:
@@ -253,10 +273,24 @@ def _stderr_is_nowhere() -> Iterator[None]:
             os.dup2(kept, 2)
 
 
-def _on_white(picture: "Image") -> "Image":
+def _on_white(picture: "Image", path: Path, lost: dict[str, Path]) -> "Image":
     """The picture on a white background, where it is transparent."""
     if not picture.has_transparency_data:
         return picture
     from PIL import Image
-    paper = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(paper, picture.convert("RGBA"))
+    picture = picture.convert("RGBA")
+    if np.asarray(picture)[..., 3].min() < 255:
+        lost.setdefault("transparent pixels were put on white", path)
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+
+
+def _in_colours(picture: "Image", path: Path, reading: Reading, lost: dict[str, Path]) -> "Image":
+    """The picture in RGB or in grey."""
+    if reading.rgb:
+        return picture.convert("RGB")
+    note = "colours became grey: --rgb keeps them, three numbers a pixel"
+    if not (reading.grey or note in lost or picture.mode in ("1", "L", "LA")):
+        colours = np.asarray(picture.convert("RGB"))
+        if (colours[..., :1] != colours).any():
+            lost[note] = path
+    return picture.convert("L")

@@ -50,15 +50,16 @@ def write_explorer(vae: VAE, x_test: Array, labels: Array | None, image_shape: t
     """Write the page of a trained VAE, atomically.  Returns the path.
 
     x_test (N, D): images, of which up to 2,000 become points in the plane and 24 become buttons; labels (N,) or None;
-    image_shape (height, width) with height * width = D; classes: the labels of a conditional model by class number,
-    from which the reader of the page chooses; ink: is a pixel of 1 black?
+    image_shape (height, width) or (height, width, 3), with a product of D; classes: the labels of a conditional model
+    by class number, from which the reader of the page chooses; ink: is a pixel of 1 black?
     Raises ValueError or TypeError for other shapes and pixels, for complex or non-finite parameters, for a likelihood
     or activation that the page cannot compute, and for a decoder that is not dense.
     """
     layers = decoder_layers(vae)
     x_test = vae.images(x_test, "x_test")
-    if len(image_shape) != 2 or math.prod(image_shape) != vae.input_dim:
-        raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, got {image_shape}")
+    if image_shape[2:] not in ((), (3,)) or math.prod(image_shape) != vae.input_dim:
+        raise ValueError(f"image_shape must be (height, width) with a product of {vae.input_dim}, or (height, width, "
+                         f"3), got {image_shape}")
     if labels is not None and np.shape(labels) != (len(x_test),):
         raise ValueError(f"labels must have shape ({len(x_test)},), one for each row of x_test, got {np.shape(labels)}")
     if len(classes) != vae.classes:
@@ -134,7 +135,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
         of_rows = None if codes is None else codes[rows]
         return vae.move(vae.encode(x[rows], of_rows)[0], x[rows], of_rows).astype("<f4")
 
-    Z, (height, width) = vae.latent_dim, image_shape
+    Z, (height, width) = vae.latent_dim, image_shape[:2]
     kl = np.maximum(nats_per_dimension(vae, x, codes), 0)      # rounding may give -1e-9
     by_kl = np.argsort(-kl, kind="stable").tolist()
     dots, buttons = spread(len(x), max(THUMBS, min(POINTS, NUMBERS // Z))), order[spread(len(x), THUMBS)]
@@ -147,7 +148,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
     draws = (np.zeros((0, Z)) if standard else vae.draw_prior(DRAWS, np.random.default_rng(0))).astype("<f4")
     labels = list(dict.fromkeys(names[order].tolist()))
     colour = dict(zip(labels, _colours(len(labels)), strict=True))
-    data = {"layers": layers, "shape": [int(height), int(width)], "ink": bool(ink), "reach": reach,
+    data = {"layers": layers, "shape": [int(side) for side in image_shape], "ink": bool(ink), "reach": reach,
             "shown": [0, 1] if Z == 2 else by_kl[:2], "mu": base64_of(mu), "thumbMu": base64_of(thumb_mu),
             "draws": base64_of(draws),
             "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),

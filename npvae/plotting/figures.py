@@ -78,19 +78,20 @@ def rows_of(images: np.ndarray, columns: int, ink: bool = True) -> np.ndarray:
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images (N, h, w) as (N, height, width): shrunk by means of blocks, enlarged by repetition."""
+    """Images (N, h, w), or (N, h, w, 3), as (N, height, width): shrunk by means of blocks, enlarged by repetition."""
     for axis, size in (1, height), (2, width):
         starts = np.arange(size) * images.shape[axis] // size
         # reduceat sums from each start to the next; if two starts are equal, the first gives that one pixel
         counts = np.maximum(np.diff(starts, append=images.shape[axis]), 1)
-        images = np.add.reduceat(images, starts, axis=axis) / np.expand_dims(counts, (0, 3 - axis))
+        others = tuple(other for other in range(images.ndim) if other != axis)
+        images = np.add.reduceat(images, starts, axis=axis) / np.expand_dims(counts, others)
     return images
 
 
 def tile_size(image_shape: tuple[int, ...], most: int) -> tuple[int, int]:
     """The (height, width) of a tile as drawn: at most `most` pixels a side, with a ratio of at most 4 to 1, so that an
     image of shape (1, D), a row of numbers, becomes a band that can be seen."""
-    height, width = image_shape
+    height, width = image_shape[:2]
     height, width = max(height, math.ceil(width / 4)), max(width, math.ceil(height / 4))
     shrink = min(1.0, most / max(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
@@ -106,21 +107,22 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, ...], row_breaks: Collect
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Images (R, C, D) in [0, 1] as one picture of darkness, 0 white to 255 black, with wider gaps before the breaks.
 
-    A pixel of 1 is black, or without `ink` white.  The gaps are always white.
+    A pixel of 1 is black, or without `ink` white.  The gaps are always white.  For image_shape (height, width, 3) the
+    picture has the darkness of red, green and blue.
     Returns the picture, the top pixel of each row (R,), the left pixel of each column (C,), and the size of a tile.
     Raises ValueError if image_shape does not make D pixels, or a pixel is not finite.
     """
     rows, columns, pixels = images.shape
-    if len(image_shape) != 2 or math.prod(image_shape) != pixels:
+    if image_shape[2:] not in ((), (3,)) or math.prod(image_shape) != pixels:
         raise ValueError(f"image_shape is {tuple(image_shape)}: allowed is (height, width) with a product of "
-                         f"{pixels}, the pixels of an image")
+                         f"{pixels}, the pixels of an image, or (height, width, 3)")
     images = to_float(images)
     if not np.isfinite(images).all():
         raise ValueError("images hold NaN or infinity: only finite pixels can be drawn")
     height, width = tile_size(image_shape, max(16, 2400 // max(rows, columns)))
     gap = max(1, round(max(height, width) / 14))
     tops, lefts = _starts(rows, height, gap, row_breaks), _starts(columns, width, gap, column_breaks)
-    canvas = np.zeros((tops[-1] + height + gap, lefts[-1] + width + gap), dtype=np.uint8)
+    canvas = np.zeros((tops[-1] + height + gap, lefts[-1] + width + gap, *image_shape[2:]), dtype=np.uint8)
     for top, row in zip(tops, images, strict=True):
         darkness = np.clip(row, 0, 1) if ink else 1 - np.clip(row, 0, 1)
         tiles = resize(255 * darkness.reshape(-1, *image_shape), height, width)
@@ -138,7 +140,7 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
     from matplotlib.patches import Rectangle
     canvas, tops, lefts, (height, width) = mosaic(images, image_shape, row_breaks, column_breaks, ink)
     # an integer factor, so that all pixels have one size; a tile has at most 90 pixels a side, the grid 1250
-    scale = min(90 / max(height, width), 1250 / max(canvas.shape))
+    scale = min(90 / max(height, width), 1250 / max(canvas.shape[:2]))
     scale = math.floor(scale) if scale >= 1 else scale
     across, down = scale * canvas.shape[1], scale * canvas.shape[0]
     # margins from the number of letters: on average a letter is at most 0.56 em wide, a line 1.4 em high
@@ -150,7 +152,8 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
     with new_figure(full_width, full_height, layout="none") as figure:
         axes = figure.add_axes((round(left) / full_width, round(below) / full_height,
                                 across / full_width, down / full_height))
-        axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255, aspect="auto", origin="upper",
+        picture = canvas if canvas.ndim == 2 else 255 - canvas      # colours have no map
+        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=255, aspect="auto", origin="upper",
                     interpolation="hanning" if scale <= 4 else "nearest",  # for smooth strokes
                     interpolation_stage="data")  # on grey values: a quarter of the memory of colours
         for side in axes.spines.values():

@@ -1,7 +1,7 @@
 // The decoder of a variational autoencoder in a web page: z -> image.  Nothing is loaded; all it needs stands in the
 // element "model", as npvae/pages/explorer.py wrote it:
 //   layers      the decoder: W (in, out) row by row, b (out), and the name of f, the function after them
-//   shape       [height, width] of an image            ink     is 1 black on white?  Otherwise white on black
+//   shape       [height, width] of an image, and 3 if it has colours       ink     is 1 black on white?
 //   reach       plane and sliders go from -reach to reach
 //   mu          means of q(z|x) of test images, Z numbers each         colours   one for each of them
 //   thumbs      a few test images, one byte a pixel                    thumbMu   their means
@@ -69,12 +69,13 @@ const decode = z => Float32Array.from(layers.reduce(dense, [...z, ...oneHot()]))
 // A pixel is ink on white paper, 0 white and 1 black, or light, 0 black and 1 white.  What lies beyond is cut off (a
 // Uint8ClampedArray does that).
 function draw(canvas, image) {
+  const colours = model.shape[2] ?? 1;
   [canvas.height, canvas.width] = model.shape;
   const picture = new ImageData(canvas.width, canvas.height);
-  image.forEach((pixel, i) => {
-    const grey = 255 * (model.ink ? 1 - pixel : pixel);
-    picture.data.set([grey, grey, grey, 255], 4 * i);
-  });
+  for (let i = 0; i < image.length; i += colours) {
+    const rgb = [0, 1, 2].map(c => image[i + c % colours]).map(v => 255 * (model.ink ? 1 - v : v));
+    picture.data.set([...rgb, 255], 4 * i / colours);
+  }
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
 
