@@ -86,7 +86,7 @@ def side_by_side(images: Array, shape: tuple[int, int]) -> Array:
     return picture
 
 
-def measure(name: str, vae: VAE, x: Array, shape: tuple[int, int],
+def measure(name: str, vae: VAE, x: Array, shape: tuple[int, ...],
             progress: Callable[[range], Iterable[int]] = iter) -> Result:
     """All sizes, for images x (N, D) as the model sees them.  Raises AssertionError if one does not come back."""
     binary = bool(np.isin(x, (0, 1)).all())

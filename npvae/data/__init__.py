@@ -1,7 +1,9 @@
 """Data sets: MNIST is included; IDX files, arrays, tables and folders of pictures are read.  Not part of the lesson.
 
-    readers   `load`, for all formats; MNIST and other IDX files; binarization
+    readers   `load`, for all formats; binarization
     arrays    images in .npy and .npz files
+    idx       MNIST and other IDX files
+    formats   data sets as they are published: EMNIST, KMNIST, CIFAR, folders of Kaggle, matrices of counts
     images    folders of pictures
     tables    .csv files, of images or of columns of several kinds
     columns   which kind of numbers each column holds
@@ -17,14 +19,13 @@ from ..system.later import later
 
 if TYPE_CHECKING:
     from .arrays import load_array
+    from .idx import holds_idx, load_fashion_mnist, load_idx_folder, load_mnist, read_idx
     from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures
-    from .readers import (
-        ALLOWED, BINARIZATIONS, binarize, holds_idx, load, load_fashion_mnist, load_idx_folder, load_mnist, read_idx,
-        to_float)
+    from .readers import ALLOWED, BINARIZATIONS, binarize, load, to_float
     from .reading import SCALES, TEST_PARTS, VALUES, Reading, size_of
     from .tables import load_csv
 
-__getattr__ = later(__name__, "arrays", "images", "tables", "readers", "labels", "reading")
+__getattr__ = later(__name__, "arrays", "idx", "images", "tables", "readers", "labels", "reading")
 
 __all__ = [
     "DataError", "ImageData", "Progress", "fail", "flat_shape", "load_csv", "load_pictures",

@@ -69,6 +69,20 @@ def load_array(path: str | Path, limit: int | None = None, reading: Reading = Re
         fail(path, f"cannot be read: it is damaged, or no .npy or .npz of plain arrays ({reason})", error)
 
 
+def load_labels(path: Path) -> np.ndarray:
+    """The labels (N,) in an .npz of one array."""
+    try:
+        with open_regular(path) as file, open_zip(file) as archive:
+            key, = archive.namelist()
+            with _member(archive, key, None) as stored:
+                count = stored.shape[0] if stored.shape else 0
+            return _labels(path, archive, key, count)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile and zlib raise many kinds for damaged files
+        fail(path, f"is no .npz of labels ({getattr(error, 'strerror', None) or error})", error)
+
+
 def fail_for_memory(path: Path, error: MemoryError) -> NoReturn:
     """Raises DataError for a file that is too large."""
     fail(path, f"there is no memory for it ({error}); fewer images, as with --limit, may fit", error)
@@ -183,7 +197,7 @@ def _images(path: Path, kind: Kind, reading: Reading, x_train: np.ndarray, y_tra
     """A data set of rows, turned and made grey if `reading` says so."""
     shape = kind.image_shape
     if len(shape) == 3 and reading.grey:
-        x_train, x_test = (luma(x.reshape(-1, 3)).reshape(len(x), -1) for x in (x_train, x_test))
+        x_train, x_test = map(luma, (x_train, x_test))
         shape = shape[:2]
     elif reading.rgb and len(shape) != 3:
         fail(path, f"has no colours, which --rgb asks for: an image is {' x '.join(map(str, shape))}")

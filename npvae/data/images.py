@@ -80,18 +80,20 @@ def flat_shape(pixels: int) -> tuple[int, int]:
     return (side, side) if side * side == pixels else (1, pixels)
 
 
-def luma(colours: np.ndarray) -> np.ndarray:
-    """Grey (N,) of colours (N, 3), as ITU-R 601 weighs them, in the same type; bytes as Pillow rounds them."""
-    if colours.dtype == np.uint8:
+def luma(images: np.ndarray) -> np.ndarray:
+    """Grey (N, D) of images in colour (N, 3 D), as ITU-R 601 weighs them, in the same type; bytes as Pillow rounds
+    them."""
+    colours = images.reshape(len(images), images.shape[1] // 3, 3)
+    if images.dtype == np.uint8:
         sums: np.ndarray = colours.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000
         return (sums >> 16).astype(np.uint8)
-    grey: np.ndarray = colours @ np.array([0.299, 0.587, 0.114], colours.dtype)
+    grey: np.ndarray = colours @ np.array([0.299, 0.587, 0.114], images.dtype)
     return grey
 
 
 def turned(images: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
     """Rows and columns of each image (N, D) of this shape change places."""
-    rows: np.ndarray = images.reshape(-1, *image_shape).swapaxes(1, 2).reshape(len(images), -1)
+    rows: np.ndarray = images.reshape(-1, *image_shape).swapaxes(1, 2).reshape(images.shape)
     return rows
 
 

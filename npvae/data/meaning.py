@@ -74,6 +74,8 @@ def _is_whole(x: np.ndarray, high: float) -> bool:
 def _doubts(images: ImageData, low: float, high: float) -> tuple[str, ...]:
     """What should be said of numbers that may be taken for something that they are not."""
     parts = images.train_images, images.test_images
+    if images.stored == "levels":      # of pictures
+        return ()
     if images.train_images.dtype == np.uint8:
         if 1 < high < _DARK:
             return (f"its largest number is {high:g}, far below 255, and it was divided by 255 all the same: --values "

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from files import LAST, refusal, same_images, small_set, write_folder
-from npvae.data import arrays, images as others, readers, tables
+from npvae.data import arrays, idx, images as others, readers, tables
 from npvae.data import BINARIZATIONS, DataError, Reading, binarize
 
 
@@ -61,7 +61,7 @@ def test_the_test_part_is_drawn_at_random_with_a_seed_of_its_own(tmp_path):
     ((5, 12), (1, 12)), ((5, 16), (4, 4)), ((5, 1), (1, 1)), ((5, 3, 4), (3, 4)), ((5, 2, 8), (2, 8))])
 def test_image_shape(shape, image_shape, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(shape, np.uint8))
-    loaded = readers.load_array(tmp_path / "x.npy", reading=LAST)
+    loaded = arrays.load_array(tmp_path / "x.npy", reading=LAST)
     assert loaded.image_shape == image_shape
     assert loaded.train_images.shape == (4, image_shape[0] * image_shape[1])
 
@@ -73,7 +73,7 @@ def test_image_shape(shape, image_shape, tmp_path):
 def test_pixel_types(dtype, low, order, shape, tmp_path, rng):
     array = np.asarray(rng.integers(low, 2, shape), dtype, order=order)
     np.save(tmp_path / "x.npy", array)
-    loaded = readers.load_array(tmp_path / "x.npy", reading=LAST)
+    loaded = arrays.load_array(tmp_path / "x.npy", reading=LAST)
     expected = {"uint8": np.uint8, "bool": np.uint8}.get(dtype, np.float32)
     values = array.reshape(10, 12).astype(np.float64) * (255 if dtype == "bool" else 1)
     for images, rows in (loaded.train_images, values[:9]), (loaded.test_images, values[9:]):
@@ -204,7 +204,7 @@ def test_a_damaged_numpy_file_raises_nothing_but_data_error(raw, draw):
         path = Path(folder) / "damaged.npy"
         path.write_bytes(damaged)
         try:
-            loaded = readers.load_array(path, reading=LAST)
+            loaded = arrays.load_array(path, reading=LAST)
         except DataError as error:
             assert "damaged.npy" in str(error) and "\n" not in str(error)
         else:
@@ -222,7 +222,7 @@ def test_load_says_what_is_allowed(tmp_path):
                                ("cifar", "cifar", "there is no such file or folder")):
         message = refusal(readers.load, source, name=name, says=says)
         assert allowed in message
-    refusal(readers.load_array, tmp_path / "absent.npy", name="absent.npy", says="No such file")
+    refusal(arrays.load_array, tmp_path / "absent.npy", name="absent.npy", says="No such file")
     for source in (17, np.zeros((2, 3))):
         with pytest.raises(TypeError):
             readers.load(source, reading=LAST)
@@ -400,7 +400,7 @@ def test_what_the_machine_refuses_is_said_of_the_file(source, error, content, tm
     def refuse(*args, **more):
         raise error
 
-    for module in readers, arrays, others, tables:
+    for module in idx, arrays, others, tables:
         monkeypatch.setattr(module, "open_regular", refuse)
     name = {"idx": "-ubyte", "pictures": "a.png"}.get(source, source)
     says = getattr(error, "strerror", None) or "there is no memory for it"

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from files import ROLES, STANDARD, header, idx_bytes, refusal, same_images, small_set, write_folder
-from npvae.data import readers
+from npvae.data import idx, readers
 from npvae.data import DataError, ImageData
 
 MNIST_SHA256 = {
@@ -38,7 +38,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def mnist():
-    return readers.load_mnist()
+    return idx.load_mnist()
 
 
 # --- read_idx ---
@@ -50,7 +50,7 @@ def test_idx_round_trip_whatever_the_name_says(array, compressed, name):
         path = Path(folder) / name
         path.write_bytes(gzip.compress(idx_bytes(array)) if compressed else idx_bytes(array))
         for given_path in path, str(path):
-            result = readers.read_idx(given_path)
+            result = idx.read_idx(given_path)
             assert result.dtype == np.uint8
             assert result.shape == array.shape
             assert np.array_equal(result, array)
@@ -58,9 +58,9 @@ def test_idx_round_trip_whatever_the_name_says(array, compressed, name):
 
 def test_idx_longer_than_one_chunk(tmp_path, rng):
     array = rng.integers(0, 256, (3, 701, 1009), dtype=np.uint8)
-    assert array.size > 2 * readers.PIECE
+    assert array.size > 2 * idx.PIECE
     (tmp_path / "x").write_bytes(gzip.compress(idx_bytes(array), 1))
-    assert np.array_equal(readers.read_idx(tmp_path / "x"), array)
+    assert np.array_equal(idx.read_idx(tmp_path / "x"), array)
 
 
 GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
@@ -98,14 +98,14 @@ def test_bad_idx_files_are_refused_in_one_line(case, tmp_path):
     content, says = BAD_IDX[case]
     path = tmp_path / "bad-images-ubyte"
     path.write_bytes(content)
-    refusal(readers.read_idx, path, name="bad-images-ubyte", says=says)
+    refusal(idx.read_idx, path, name="bad-images-ubyte", says=says)
 
 
 def test_idx_paths_that_cannot_be_read(tmp_path):
-    refusal(readers.read_idx, tmp_path / "absent", name="absent", says="No such file")
-    refusal(readers.read_idx, tmp_path, name=tmp_path.name, says="cannot be read")
+    refusal(idx.read_idx, tmp_path / "absent", name="absent", says="No such file")
+    refusal(idx.read_idx, tmp_path, name=tmp_path.name, says="cannot be read")
     (tmp_path / "two\nlines").write_bytes(b"")
-    refusal(readers.read_idx, tmp_path / "two\nlines", name="two lines", says="is empty")
+    refusal(idx.read_idx, tmp_path / "two\nlines", name="two lines", says="is empty")
 
 
 @settings(deadline=None, max_examples=80)
@@ -121,7 +121,7 @@ def test_no_damage_to_an_idx_file_goes_unnoticed_or_raises_anything_else(draw, c
         path = Path(folder) / "damaged"
         path.write_bytes(raw)
         try:
-            result = readers.read_idx(path)
+            result = idx.read_idx(path)
         except DataError as error:
             assert "damaged" in str(error) and "\n" not in str(error)
         else:
@@ -139,7 +139,7 @@ def test_an_absurd_promise_is_refused_before_any_allocation(shape, pack, tmp_pat
 
     (tmp_path / "huge").write_bytes(pack(header(*shape) + bytes(100)))
     monkeypatch.setattr(np, "empty", no_allocation)
-    refusal(readers.read_idx, tmp_path / "huge", name="huge", says=f"at most {2**31} bytes are allowed")
+    refusal(idx.read_idx, tmp_path / "huge", name="huge", says=f"at most {2**31} bytes are allowed")
 
 
 def test_a_gzip_bomb_is_not_inflated(tmp_path):
@@ -151,7 +151,7 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path):
         (tmp_path / name).write_bytes(raw)
         tracemalloc.start()
         try:
-            refusal(readers.read_idx, tmp_path / name, name=name, says="has trailing bytes")
+            refusal(idx.read_idx, tmp_path / name, name=name, says="has trailing bytes")
             assert tracemalloc.get_traced_memory()[1] < 2**20
         finally:
             tracemalloc.stop()
@@ -173,7 +173,7 @@ def test_what_would_fill_the_memory_is_read_with_a_limit_alone(content, tmp_path
     assert loaded.train_images.shape == (3, 1000) and len(loaded.train_labels) == 3 and len(loaded.test_labels) == 3
     for pack in (bytes, gzip.compress):
         (tmp_path / "lie").write_bytes(pack(header(2 ** 30) + bytes(100)))
-        refusal(readers.read_idx, tmp_path / "lie", name="lie",
+        refusal(idx.read_idx, tmp_path / "lie", name="lie",
                 says="is cut short: the header promises 1073741824 bytes")
 
 
@@ -184,7 +184,7 @@ def test_what_would_fill_the_memory_is_read_with_a_limit_alone(content, tmp_path
 def test_folder_of_idx_files_under_each_name(dash, suffix, content, tmp_path):
     names = {role: f"{role}{dash}idx{ndim}-ubyte{suffix}" for role, ndim in ROLES.items()}
     folder = write_folder(tmp_path / "letters", content, names)
-    for loaded in readers.load_idx_folder(folder), readers.load_idx_folder(str(folder)), readers.load(folder):
+    for loaded in idx.load_idx_folder(folder), idx.load_idx_folder(str(folder)), readers.load(folder):
         assert isinstance(loaded, ImageData)
         assert loaded.name == "letters"
         assert loaded.image_shape == (3, 4)
@@ -196,16 +196,16 @@ def test_folder_of_idx_files_under_each_name(dash, suffix, content, tmp_path):
 @pytest.mark.parametrize("missing", [["train-labels"], ["t10k-images", "t10k-labels"], list(ROLES)])
 def test_missing_files_are_named_and_no_others(missing, content, tmp_path):
     folder = write_folder(tmp_path / "gaps", {role: content[role] for role in ROLES if role not in missing})
-    message = refusal(readers.load_idx_folder, folder, name="gaps", says="all four are needed")
+    message = refusal(idx.load_idx_folder, folder, name="gaps", says="all four are needed")
     for role in ROLES:
         assert (STANDARD[role] in message) == (role in missing)
     assert ".idx for -idx" in message and ".gz" in message
 
 
 def test_folder_paths_that_are_none(tmp_path):
-    refusal(readers.load_idx_folder, tmp_path / "absent", name="absent", says="no such folder")
+    refusal(idx.load_idx_folder, tmp_path / "absent", name="absent", says="no such folder")
     (tmp_path / "file").write_bytes(GOOD)
-    refusal(readers.load_idx_folder, tmp_path / "file", name="file", says="is not a folder")
+    refusal(idx.load_idx_folder, tmp_path / "file", name="file", says="is not a folder")
 
 
 @pytest.mark.parametrize("role, other, says", [
@@ -213,27 +213,27 @@ def test_folder_paths_that_are_none(tmp_path):
     ("t10k-labels", "t10k-images", "holds images (3 dimensions); its name calls for labels (1 dimension)")])
 def test_images_and_labels_exchanged(role, other, says, content, tmp_path):
     content[role] = content[other]
-    refusal(readers.load_idx_folder, write_folder(tmp_path / "x", content), name=STANDARD[role], says=says)
+    refusal(idx.load_idx_folder, write_folder(tmp_path / "x", content), name=STANDARD[role], says=says)
 
 
 def test_a_matrix_is_no_image_file(content, tmp_path):
     content["train-images"] = content["train-images"].reshape(7, 12)
     folder = write_folder(tmp_path / "x", content)
-    refusal(readers.load_idx_folder, folder, name=STANDARD["train-images"], says="a matrix (2 dimensions)")
+    refusal(idx.load_idx_folder, folder, name=STANDARD["train-images"], says="a matrix (2 dimensions)")
 
 
 @pytest.mark.parametrize("part, count", [("train", 7), ("t10k", 5)])
 def test_counts_of_images_and_labels_must_agree(part, count, content, tmp_path):
     content[f"{part}-labels"] = content[f"{part}-labels"][:-1]
     folder = write_folder(tmp_path / "x", content)
-    refusal(readers.load_idx_folder, folder, name=STANDARD[f"{part}-labels"],
+    refusal(idx.load_idx_folder, folder, name=STANDARD[f"{part}-labels"],
             says=f"holds {count - 1} labels for {count} images")
 
 
 def test_train_and_test_shapes_must_agree(content, tmp_path):
     content["t10k-images"] = content["t10k-images"].transpose(0, 2, 1).copy()
     folder = write_folder(tmp_path / "x", content)
-    refusal(readers.load_idx_folder, folder, name=STANDARD["t10k-images"],
+    refusal(idx.load_idx_folder, folder, name=STANDARD["t10k-images"],
             says="holds images (4, 3); the training images are (3, 4)")
 
 
@@ -251,7 +251,7 @@ def two_sets(monkeypatch, rng):
     sets = {family: small_set(rng) for family in ("mnist", "fashion-mnist")}
     known = {hashlib.sha256(idx_bytes(array)).hexdigest(): (family, role)
              for family, content in sets.items() for role, array in content.items()}
-    monkeypatch.setattr(readers, "_KNOWN", known)
+    monkeypatch.setattr(idx, "_KNOWN", known)
     return sets["mnist"], sets["fashion-mnist"]
 
 
@@ -268,7 +268,7 @@ def test_a_known_set_is_recognised_whatever_its_folder_and_packing(two_sets, tmp
 def test_one_file_of_another_set_is_found(role, most, two_sets, tmp_path):
     folder = write_folder(tmp_path / "mixed", {**two_sets[most], role: two_sets[1 - most][role]})
     family, other = ("mnist", "fashion-mnist")[::1 - 2 * most]
-    for call in readers.load_idx_folder, (readers.load_mnist, readers.load_fashion_mnist)[most]:
+    for call in idx.load_idx_folder, (idx.load_mnist, idx.load_fashion_mnist)[most]:
         refusal(call, folder, name=STANDARD[role], says=f"is not {family}'s {role} but {other}'s {role}")
 
 
@@ -277,7 +277,7 @@ def test_one_altered_file_of_a_known_set_is_found(role, two_sets, tmp_path):
     altered = {name: array.copy() for name, array in two_sets[1].items()}
     altered[role].flat[1] ^= 1
     folder = write_folder(tmp_path / "altered", altered)
-    for call in readers.load, readers.load_fashion_mnist:
+    for call in readers.load, idx.load_fashion_mnist:
         refusal(call, folder, name=STANDARD[role],
                 says=f"is not fashion-mnist's {role} but an unknown set's file")
 
@@ -291,14 +291,14 @@ def test_the_right_file_in_the_wrong_place_is_found(two_sets, tmp_path):
 
 def test_the_named_loaders_accept_their_own_set_only(two_sets, tmp_path, rng):
     digits, clothes = (write_folder(tmp_path / name, content) for name, content in zip("ab", two_sets))
-    for call, own, other in (readers.load_mnist, digits, clothes), (readers.load_fashion_mnist, clothes, digits):
+    for call, own, other in (idx.load_mnist, digits, clothes), (idx.load_fashion_mnist, clothes, digits):
         result = call(own)
         assert type(result) is tuple and len(result) == 4
         assert result[0].shape == (7, 12) and result[1].shape == (7,)
         assert result[2].shape == (5, 12) and result[3].shape == (5,)
         refusal(call, other, name=STANDARD["train-images"], says="(by SHA-256), beside no file of")
     unknown = write_folder(tmp_path / "unknown", small_set(rng))
-    refusal(readers.load_mnist, unknown, name=STANDARD["train-images"], says="an unknown set")
+    refusal(idx.load_mnist, unknown, name=STANDARD["train-images"], says="an unknown set")
     assert readers.load(unknown).name == "unknown"
 
 
@@ -328,16 +328,16 @@ def test_load_without_a_path_is_embedded_mnist_in_little_memory(source, mnist):
 
 
 def test_an_altered_copy_of_the_embedded_set_is_refused(tmp_path, monkeypatch):
-    for path in readers._EMBEDDED.glob("*.gz"):
+    for path in idx.EMBEDDED.glob("*.gz"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     labels = bytearray(gzip.decompress((tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes()))
     labels[-1] ^= 1
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
-    monkeypatch.setattr(readers, "_EMBEDDED", tmp_path)
-    refusal(readers.load_mnist, name="t10k-labels-idx1-ubyte.gz", says="is not mnist's t10k-labels")
+    monkeypatch.setattr(idx, "EMBEDDED", tmp_path)
+    refusal(idx.load_mnist, name="t10k-labels-idx1-ubyte.gz", says="is not mnist's t10k-labels")
 
 
 def test_mnist_carries_its_own_licence_notice():
-    notice = (Path(readers.__file__).parent / "mnist" / "LICENSE.md").read_text(encoding="utf-8")
+    notice = (Path(idx.__file__).parent / "mnist" / "LICENSE.md").read_text(encoding="utf-8")
     for text in "Yann LeCun and Corinna Cortes", "NIST", "CC BY-SA 3.0", *MNIST_SHA256.values():
         assert text in notice
