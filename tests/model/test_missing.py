@@ -66,6 +66,7 @@ def built(name, **config):
     return vae
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_of_what_is_observed(name):
     vae, wide = built(name, kernels="numpy"), built(name, kernels="numpy", dtype="complex128")
@@ -78,6 +79,7 @@ def test_gradients_of_what_is_observed(name):
     assert report.ok, report
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("kernels", ["numpy", "numba"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_placeholder_changes_no_bit(name, kernels):
@@ -142,6 +144,7 @@ def test_features_without_gaps():
     assert np.allclose(mu, h @ vae.parameters["mu.W"] + vae.parameters["mu.b"], rtol=1e-12)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", ["bernoulli", "pixel", "vamp", "classes"])
 def test_train_save_load(name, tmp_path):
     """fit, elbo, log_likelihood, reconstruct and sample are finite, and a saved model is the same."""
