@@ -59,7 +59,7 @@ def run(tasks_of_phases):
                 kernel(*arguments)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("number", [2, 4, 6])
 @pytest.mark.parametrize("name", IN_A_PASS)
 def test_a_kernel_in_parts_is_the_kernel(name, number):

@@ -28,7 +28,7 @@ RECORDABLE = [name for name in fused.__all__
               or hasattr(getattr(fused, name), "native")]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(6)
 @TYPES
 @pytest.mark.parametrize("name", RECORDABLE)
 def test_every_kernel_can_be_recorded(name, dtype):

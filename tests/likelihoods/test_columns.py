@@ -32,6 +32,7 @@ def both(kernels, likelihood, params, output, x, dcells):
     return cells, doutput, grads.flat
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("draws", [1, K])
 @pytest.mark.parametrize("kernels", [reference, fused], ids=["numpy", "numba"])
 @pytest.mark.parametrize("name", NAMES)

@@ -146,6 +146,7 @@ def test_shapes_and_types(likelihood, dtype, kernels):
         assert vae.log_likelihood(x, rng, n_samples=3).shape == (4,)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 @pytest.mark.parametrize("name", small_likelihoods())
 def test_means_and_draws_have_the_type_of_the_output(name, dtype):
