@@ -60,7 +60,7 @@ class Result(NamedTuple):
     read: float
 
 
-def others(levels: Array, shape: tuple[int, int], binary: bool) -> dict[str, float]:
+def others(levels: Array, shape: tuple[int, ...], binary: bool) -> dict[str, float]:
     """Bits an image by the compressors of OTHERS, of images (N, D), uint8: 0 and 1 if `binary`, else bytes."""
     plain = (np.packbits(levels, axis=1) if binary else levels).tobytes()
     picture = Image.fromarray(side_by_side(levels * (255 if binary else 1), shape))
@@ -76,7 +76,7 @@ def _saved(picture: Image.Image, format: str, **how: bool | int) -> int:
     return stream.tell()
 
 
-def side_by_side(images: Array, shape: tuple[int, int]) -> Array:
+def side_by_side(images: Array, shape: tuple[int, ...]) -> Array:
     """Images (N, D) as one picture, as square as their number allows; the last row is filled with black."""
     columns = math.isqrt(len(images) - 1) + 1
     rows = -(-len(images) // columns)

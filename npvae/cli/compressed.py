@@ -89,7 +89,7 @@ def _names(files: Sequence[Path]) -> str:
 
 # ---- Read
 
-def _images(files: Sequence[Path], run: SavedRun) -> tuple[Array, tuple[int, int] | None]:
+def _images(files: Sequence[Path], run: SavedRun) -> tuple[Array, tuple[int, ...] | None]:
     """All images of the files (N, D), in this order, and their shape; None for arrays of rows."""
     parts = [_one(path) for path in files]
     for path, (x, shape) in zip(files, parts):
@@ -100,11 +100,11 @@ def _images(files: Sequence[Path], run: SavedRun) -> tuple[Array, tuple[int, int
     return parts[0][0] if len(parts) == 1 else np.concatenate([x for x, _ in parts]), parts[0][1]
 
 
-def _kind(x: Array, shape: tuple[int, int] | None) -> str:
-    return f"{x.dtype} {'rows' if shape is None else '{} x {}'.format(*shape)}"
+def _kind(x: Array, shape: tuple[int, ...] | None) -> str:
+    return f"{x.dtype} {'rows' if shape is None else ' x '.join(map(str, shape))}"
 
 
-def _one(path: Path) -> tuple[Array, tuple[int, int] | None]:
+def _one(path: Path) -> tuple[Array, tuple[int, ...] | None]:
     """The images of a file or folder, training set and test set one after the other."""
     name = path.name.lower()
     if path.is_file() and name.endswith(".npy"):
@@ -122,7 +122,7 @@ def _one(path: Path) -> tuple[Array, tuple[int, int] | None]:
     return np.concatenate([found.train_images, found.test_images]), (height, math.prod(width))
 
 
-def _mapped(path: Path) -> tuple[Array, tuple[int, int] | None]:
+def _mapped(path: Path) -> tuple[Array, tuple[int, ...] | None]:
     """An array in a .npy file, of which only the rows in use are in memory."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -148,7 +148,7 @@ def _write_array(file: BinaryIO, header: compression.Header, blocks: Iterator[Ar
 def _write_pictures(folder: Path, header: compression.Header, blocks: Iterator[Array]) -> None:
     """The images as pictures in a folder, which must be new or empty.  It appears when all are written."""
     from PIL import Image
-    if not header.height or header.dtype != "u1":
+    if len(header.shape) == 1 or header.dtype != "u1":
         raise UsageError(f"--out {folder}: these are {header.dtype} {header.shape} and no pictures of bytes: "
                          "give a .npy file")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

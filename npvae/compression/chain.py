@@ -33,23 +33,29 @@ class Chain:
     Parameters
     ----------
     vae : the model
-    bins : of its latent variables
+    bins : of its latent variables; None chooses by `levels`
+    most : the largest count in the images
+    levels : of some of the images that are to be coded
 
     Raises ValueError for a model that cannot be coded exactly, and says why.
     """
 
-    def __init__(self, vae: VAE, bins: Bins) -> None:
+    def __init__(self, vae: VAE, bins: Bins | None = None, most: int = 0, levels: Array | None = None) -> None:
         output = check(vae)
         params = vae.parameters
-        self.bins, self.D, self.Z = bins, vae.input_dim, vae.latent_dim
-        self.cells: CodedCells = coded_cells(vae.likelihood)
+        self.D, self.Z = vae.input_dim, vae.latent_dim
+        self.cells: CodedCells = coded_cells(vae.likelihood, params, self.D, most)
         self._encoder = Network(vae.encoder, [vae.mu, vae.logvar], params)
+        if bins is None:
+            assert levels is not None
+            bins = choose_bins(self.posterior(levels))
+        self.bins = bins
         self._decoder = Network(vae.decoder, [output.layer], params)
         self._prior = coded_prior(vae.prior, bins, vae.latent_dim, self._encoder, params)
 
     def posterior(self, levels: Array) -> Gaussian:
         """q(z|x) (B, Z), of images of these levels."""
-        return Gaussian.of(*self._encoder(levels / (self.cells.levels - 1)))
+        return Gaussian.of(*self._encoder(self.cells.features(levels)))
 
     # -- pushing and popping -------------------------------------------------------------------------------------
 
@@ -142,17 +148,14 @@ def check(vae: VAE) -> DenseOutput:
     return vae.output
 
 
-def choose_bins(vae: VAE, levels: Array) -> Bins:
-    """Bins for images like these (B, D), so many that all means of q(z|x) lie within, with 4 sigmas to spare, and at
+def choose_bins(q: Gaussian) -> Bins:
+    """Bins for images of these q(z|x) (B, Z), so many that all means lie within, with 4 sigmas to spare, and at
     most half a sigma wide for 99 of 100 sigmas.  To second order of the width delta, bins cost, in nats,
 
         delta^2 / 24 * sum_j (c_j - 1 / sigma_j^2),   c_j = -E[ d^2 log p(x, z) / dz_j^2 ]              (D17.4)
 
     which is 0 where sigma_j is the best for this image.
     """
-    check(vae)
-    cells = coded_cells(vae.likelihood)
-    q = Gaussian.of(*Network(vae.encoder, [vae.mu, vae.logvar], vae.parameters)(levels / (cells.levels - 1)))
     rate = np.sort(q.rate, axis=None)[q.rate.size * 99 // 100]
     fraction = min(max(int(np.frexp(rate)[1]) + 1, _COARSEST), FRACTION)
     reach = np.max(np.abs(q.mean) + 4 / q.rate)

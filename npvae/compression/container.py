@@ -12,6 +12,7 @@ never a wrong image.
 import hashlib
 import io
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
@@ -23,13 +24,12 @@ from ..likelihoods import support
 from ..model.vae import VAE
 from ..params import Array
 from ..validate import matrix
-from .cells import coded_cells
-from .chain import Chain, check, choose_bins
+from .chain import Chain
 from .latents import Bins
 
 MAGIC = b"\x89npvae\r\n"
 VERSION = 1
-_FIXED = struct.Struct("<8sB16sQIIIBBB2sB")      # up to the likelihood's length
+_FIXED = struct.Struct("<8sB16sQIIIIIBBB2sB")      # up to the likelihood's length
 _BLOCK = struct.Struct("<I8s8s")
 _MOST_CELLS, _MOST_IMAGES = 2 ** 23, 2 ** 12      # of a block
 _DTYPES = ("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8")
@@ -48,8 +48,9 @@ class Header(NamedTuple):
     ----------
     fingerprint : of the model, 16 bytes
     images : their number
-    height, width : of each; height is 0 for rows of `width` numbers
+    shape : of each, of one to three numbers
     block : images in a block
+    most : the largest count
     bins : of the latent variables
     white : the value of a white pixel, 1 or 255
     dtype : of the array, such as "u1"
@@ -58,23 +59,18 @@ class Header(NamedTuple):
 
     fingerprint: bytes
     images: int
-    height: int
-    width: int
+    shape: tuple[int, ...]
     block: int
+    most: int
     bins: Bins
     white: int
     dtype: str
     likelihood: str
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of an image."""
-        return (self.height, self.width) if self.height else (self.width,)
-
-    @property
     def pixels(self) -> int:
         """D."""
-        return max(self.height, 1) * self.width
+        return math.prod(self.shape)
 
     @property
     def blocks(self) -> int:
@@ -83,8 +79,8 @@ class Header(NamedTuple):
 
     def packed(self) -> bytes:
         """As it stands in the file."""
-        name = self.likelihood.encode()
-        head = _FIXED.pack(MAGIC, VERSION, self.fingerprint, self.images, self.height, self.width, self.block,
+        name, shape = self.likelihood.encode()[:255], (*self.shape, 0, 0)[:3]
+        head = _FIXED.pack(MAGIC, VERSION, self.fingerprint, self.images, *shape, self.block, self.most,
                            self.bins.depth, self.bins.fraction, self.white, self.dtype.encode(), len(name)) + name
         return head + _digest(head)
 
@@ -124,17 +120,17 @@ def compress(vae: VAE, x: Array, progress: Progress = iter) -> bytes:
     return file.getvalue()
 
 
-def write(vae: VAE, x: Array, file: BinaryIO, image_shape: tuple[int, int] | None = None, progress: Progress = iter
+def write(vae: VAE, x: Array, file: BinaryIO, image_shape: tuple[int, ...] | None = None, progress: Progress = iter
           ) -> None:
     """`compress` into a file.  `image_shape` is what `decompress` gives each image; None leaves them rows."""
-    check(vae)
-    levels = _Levels(vae, x)
+    x, white, most = _checked(vae, x)
     rows = min(_MOST_IMAGES, max(1, _MOST_CELLS // vae.input_dim))
-    first = levels[:rows] if len(x) else np.zeros((1, vae.input_dim), np.int64)
-    height, width = image_shape or (0, vae.input_dim)
-    header = Header(fingerprint(vae), len(x), height, width, rows, choose_bins(vae, first), levels.white,
-                    levels.dtype.str[1:], vae.likelihood.name)
-    chain, head = Chain(vae, header.bins), header.packed()
+    start = Chain(vae, Bins(1, 1), most)      # refuses a model before its images
+    levels = _Levels(x, start.cells.steps, white, vae.likelihood.name)
+    chain = Chain(vae, None, most, levels[:rows] if len(x) else np.zeros((1, vae.input_dim), np.int64))
+    header = Header(fingerprint(vae), len(x), image_shape or (vae.input_dim,), rows, most, chain.bins, white,
+                    x.dtype.str[1:], vae.likelihood.name)
+    head = header.packed()
     file.write(head)
     last = head[-8:]
     for block in progress(range(header.blocks)):
@@ -149,19 +145,26 @@ def _plain(levels: Array) -> bytes:
     return levels.astype("<i4").tobytes()
 
 
+def _checked(vae: VAE, x: Array) -> tuple[Array, int, int]:
+    """x (N, D) as an array; the value of a white pixel, 1 or 255; and the largest count, or 0 for pixels."""
+    x = np.asarray(x)
+    if x.dtype.str[1:] not in _DTYPES:
+        raise TypeError(f"x must hold numbers of at most 64 bits, got {x.dtype}")
+    if x.ndim == 2 and not len(x):
+        matrix("x", np.zeros((1, x.shape[1])), vae.input_dim)
+        return x, 1, 0
+    _, scale = support.read(x, "x", vae.input_dim, vae.likelihood, "float64")
+    most = 0 if vae.likelihood.support.pixels else int(np.max(x))
+    if most >= 2 ** 32:
+        raise ValueError(f"x must hold counts below 2^32, found {most}")
+    return x, round(1 / scale), most
+
+
 class _Levels:
     """Images x (N, D) as levels, some rows at a time."""
 
-    def __init__(self, vae: VAE, x: Array) -> None:
-        self.x, self.white, self.steps = np.asarray(x), 1, coded_cells(vae.likelihood).levels - 1
-        self.dtype, self.name = self.x.dtype, vae.likelihood.name
-        if self.x.ndim == 2 and not len(self.x):
-            matrix("x", np.zeros((1, self.x.shape[1])), vae.input_dim)
-        else:
-            read, scale = support.read(self.x, "x", vae.input_dim, vae.likelihood, "float64")
-            self.white = round(1 / scale)
-        if self.dtype.str[1:] not in _DTYPES:
-            raise TypeError(f"x must hold numbers of at most 64 bits, got {self.dtype}")
+    def __init__(self, x: Array, steps: int, white: int, name: str) -> None:
+        self.x, self.steps, self.white, self.name, self.dtype = x, steps, white, name, x.dtype
 
     def __getitem__(self, rows: slice) -> Array:
         """The levels (B, D) of some rows.  Raises ValueError for a number that is at no level."""
@@ -206,15 +209,15 @@ def read_header(file: BinaryIO) -> Header:
         raise CompressionError(f"has format version {fixed[len(MAGIC)]}, but this npvae reads {VERSION}")
     if len(fixed) < _FIXED.size:
         raise CompressionError("ends within its header")
-    _, _, mark, images, height, width, block, depth, fraction, white, dtype, length = _FIXED.unpack(fixed)
+    _, _, mark, images, *shape, block, most, depth, fraction, white, dtype, length = _FIXED.unpack(fixed)
     name, digest = file.read(length), file.read(8)
     if len(digest) < 8:
         raise CompressionError("ends within its header")
     if digest != _digest(fixed, name):
         raise CompressionError("has a damaged header")
     try:
-        header = Header(mark, images, height, width, block, Bins(depth, fraction), white, dtype.decode(),
-                        name.decode())
+        header = Header(mark, images, tuple(size for size in shape if size), block, most, Bins(depth, fraction), white,
+                        dtype.decode(), name.decode())
     except UnicodeDecodeError:
         raise CompressionError("has a damaged header") from None
     if (not 0 < block * header.pixels <= max(_MOST_CELLS, header.pixels) or block > _MOST_IMAGES or depth > 63
@@ -229,7 +232,10 @@ def read(vae: VAE, file: BinaryIO, header: Header, progress: Progress = iter) ->
     if header.fingerprint != mine:
         raise CompressionError(f"was compressed with another model: its fingerprint is {header.fingerprint.hex()}, "
                                f"this one's is {mine.hex()}")
-    chain, head = Chain(vae, header.bins), header.packed()
+    try:
+        chain, head = Chain(vae, header.bins, header.most), header.packed()
+    except ValueError as error:
+        raise CompressionError(f"cannot be read with this model: {error}") from None
     size = file.seek(0, os.SEEK_END)
     file.seek(len(head))
     last = head[-8:]
@@ -251,6 +257,6 @@ def read(vae: VAE, file: BinaryIO, header: Header, progress: Progress = iter) ->
         if of_images != last:
             raise CompressionError(f"has a {name} that decodes to other images than were compressed; this machine "
                                    "computes other probabilities than the one that wrote it")
-        yield values(levels, chain.cells.levels - 1, header.white, np.dtype(header.dtype))
+        yield values(levels, chain.cells.steps, header.white, np.dtype(header.dtype))
     if rest := size - file.tell():
         raise CompressionError(f"has {rest:,} bytes after its last block")

@@ -3,18 +3,25 @@ import numpy as np
 import pytest
 
 from coded_models import images, model
-from npvae.compression.chain import Chain, choose_bins
+from npvae.compression.chain import Chain
 from npvae.compression.coder import Stack
 from npvae.compression.latents import Bins, Gaussian
-from npvae.likelihoods import Categorical
+from npvae.likelihoods.categories import Categories, Ordinal
+from npvae.likelihoods.counts import Multinomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from npvae.likelihoods.levels import Categorical
 
 pytest.importorskip("constriction")
-LIKELIHOODS = ["bernoulli", "discretized-logistic", "beta-binomial", Categorical(5)]
+LIKELIHOODS = ["bernoulli", "discretized-logistic", "beta-binomial", Categorical(5), Poisson(),
+               NegativeBinomial("column"), NegativeBinomial("shared"), ZeroInflatedNegativeBinomial("decoder"),
+               Categories(4), Ordinal([2, 3, 5] * 4)]
 PRIORS = ["normal", "mixture:4", "vamp:5", "hierarchical:6,2"]
 
 
-def levels_of(vae, x):
-    return np.rint(x * (Chain(vae, Bins(8, 4)).cells.levels - 1)).astype(np.int64)
+def coded(vae, x):
+    """The chain for images x, and their levels."""
+    most = 0 if vae.likelihood.support.pixels else int(x.max())
+    levels = np.rint(x * Chain(vae, Bins(8, 4), most).cells.steps).astype(np.int64)
+    return Chain(vae, None, most, levels), levels
 
 
 @pytest.mark.parametrize("likelihood, prior", [*((one, "normal") for one in LIKELIHOODS),
@@ -23,8 +30,7 @@ def test_images_come_back_for_minus_their_elbo(likelihood, prior):
     """The mean of many images, of which the first ones cost more."""
     vae = model(likelihood=likelihood, prior=prior)
     x = images(vae, 300)
-    levels = levels_of(vae, x)
-    chain = Chain(vae, choose_bins(vae, levels))
+    chain, levels = coded(vae, x)
     words = chain.push(levels)
     assert (chain.pop(words, len(levels)) == levels).all()
     bounds = [-vae.elbo(x, np.random.default_rng(i)).mean() / np.log(2) for i in range(8)]
@@ -66,7 +72,7 @@ def test_the_first_image_is_cheap_and_the_chain_recovers():
 def test_few_images(n):
     vae = model()
     levels = images(vae, 6)[:n].astype(np.int64)
-    chain = Chain(vae, choose_bins(vae, images(vae, 6).astype(np.int64)))
+    chain, _ = coded(vae, images(vae, 6))
     assert (chain.pop(chain.push(levels), n) == levels).all()
 
 
@@ -74,17 +80,16 @@ def test_z_outside_of_the_bins_costs_bits_and_no_image():
     vae = model()
     vae.parameters["mu.b"][...] = 50
     levels = images(vae, 40).astype(np.int64)
-    for bins in (Bins(6, 4), choose_bins(vae, levels)):
-        chain = Chain(vae, bins)
+    for bins in (Bins(6, 4), None):
+        chain = Chain(vae, bins, levels=levels)
         assert (chain.pop(chain.push(levels), 40) == levels).all()
 
 
 def test_bins_fit_the_model():
     vae = model(spread=0)
-    x = np.zeros((10, 12), np.int64)
     vae.parameters["logvar.b"][...] = 2 * np.log(0.01)
     vae.parameters["mu.b"][...] = 20
-    bins = choose_bins(vae, x)
+    bins = Chain(vae, levels=np.zeros((10, 12), np.int64)).bins
     assert 0.0025 <= bins.z(np.array(1)) - bins.z(np.array(0)) <= 0.005
     assert 20 < -bins.z(np.array(0)) <= 64
 
@@ -98,11 +103,12 @@ def test_the_bins_of_a_gaussian_share_out_its_probability():
 
 
 @pytest.mark.parametrize("config, says", [
-    ({"likelihood": "gaussian"}, "likelihood gaussian cannot be compressed with: it has a density"),
+    ({"likelihood": "gaussian"}, "likelihood gaussian cannot be compressed with: it gives no probabilities"),
     ({"likelihood": "continuous-bernoulli"}, "likelihood continuous-bernoulli cannot"),
     ({"posterior": "planar:2"}, "posterior planar:2 cannot be compressed with: a flow moves the bins"),
     ({"posterior": "iaf:2:6"}, "posterior iaf:2:6 cannot"), ({"decoder": "made:8"}, "decoder made:8 cannot"),
-    ({"classes": 3}, "a conditional model cannot"), ({"missing": True}, "a model of missing cells cannot")])
+    ({"likelihood": Poisson(size=True)}, "likelihood poisson:size cannot be compressed with: the total of each row"),
+    ({"likelihood": Multinomial()}, "likelihood multinomial cannot"), ({"classes": 3}, "a conditional model cannot"), ({"missing": True}, "a model of missing cells cannot")])
 def test_what_is_not_exact_is_refused(config, says):
     with pytest.raises(ValueError, match=says):
         Chain(model(**config), Bins(8, 4))

@@ -14,6 +14,8 @@ from coded_models import images, model
 from npvae import CompressionError, compress, decompress
 from npvae.compression import container
 from npvae.compression.network import Layer
+from npvae.likelihoods.categories import Categories
+from npvae.likelihoods.counts import NegativeBinomial, Poisson
 
 pytest.importorskip("constriction")
 
@@ -70,6 +72,21 @@ def test_a_grey_that_is_not_a_byte_is_refused():
     assert np.array_equal(decompress(vae, compress(vae, x)), x)
     with pytest.raises(ValueError, match="whole numbers / 255, exactly as float32 has them, or bytes as uint8"):
         compress(vae, x + np.float32(1e-6))
+
+
+def test_counts_and_codes_come_back():
+    rng = np.random.default_rng(0)
+    for likelihood, x in ((Poisson(), rng.poisson(3, (30, 12))), (NegativeBinomial(), 40 * rng.poisson(3, (30, 12))),
+                          (Poisson(), np.zeros((3, 12))), (Categories([2, 3, 4] * 4), rng.integers(0, 2, (30, 12)))):
+        vae = model(likelihood=likelihood)
+        for dtype in ("uint8", "int32", "float32"):
+            back = decompress(vae, compress(vae, x.astype(dtype)))
+            assert np.array_equal(back, x.astype(dtype)) and back.dtype == dtype
+
+
+def test_counts_too_large_for_their_table_are_refused():
+    with pytest.raises(ValueError, match="counts up to 3,000,000,000 in 12 columns are too many probabilities"):
+        compress(model(likelihood=Poisson()), np.full((2, 12), 3e9))
 
 
 def test_progress_counts_the_blocks(vae, x, small_blocks):
@@ -148,7 +165,7 @@ def test_other_files(data, says, vae):
 
 
 @pytest.mark.parametrize("change", [
-    {"images": 2 ** 60}, {"block": 2 ** 31}, {"block": 0}, {"dtype": "O8"}, {"white": 3}, {"width": 2 ** 31},
+    {"images": 2 ** 60}, {"block": 2 ** 31}, {"block": 0}, {"dtype": "O8"}, {"white": 3}, {"shape": (2 ** 31,)},
     {"bins": container.Bins(200, 5)}])
 def test_a_header_that_promises_too_much(change, vae, x):
     """With a right checksum, as only an attacker writes it."""

@@ -112,7 +112,7 @@ def test_bins_cost_little_where_q_is_right_and_are_half_a_sigma_at_most():
     vae = model(spread=0)
     for sigma in (0.01, 0.07, 0.12):
         vae.parameters["logvar.W"][...], vae.parameters["logvar.b"][...] = 0, 2 * np.log(sigma)
-        assert sigma / 4 <= 2.0 ** -chain.choose_bins(vae, np.zeros((3, 12), np.int64)).fraction <= sigma / 2
+        assert sigma / 4 <= 2.0 ** -chain.Chain(vae, levels=np.zeros((3, 12), np.int64)).bins.fraction <= sigma / 2
 
 
 @equation("D17.5")

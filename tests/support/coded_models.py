@@ -18,7 +18,8 @@ def model(seed=0, spread=0.1, **config):
 
 def images(vae, n, seed=1):
     """n images (n, D) drawn from the model, in the floats that it sees."""
-    return fitting(vae.likelihood, vae.sample(n, np.random.default_rng(seed), mean=False))
+    x = vae.sample(n, np.random.default_rng(seed), mean=False)
+    return fitting(vae.likelihood, x) if vae.likelihood.support.pixels else x      # bytes / 255 in double precision
 
 
 def digests(kernels):
