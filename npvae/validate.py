@@ -87,8 +87,8 @@ def generator(name: str, value: object) -> np.random.Generator:
 def numbers_of(name: str, value: object) -> NDArray[Any]:
     """`value` as an array.  Raises ValueError for ragged lists and for masked arrays."""
     if np.ma.is_masked(value):
-        raise ValueError(f"{name} must not be masked: what stands behind a mask would count as data (a "
-                         "model with missing=True takes it for missing cells)")
+        raise ValueError(f"{name} must not be masked: what stands behind a mask would count as data; a "
+                         "model of data with gaps (missing=True) leaves it out")
     try:
         return np.asarray(value)
     except ValueError:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _MOST_ENTRIES = 5000      # gradients of more entries are checked along random directions, not entry by entry
 _DIRECTIONS = 32
+_GAPS = 0.2      # share of missing cells in the random data of a gradient check
 _EXTRA_LOSSES = 9      # roughly, for each tensor: they compare the complex step with central differences
 #: the network that gradcheck takes by default: all its gradients are checked, entry by entry, in a second
 SMALL = {"pixels": 12, "hidden": (7, 5), "latent": 3, "activation": "relu", "likelihood": "bernoulli",
@@ -114,6 +115,8 @@ def gradcheck(args: argparse.Namespace) -> int:
     batch = max(2, 8 // draws)
     x = fitting(vae.output, fitting(vae.likelihood, rng.random((batch, vae.input_dim))))
     eps = rng.standard_normal((batch, draws, vae.noise_dim))
+    if vae.missing:
+        x = np.where(rng.random(x.shape) < _GAPS, np.nan, x)
     labels = rng.integers(vae.classes, size=batch) if vae.classes else None
     loss, gradients = vae.loss_and_gradients(x, eps, objective, step, labels)
     size = vae.parameters.flat.size
@@ -129,8 +132,8 @@ def gradcheck(args: argparse.Namespace) -> int:
                                  counts={"B": batch, "K": draws, "B K": batch * draws}, directions=_DIRECTIONS)
     network = "-".join(map(str, (vae.input_dim, *vae.hidden, vae.latent_dim)))
     how = "each of them" if by_entry else f"{_DIRECTIONS} random directions in each tensor"
-    variant = "".join(f", {name} {vae.config()[name]}" for name in ("prior", "posterior", "decoder", "classes")
-                      if name in vae.config())
+    variant = "".join(f", {name} {vae.config()[name]}" for name in (
+        "prior", "posterior", "decoder", "classes", "missing") if name in vae.config())
     print(f"{network}, {vae.activation}, {vae.likelihood.name}{variant}, {type(objective).__name__}, K = {draws}, loss "
           f"{loss:.6f}\n{size:,} parameters, {how} by the complex step\n{report}")
     return 0 if report.ok else 1

@@ -23,12 +23,13 @@ from ..checkpoint import CheckpointError
 from . import command_line, options
 from ..data.labels import Class, class_codes, find_classes
 from ..likelihoods import make_likelihood
-from ..likelihoods.support import Counts, part_of
+from ..likelihoods.support import Counts, count_missing, part_of
 from ..model.vae import VAE, load_with_manifest
 from ..objectives import Objective
 from ..optim import Adam
 from ..pages.report import REPORT, is_read, write_report
 from ..params import Array
+from ..plotting.figures import spread
 from ..plotting.pictures import PICTURES, save_pictures
 from ..system.files import InUseError, claimed, sync_folder, write_atomically
 from ..system.terminal import plain
@@ -40,6 +41,7 @@ from ..validate import NonFiniteError, shown
 from .command_line import CHECKPOINT, CONFIG, METRICS, UsageError
 
 EXPLORER, EXPLAINED = "explore.html", "explain.html"
+_START_ROWS = 10_000      # training images that tell the scale of all
 FEW_STEPS = 1000      # fewer tend to leave blurred grey pictures
 #: the files of a run, with a description for `npvae info`
 FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers of each epoch, one JSON object a line",
@@ -109,10 +111,9 @@ def _train(args: argparse.Namespace) -> None:
 
     # 2. Model, objective, optimizer.
     vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
-              args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes))
+              args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes),
+              missing=count_missing(x_train) + count_missing(x_test) > 0)
     vae.threads = args.threads
-    if vae.likelihood.starts_at_data and not args.resume:
-        vae.start(x_train)
     objective = options.make_objective(args, len(x_train))
     optimizer = options.make_optimizer(args, len(x_train))
     batch_size = min(args.batch_size, len(x_train))
@@ -124,6 +125,8 @@ def _train(args: argparse.Namespace) -> None:
         callbacks.append(Progress())
     with threadpool_limits(args.threads, user_api="blas"):
         try:
+            if args.binarize == "none":
+                start_at_scale(vae, images)
             history = fit(vae, x_train, x_test, args.epochs, batch_size, optimizer, objective, args.k, args.binarize,
                           args.seed, callbacks, _checkpoint_to_resume(args), y_train, y_test)
         except (ValueError, TypeError) as error:
@@ -131,6 +134,16 @@ def _train(args: argparse.Namespace) -> None:
 
         # 4. Pictures and numbers, from test images binarized as in training.
         _finish(args, images, vae, test_images(vae, images, args, y_test), history, classes)
+
+
+def start_at_scale(vae: VAE, images: data.ImageData) -> None:
+    """Training begins at the scale of the data, unless they are pixels in [0, 1], which are at that of a new model, and
+    the likelihood does not ask for it."""
+    x = images.train_images
+    x = vae.images(x[spread(len(x), _START_ROWS)], "x_train")
+    low, high = np.fmin.reduce(x, axis=None), np.fmax.reduce(x, axis=None)      # which pass over NaN
+    if vae.likelihood.starts_at_data or images.columns or low < 0 or high > 1:
+        vae.start(x)
 
 
 def _finish(args: argparse.Namespace, images: data.ImageData, vae: VAE, x_test: Array, history: list[Metrics],

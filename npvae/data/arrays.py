@@ -174,10 +174,10 @@ def _as_rows(path: Path, key: str, array: np.ndarray, kind: Kind, reading: Readi
     with np.errstate(all="ignore"):  # a float64 too large for float32 becomes inf, and is refused
         rows = array.astype(array.dtype if array.dtype in kept else np.float32, order="C", copy=False)
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
-        # min and max propagate NaN, and unlike isfinite need no temporary array
-        finite = not rows.size or math.isfinite(rows.min()) and math.isfinite(rows.max())
-    if not finite:
-        fail(path, f"{key} holds NaN or infinity (as float32); only finite pixels are allowed")
+        # fmin and fmax pass over NaN, a missing cell, and unlike isfinite need no temporary array
+        ends = [extreme.reduce(rows, axis=None, initial=0) for extreme in (np.fmin, np.fmax)]
+    if not np.isfinite(ends).all():
+        fail(path, f"{key} holds infinity (as float32); finite numbers are allowed, and NaN for missing cells")
     return rows
 
 

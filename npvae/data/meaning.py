@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..likelihoods.support import with_scale
+from ..likelihoods.support import count_missing, with_scale
 from ..system.terminal import plain
 from .images import ImageData, fail
 from .reading import Reading
@@ -33,8 +33,8 @@ def understood(images: ImageData, reading: Reading, source: str | Path, limit: i
     if images.columns:      # each has numbers of its own kind
         images = images.first(limit)
         return images._replace(line=_line(images, _missing(images), source), values="table")
-    low = min(float(part.min()) for part in (train, test) if len(part))
-    high = max(float(part.max()) for part in (train, test) if len(part))
+    low = min(float(np.fmin.reduce(part, axis=None)) for part in (train, test) if len(part))      # of missing cells,
+    high = max(float(np.fmax.reduce(part, axis=None)) for part in (train, test) if len(part))      # which are NaN, none
     values, notes = reading.values, images.notes
     if values is None:
         values, notes = _guess(images, low, high), notes + _doubts(images, low, high)
@@ -44,7 +44,8 @@ def understood(images: ImageData, reading: Reading, source: str | Path, limit: i
     images = images._replace(train_images=_converted(train, values, high), test_images=_converted(test, values, high),
                              notes=notes, values=values).first(limit)
     numbers = images.stored if images.stored == "bool" else f"{images.stored or 'numbers'} {low:g} to {high:g}"
-    return images._replace(line=_line(images, f"{numbers}, taken as {_taken(images)}", source))
+    gaps = f", {_missing(images)}" * bool(count_missing(train) + count_missing(test))
+    return images._replace(line=_line(images, f"{numbers}, taken as {_taken(images)}{gaps}", source))
 
 
 def _guess(images: ImageData, low: float, high: float) -> str:
@@ -63,12 +64,12 @@ def _all(check: Callable[[np.ndarray, float], bool], x: np.ndarray, high: float)
 
 
 def _is_binary(x: np.ndarray, high: float) -> bool:
-    """Whether all are 0 or the highest of all."""
-    return bool(((x == 0) | (x == high)).all())
+    """Whether all are 0 or the highest of all, or missing."""
+    return bool(((x == 0) | (x == high) | (x != x)).all())
 
 
 def _is_whole(x: np.ndarray, high: float) -> bool:
-    return x.dtype == np.uint8 or bool((x == np.rint(x)).all())
+    return x.dtype == np.uint8 or bool(((x == np.rint(x)) | (x != x)).all())
 
 
 def _doubts(images: ImageData, low: float, high: float) -> tuple[str, ...]:
@@ -126,8 +127,8 @@ def _line(images: ImageData, kind: str, source: str | Path) -> str:
 
 
 def _missing(images: ImageData) -> str:
-    """How many cells of a table are missing."""
-    count = sum(int(np.isnan(part).sum()) for part in (images.train_images, images.test_images))
+    """How many cells are missing."""
+    count = sum(map(count_missing, (images.train_images, images.test_images)))
     return f"{count:,} cell{'s' * (count != 1)} missing" if count else "no cell missing"
 
 

@@ -236,6 +236,13 @@ def with_nan(x: np.ma.MaskedArray[Any, Any], support: Support = _ANY) -> Array:
     return np.where(np.ma.getmaskarray(x), np.nan, numbers).astype(numbers.dtype, copy=False)
 
 
+def count_missing(x: Array) -> int:
+    """How many cells of data x (N, D) are missing: those that are NaN."""
+    if x.dtype.kind != "f":
+        return 0
+    return sum(int(np.isnan(x[start:start + _ROWS]).sum()) for start in range(0, len(x), _ROWS))
+
+
 def read(x: object, name: str, columns: int, likelihood: HasSupport, dtype: str, binarized: bool = False,
          mean: bool = False, missing: bool = False) -> tuple[Array, float]:
     """Data x (N, D) from a user, as an array of uint8, float32 or float64, and its scale: the model sees scale * array.
@@ -276,6 +283,6 @@ def read(x: object, name: str, columns: int, likelihood: HasSupport, dtype: str,
         try:
             (support.check_mean if mean else support.check)(rows, name, f"likelihood {family}")
         except ValueError as error:
-            hint = "; a model with missing=True takes NaN for a missing cell" if np.isnan(rows).any() else ""
+            hint = "; a model of data with gaps (missing=True) takes NaN" if np.isnan(rows).any() else ""
             raise ValueError(f"{error}{hint}") from None
     return x, scale

@@ -93,7 +93,7 @@ def twin(vae: VAE, dtype: str) -> VAE:
     """The model in another dtype, with the reference kernels."""
     activation, likelihood, output, _, flow, prior = (cast(Any, part) for part in copy.deepcopy([*vae.parts]))
     other = VAE(vae.input_dim, vae.hidden, vae.latent_dim, activation, likelihood, dtype, "numpy", 0,
-                vae.decoder_hidden, prior, flow, output, vae.classes)
+                vae.decoder_hidden, prior, flow, output, vae.classes, vae.missing)
     other.parameters.flat[...] = vae.parameters.flat
     return other
 

@@ -153,7 +153,7 @@ def _page(vae: VAE, layers: list[dict[str, str]], x: Array, names: Array, order:
             "draws": base64_of(draws),
             "classes": len(classes), "thumbLabels": [] if codes is None else codes[buttons].tolist(),
             "colours": [colour[name] for name in names[dots].tolist()],
-            "thumbs": base64_of(np.rint(255 * np.clip(x[buttons], 0, 1)).astype(np.uint8))}
+            "thumbs": base64_of(np.rint(255 * np.clip(np.nan_to_num(x[buttons]), 0, 1)).astype(np.uint8))}
     return fill(
         "explore.html", data=json.dumps(data, separators=(",", ":")),
         script=_script(),

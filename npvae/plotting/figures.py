@@ -97,6 +97,9 @@ def tile_size(image_shape: tuple[int, ...], most: int) -> tuple[int, int]:
     return max(1, round(height * shrink)), max(1, round(width * shrink))
 
 
+_MISSING = 0.15      # darkness of a pixel that is missing
+
+
 def _starts(n: int, size: int, gap: int, breaks: Collection[int]) -> np.ndarray:
     """The first pixel of each of n tiles in a line: a gap before each, and three more before those in `breaks`."""
     return np.array([gap + i * (size + gap) + 3 * gap * sum(b <= i for b in breaks) for i in range(n)])
@@ -107,18 +110,20 @@ def mosaic(images: np.ndarray, image_shape: tuple[int, ...], row_breaks: Collect
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Images (R, C, D) in [0, 1] as one picture of darkness, 0 white to 255 black, with wider gaps before the breaks.
 
-    A pixel of 1 is black, or without `ink` white.  The gaps are always white.  For image_shape (height, width, 3) the
-    picture has the darkness of red, green and blue.
+    A pixel of 1 is black, or without `ink` white; one that is missing, NaN, is light grey.  The gaps are always white.
+    For image_shape (height, width, 3) the picture has the darkness of red, green and blue.
+
     Returns the picture, the top pixel of each row (R,), the left pixel of each column (C,), and the size of a tile.
-    Raises ValueError if image_shape does not make D pixels, or a pixel is not finite.
+    Raises ValueError if image_shape does not make D pixels, or a pixel is infinite.
     """
     rows, columns, pixels = images.shape
     if image_shape[2:] not in ((), (3,)) or math.prod(image_shape) != pixels:
         raise ValueError(f"image_shape is {tuple(image_shape)}: allowed is (height, width) with a product of "
                          f"{pixels}, the pixels of an image, or (height, width, 3)")
     images = to_float(images)
-    if not np.isfinite(images).all():
-        raise ValueError("images hold NaN or infinity: only finite pixels can be drawn")
+    if np.isinf(images).any():
+        raise ValueError("images hold infinity: only finite pixels can be drawn")
+    images = np.where(np.isnan(images), _MISSING if ink else 1 - _MISSING, images)
     height, width = tile_size(image_shape, max(16, 2400 // max(rows, columns)))
     gap = max(1, round(max(height, width) / 14))
     tops, lefts = _starts(rows, height, gap, row_breaks), _starts(columns, width, gap, column_breaks)

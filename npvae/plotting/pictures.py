@@ -270,8 +270,8 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
         figures["manifold"] = manifold(vae, image_shape, label=first, ink=ink)
     else:
         figures["traversals"] = traversals(vae, x[0], nats, image_shape, label=first, ink=ink)
-    if isinstance(vae, VAE) and isinstance(vae.prior, Vamp):
-        inputs = vae.prior.pseudo_inputs(vae.parameters)
+    inputs = vae.prior.pseudo_inputs(vae.parameters) if isinstance(vae, VAE) and isinstance(vae.prior, Vamp) else None
+    if inputs is not None and inputs.shape[1] == x.shape[1]:      # others are wider than an image
         figures["pseudo_inputs"] = pseudo_inputs(inputs, vae.decode(vae.encode(inputs)[0]), image_shape, ink)
     return figures
 

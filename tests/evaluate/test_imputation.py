@@ -113,7 +113,7 @@ def test_labels_are_those_of_the_rows():
 @pytest.mark.parametrize("call, said", [
     (lambda vae: vae.impute(X, 0), "rng must be"), (lambda vae: vae.impute(X, RNG, 0), "n_samples must be at least 1"),
     (lambda vae: vae.impute(X, RNG, 5, 0), "draws must be at least 1"),
-    (lambda vae: VAE(D).impute(np.where(GONE, np.nan, 0.5), RNG), "a model with missing=True"),
+    (lambda vae: VAE(D).impute(np.where(GONE, np.nan, 0.5), RNG), "a model of data with gaps"),
     (lambda vae: vae.column_scores(X, RNG, 0), "n_samples must be at least 1")])
 def test_wrong_arguments(vae, call, said):
     with pytest.raises((ValueError, TypeError), match=said):
@@ -134,8 +134,8 @@ def test_column_scores_add_up_to_the_reconstruction(config):
     nll, _, _ = elbo_terms(vae, x, np.random.default_rng(4), labels)
     assert scores.shape == x.shape and np.allclose(scores.sum(axis=1), nll, rtol=1e-5)
     assert not scores[np.isnan(x)].any()
-    many = vae.column_scores(x, np.random.default_rng(4), 300, labels=labels)
-    other = vae.column_scores(x, np.random.default_rng(5), 300, labels=labels)
+    many = vae.column_scores(x, np.random.default_rng(4), 2000, labels=labels)
+    other = vae.column_scores(x, np.random.default_rng(5), 2000, labels=labels)
     assert np.allclose(many, other, atol=0.5) and not np.array_equal(many, other)
 
 

@@ -181,8 +181,8 @@ def test_a_likelihood_that_is_no_sum_over_columns_is_refused():
 
 
 @pytest.mark.parametrize("x, said", [
-    (np.full((2, D), np.nan), "a model with missing=True takes NaN for a missing cell"),
-    (np.ma.array(np.zeros((2, D)), mask=np.eye(2, D)), "a model with missing=True takes it for missing cells")])
+    (np.full((2, D), np.nan), "a model of data with gaps \\(missing=True\\) takes NaN"),
+    (np.ma.array(np.zeros((2, D)), mask=np.eye(2, D)), "a model of data with gaps \\(missing=True\\) leaves it out")])
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_a_model_that_knows_no_gaps_says_who_does(likelihood, x, said):
     with pytest.raises(ValueError, match=said) as caught:

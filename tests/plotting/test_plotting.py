@@ -362,7 +362,7 @@ VAE2, VAE3, X = LinearVAE(12, 2), LinearVAE(12, 3), images(4, 12)
     (lambda: pictures.manifold(VAE2, (3, 4), size=0), "size is 0"),
     (lambda: pictures.samples(X, (3, 5)), r"image_shape is \(3, 5\).*12"),
     (lambda: pictures.samples(X[:0], (3, 4)), r"\(0, 12\)"),
-    (lambda: pictures.samples(X * np.nan, (3, 4)), "NaN"),
+    (lambda: pictures.samples(np.full_like(X, np.inf), (3, 4)), "infinity"),
     (lambda: pictures.reconstructions(X, X[:2], (3, 4)), r"\(2, 12\)"),
     (lambda: pictures.traversals(VAE3, X[0], np.ones(4), (3, 4)), r"\(4,\).*\(3,\)"),
     (lambda: pictures.traversals(VAE3, X[0], np.ones(3), (3, 4), columns=0), "columns 0"),
