@@ -304,7 +304,7 @@ class Told:
     def reconstruct(self, x, rng, labels):
         return self.decode(self.encode(x, labels)[0], labels)
 
-    def sample(self, n, rng, mean=True, labels=None):
+    def sample(self, n, rng, mean=True, labels=None, prior=None):
         return self.decode(rng.normal(size=(n, 3)), labels)
 
 
