@@ -20,7 +20,7 @@ def exact_log_likelihood(vae: Model, x: Array, labels: Array | None = None) -> A
         log det C = D log sigma^2 + log det M,      r C^-1 r^T = ( r r^T - r W^T M^-1 W r^T / sigma^2 ) / sigma^2
 
     A label adds its row of W to b.  Missing cells are left out of all sums over d, since a marginal of a Gaussian is
-    the Gaussian of the rest: so each row has its own M.
+    the Gaussian of the rest: so each row has its own M  (D18.4).
 
     Raises ValueError for any other model, and says which fit.
     """

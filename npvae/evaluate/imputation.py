@@ -34,7 +34,7 @@ def posterior_mean(vae: Model, x: Array, rng: np.random.Generator, n_samples: in
                    ) -> Array:
     """E[x|x_observed] (B, D) of all cells, also of those that x (B, D) shows; for categories the most probable level.
 
-        E[f(z)|x_observed] = sum_l w~_l f(z_l),      L = n_samples draws for each row
+        E[f(z)|x_observed] = sum_l w~_l f(z_l),      L = n_samples draws for each row         (D18.5)
 
     f is `Likelihood.summary` of the decoder's output, from whose mean `Likelihood.single` makes a row.  Draws come in
     parts: the mean moves towards that of a new part by the share of the weight that the part has.

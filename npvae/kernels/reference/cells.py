@@ -24,7 +24,7 @@ def sum_cells_backward(dcells: Array, dnll: Array) -> None:
 
 
 def sum_observed_forward(nll: Array, cells: Array, missing: Array) -> None:
-    """nll[b, k] = sum_d cells[b, k, d], over the columns d that are observed in row b.
+    """nll[b, k] = sum_d cells[b, k, d], over the columns d that are observed in row b  (D18.1).
 
     A missing cell is not multiplied by 0 but left out: it may be infinite.
     """
@@ -35,7 +35,7 @@ def sum_observed_forward(nll: Array, cells: Array, missing: Array) -> None:
 def sum_observed_backward(dcells: Array, dnll: Array, missing: Array) -> None:
     """Backward pass of  nll = sum_d cells  over the observed columns:
 
-        dcells[b, k, d] = dnll[b, k]  where x[b, d] is observed,  0  where it is missing
+        dcells[b, k, d] = dnll[b, k]  where x[b, d] is observed,  0  where it is missing         (D18.2)
     """
     missing = missing[:, None, :]
     dcells[...] = np.where(missing == 0, dnll[:, :, None], 0 * missing)
@@ -51,7 +51,7 @@ def split_missing(filled: Array, missing: Array, x: Array, placeholder: Array) -
 
 def append_missing(out: Array, features: Array, missing: Array, columns: NDArray[np.integer]) -> None:
     """out[b] = [features[b], 0 where they are of a missing cell;  missing[b]]:  the input of an encoder of rows with
-    missing cells.   features (B, F), of which number f is computed from column columns[f];  out (B, F + D)."""
+    missing cells  (D18.3).   features (B, F), of which number f is computed from column columns[f];  out (B, F + D)."""
     width = features.shape[1]
     gone = missing[:, columns]
     out[:, :width] = np.where(gone == 0, features, 0 * gone)
