@@ -18,6 +18,7 @@ from . import command_line, compressed, options
 from ..data.codes import Column, as_csv, as_npy, numbered
 from ..data.images import ImageData
 from ..data.labels import class_codes, listed
+from ..evaluate.scores import WARNING
 from ..evaluate.summary import Summary, summarize
 from ..gradcheck.checker import check_gradients
 from ..latents.aggregate import components_in, fit_mixture
@@ -63,10 +64,12 @@ def evaluate(args: argparse.Namespace) -> None:
     x, labels = x[chosen], None if labels is None else labels[chosen]
     found = summarize(run.vae, x, np.random.default_rng(args.seed), args.samples, labels, progress=lambda blocks:
                       command_line.progress(blocks, "blocks of images"))
-    meaning = "each image given its label; " * bool(run.classes) + _meaning(run, x)
+    meaning = "each image given its label; " * bool(run.classes) + meaning_of(run, x)
     print(f"{len(x):,} of {len(images.test_images):,} test images of {plain(run.args.data_dir)}, nats per image, "
           f"means; seed {args.seed}")
     print(textwrap.indent(str(found), "  "), f"({meaning})", sep="\n")
+    if args.data_dir is not None:
+        print(f"({WARNING})")
     _print_dimensions(found)
     if args.json:
         source = {"run": str(args.run), "data": run.args.data_dir, "images": len(x), "of": len(images.test_images),
@@ -75,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> None:
         write("--json", args.json, (json.dumps(numbers, indent=1) + "\n").encode())
 
 
-def _meaning(run: SavedRun, x: Array) -> str:
+def meaning_of(run: SavedRun, x: Array) -> str:
     """What the numbers mean: log likelihoods of what kind of data, or no likelihoods."""
     support = run.vae.likelihood.support
     if isinstance(support, Levels):

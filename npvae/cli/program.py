@@ -204,6 +204,40 @@ def _encode_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _score_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "score", "How likely is each row of the run's data, or of other data?  In nats: log p(x) by importance "
+        "sampling, with its error; the ELBO and its parts, reconstruction -log p(x|z) and KL; and the quantile of log "
+        "p(x) among those of training rows, near 0 for outliers.",
+        "  %(prog)s runs/mine --data-dir new.csv                      RUN/scores.csv\n"
+        "  %(prog)s runs/mine --data-dir new.csv --columns --out scores.csv    which columns make a row unlikely\n"
+        "  %(prog)s runs/mine --data-dir new.csv --samples 5000 --out scores.json\n")
+    parser.add_argument("--samples", type=number(int, 1), default=500, metavar="L", help="importance samples per row")
+    parser.add_argument("--columns", action="store_true",
+                        help="also write what each column adds to the reconstruction: the terms of its sum")
+    parser.add_argument("--against", type=number(int, 0), default=1000, metavar="N",
+                        help="number of training rows, evenly spaced, to compare with; 0: no column quantile")
+    _add_seed(parser, "the draws of z")
+    _add_out_and_data(parser, "scores.csv", "a .csv or .json file, or .npy for the numbers alone")
+    return parser
+
+
+def _impute_parser() -> argparse.ArgumentParser:
+    parser = _run_parser(
+        "impute", "Fill in the missing cells of the run's data, or of other data, by self-normalised importance "
+        "sampling (Mattei and Frellsen 2019): with the mean given the observed cells of the row, for categories the "
+        "most probable one; or several times with draws, for multiple imputation.  Observed cells stay as they stand "
+        "in the file.",
+        "  %(prog)s runs/mine --data-dir gaps.csv                     RUN/imputed.csv\n"
+        "  %(prog)s runs/mine --data-dir gaps.csv --draws 20 --out filled.csv\n")
+    parser.add_argument("--draws", type=number(int, 1), default=None, metavar="M",
+                        help="write M completed tables, one below the other, with a column draw")
+    parser.add_argument("--samples", type=number(int, 1), default=1000, metavar="L", help="importance samples per row")
+    _add_seed(parser, "the draws")
+    _add_out_and_data(parser, "imputed.csv", "a .csv file, or .npy for an array (N, D), or (M, N, D)")
+    return parser
+
+
 def _decode_parser() -> argparse.ArgumentParser:
     parser = _run_parser(
         "decode", "Decode the codes in a file, as npvae encode writes it: E[x|z] of each row, as a picture, an array, "
@@ -369,6 +403,8 @@ COMMANDS = {
     "sample": Command("new images", _sample_parser, commands.sample),
     "encode": Command("the code of every row of a data set", _encode_parser, codes.encode),
     "decode": Command("images or rows of data from codes", _decode_parser, codes.decode),
+    "score": Command("how likely each row is, and by which of its parts", _score_parser, codes.score),
+    "impute": Command("a data set with its missing cells filled in", _impute_parser, codes.impute),
     "reconstruct": Command("test images and their reconstructions", _reconstruct_parser, commands.reconstruct),
     "interpolate": Command("images between pairs of test images", _interpolate_parser, commands.interpolate),
     "traverse": Command("a test image, one latent coordinate varied at a time", _traverse_parser, commands.traverse),

@@ -51,7 +51,9 @@ FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers o
          **dict.fromkeys(PICTURES, "a picture made by training"),
          **dict.fromkeys(("sample.png", "reconstruct.png", "interpolate.png", "traverse.png", "decode.png"),
                          "a picture made by the command of that name"),
-         "codes.csv": "the code of every row, made by encode"}
+         "codes.csv": "the code of every row, made by encode",
+         "scores.csv": "how likely each row is, made by score",
+         "imputed.csv": "the data with missing cells filled in, made by impute"}
 
 
 # ---- Train

@@ -39,10 +39,13 @@ def numbered(name: str, values: Array) -> dict[str, Array]:
 
 def as_csv(columns: Mapping[str, Column]) -> bytes:
     """The columns, all of N cells, as the content of a .csv file."""
+    return joined([[*columns], *zip(*(_texts(column) for column in columns.values()))])
+
+
+def joined(rows: Iterable[Iterable[object]], delimiter: str = ",") -> bytes:
+    """Rows of cells as the content of a .csv file."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(_texts(column) for column in columns.values())))
+    csv.writer(stream, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return stream.getvalue().encode()
 
 

@@ -46,6 +46,11 @@ class Layout(NamedTuple):
     skip: int  # lines before the first row of data
     comma: bool  # 0,5 is a number
 
+    @property
+    def names(self) -> list[str]:
+        """What the columns of a table are called."""
+        return [name.strip() or f"column {i + 1}" for i, name in enumerate(self.header or [""] * self.width)]
+
     def column(self, index: int) -> str:
         """A column as errors call it."""
         return f"column {index + 1}" + (f" ({shown(self.header[index].strip())})" if self.header else "")
@@ -78,6 +83,12 @@ def load_csv(path: str | Path, reading: Reading = Reading()) -> ImageData:
     if is_table:
         return _load_table(path, layout, labelled, reading, notes)
     return _load_images(path, layout, labelled, numbers, reading, notes)
+
+
+def read_cells(path: str | Path, reading: Reading = Reading()) -> tuple[Layout, list[list[str]]]:
+    """The format of a CSV file, found as `load_csv` finds it, and its rows of data as they stand there."""
+    layout, _ = _layout(Path(path), reading)
+    return layout, [cells for _, cells in _rows_of_one_length(Path(path), layout)]
 
 
 # ---- Lines and cells
@@ -365,7 +376,7 @@ def _fail_at_cell(path: Path, layout: Layout, row: int, column: int, what: str) 
 
 def _load_table(path: Path, layout: Layout, labelled: int | None, reading: Reading, notes: list[str]) -> ImageData:
     """The file as a table of columns of several kinds."""
-    names = [name.strip() or f"column {i + 1}" for i, name in enumerate(layout.header or [""] * layout.width)]
+    names = layout.names
     try:
         cells = _cells(path, layout, names, labelled)
         labels = None

@@ -501,16 +501,16 @@ class VAE:
         return bounds.log_likelihood(self, x, rng, integer("n_samples", n_samples, 1), labels).values
 
     @by_one_thread
-    def column_scores(self, x: Array, rng: np.random.Generator, n_samples: int = 1, labels: Array | None = None
+    def column_scores(self, x: Array, rng: Rng, n_samples: int = 1, labels: Array | None = None
                       ) -> Array:
         """What each column adds to the reconstruction term -log p(x|z) of its row, (B, D) in nats, as a mean over
         n_samples draws of z from q(z|x); 0 for a missing cell."""
-        generator("rng", rng)
+        rng = generator("rng", rng)
         return bounds.column_scores(self, x, rng, integer("n_samples", n_samples, 1), labels)
 
     @by_one_thread
     @all_blas_threads
-    def impute(self, x: Array, rng: np.random.Generator, n_samples: int = 1000, draws: int | None = None,
+    def impute(self, x: Array, rng: Rng, n_samples: int = 1000, draws: int | None = None,
                labels: Array | None = None) -> Array:
         """x (B, D) with its missing cells filled in; what is observed stays as it is, to the bit.
 
@@ -518,7 +518,7 @@ class VAE:
             level); M for draws from the distribution of the missing cells, of shape (M, B, D): multiple imputation
         n_samples : draws of z for each row, from which both are computed (Mattei and Frellsen 2019)
         """
-        generator("rng", rng), integer("n_samples", n_samples, 1)
+        rng, n_samples = generator("rng", rng), integer("n_samples", n_samples, 1)
         x, shape = self.images(x, "x"), () if draws is None else (integer("draws", draws, 1),)
         labels, gone = self.check_labels(labels, len(x)), np.isnan(x)
         rows = np.flatnonzero(gone.any(axis=1))

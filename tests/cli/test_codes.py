@@ -1,13 +1,16 @@
 """encode, decode and tables of samples: the numbers of the library, in files that other programs read."""
 import csv
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
 
-from npvae import VAE, plotting
-from npvae.cli import program
+from npvae import VAE, checkpoint, data, plotting
+from npvae.cli import program, runs
 from npvae.data.codes import load_codes
+from npvae.evaluate import quantiles, score_rows
 from tiny_runs import TINY, drawn, library, pixels, program_in, train_in, without_pictures
 from refusals import assert_refused
 
@@ -127,7 +130,87 @@ def test_samples_from_a_mixture(npvae, first, tmp_path):
     assert npvae("sample", "classes", "--from", "mixture:2", "--count", 9, "--out", tmp_path / "x.png")[0] == 0
 
 
+@pytest.mark.parametrize("name", ["run", "classes", "flow"])
+def test_score(name, npvae, first, tmp_path):
+    """The bits of `score_rows`, and of `vae.log_likelihood`; columns add up; quantiles among the training rows."""
+    vae, x = VAE.load(first / name / "checkpoint.npz", "numba" if name == "run" else "numpy"), every_row(first)
+    labels = np.concatenate([np.arange(50) % 3, np.load(first / "data.npz")["test_labels"]])
+    given = (labels,) if name == "classes" else ()
+    code, out, _ = npvae("score", name, "--samples", 30, "--columns", "--seed", 4, "--out", tmp_path / "x.csv")
+    assert code == 0 and "(Nalisnick et al. 2019)" in out and out.startswith("150 rows of ")
+    rng = np.random.default_rng(4)
+    found = score_rows(vae, x, rng, 30, *given, columns=True)
+    against = score_rows(vae, x[:50], rng, 30, *(one[:50] for one in given))
+    rows = table(tmp_path / "x.csv")
+    expected = {"row": np.arange(150), "log_p": found.log_p, "log_p_error": found.errors, "elbo": found.elbo,
+                "reconstruction": found.reconstruction, "kl": found.kl,
+                "quantile": quantiles(found.log_p, against.log_p), "reconstruction_12": found.columns[:, 11]}
+    for column, values in expected.items():
+        assert np.array_equal([float(row[column]) for row in rows], values), column
+    assert np.array_equal(found.log_p, vae.log_likelihood(x, np.random.default_rng(4), 30, *given))
+    assert ("label" in rows[0]) == (name == "classes")
+
+
+def test_scores_in_other_files(npvae, first, tmp_path):
+    flags = ["--samples", 1, "--against", 0, "--data-dir", "other.npz"]
+    for kind in ("json", "npy"):
+        assert npvae("score", "run", *flags, "--out", tmp_path / f"x.{kind}")[0] == 0
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found["warning"].endswith("(Nalisnick et al. 2019)") and found["columns"]["log_p_error"][0] is None
+    names = ["log_p", "log_p_error", "elbo", "reconstruction", "kl"]
+    assert [*found["columns"]] == ["row", *names] and len(found["columns"]["row"]) == 90
+    numbers = np.array([found["columns"][name] for name in names], float).T
+    assert np.array_equal(np.load(tmp_path / "x.npy"), numbers, equal_nan=True)
+    assert "Nalisnick" in npvae("evaluate", "run", "--samples", 2, "--data-dir", "other.npz")[1]
+
+
+@pytest.fixture
+def gaps(first, tmp_path):
+    """A run with missing cells, and a table for it, with semicolons, another column, gaps in columns 2 and 5."""
+    folder = shutil.copytree(first / "run", tmp_path / "gaps")
+    arrays, manifest = checkpoint.read(folder / "checkpoint.npz")
+    vae = VAE(**{**manifest["vae"], "missing": True}, seed=3)
+    flat = {name: vae.parameters.flat for name in arrays}
+    checkpoint.write(folder / "checkpoint.npz", flat, {**manifest, "vae": vae.config(), **vae.parameters.layout()})
+    x = np.random.default_rng(0).integers(1, 99, (20, 12)) / 100
+    rows = [[f"{cell}0" for cell in row] for row in x]
+    for i in range(0, 20, 3):
+        rows[i][1], rows[i][4] = "", "NA"
+        x[i, [1, 4]] = np.nan
+    header = ["label", *(f"name {j}" for j in range(12))]
+    source = tmp_path / "gaps.csv"
+    source.write_text("\n".join(";".join(row) for row in [header, *([str(i % 2), *row] for i, row in enumerate(rows))]))
+    return vae, x.astype(np.float32), folder, source
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_impute(draws, gaps, npvae, tmp_path, monkeypatch):
+    """Missing cells get the numbers of `vae.impute`, with as many decimals as the column has; all others stand as in
+    the file, to the character."""
+    vae, x, folder, source = gaps
+    monkeypatch.setattr(runs, "_reading", lambda args, whole: data.Reading(table=True, whole=whole))
+    flags = ["--samples", 20, "--seed", 1, "--data-dir", source, *(["--draws", draws] if draws else [])]
+    code, out, error = npvae("impute", folder, *flags, "--out", tmp_path / "x.csv")
+    assert code == 0 and out.startswith("14 missing cells in 7 of 20 rows of "), error
+    expected = vae.impute(x, np.random.default_rng(1), 20, draws)
+    assert code == 0, error
+    before, after = ([line.split(";") for line in path.read_text().splitlines()]
+                     for path in (source, tmp_path / "x.csv"))
+    assert after[0] == ["draw"] * bool(draws) + before[0] and len(after) == 1 + 20 * (draws or 1)
+    for n, cells in enumerate(after[1:]):
+        m, i = divmod(n, 20)
+        cells = cells[1:] if draws else cells
+        values = expected[m, i] if draws else expected[i]
+        for j, (cell, old) in enumerate(zip(cells, before[1 + i])):
+            assert cell == old if old not in ("", "NA") else float(cell) == pytest.approx(values[j - 1], abs=0.0051)
+    assert npvae("impute", folder, *flags, "--out", tmp_path / "x.npy")[0] == 0
+    assert np.array_equal(np.load(tmp_path / "x.npy"), expected)
+
+
 BAD = {
+    "impute run": "the run in run takes no missing cells", "score run --samples 0": "--samples: must be",
+    "score run --out x.txt": "--out x.txt: must end in .csv or .npy or .json",
+    "score run --data-dir wide.npy": "wide.npy: holds 18 pixels an image; the model takes 12",
     "sample run --from mixture": "--from: must be mixture:C, such as mixture:10, .* got 'mixture', or be prior",
     "sample run --from mixture:0": "--from: must be mixture:C", "sample run --from mixture:51": "at most the number of",
     "encode run --out x.txt": "--out x.txt: must end in .csv or .npy",

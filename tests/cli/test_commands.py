@@ -18,8 +18,8 @@ from refusals import assert_refused
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (4, 3)
-ON_A_RUN = ("evaluate", "sample", "encode", "reconstruct", "interpolate", "traverse", "gradcheck", "explore", "explain",
-            "info")
+ON_A_RUN = ("evaluate", "sample", "encode", "score", "impute", "reconstruct", "interpolate", "traverse", "gradcheck",
+            "explore", "explain", "info")
 
 
 @pytest.fixture(scope="module")

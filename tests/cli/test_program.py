@@ -21,8 +21,8 @@ from npvae.evaluate import summarize
 from tiny_runs import TINY, drawn, library, pixels, program_in, train_in, without_pictures
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "evaluate", "sample", "encode", "decode", "reconstruct", "interpolate", "traverse", "gradcheck",
-            "explore", "explain", "compress", "decompress", "info")
+COMMANDS = ("train", "evaluate", "sample", "encode", "decode", "score", "impute", "reconstruct", "interpolate",
+            "traverse", "gradcheck", "explore", "explain", "compress", "decompress", "info")
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def train_in(folder):
     shutil.copytree(folder / "run", folder / "custom")
     arrays, manifest = checkpoint.read(folder / "run" / "checkpoint.npz")
     checkpoint.write(folder / "custom" / "checkpoint.npz", arrays,
-                     {**manifest, "vae": {**manifest["vae"], "likelihood": "poisson"}})
+                     {**manifest, "vae": {**manifest["vae"], "likelihood": "of my own"}})
     return folder
 
 
