@@ -65,7 +65,7 @@ def test_observed_cells_stay_to_the_bit(vae, dtype, draws):
     if draws:
         assert (np.ptp(filled, axis=0) > 0)[GONE].all()
     assert np.array_equal(model.impute(filled.reshape(-1, D), np.random.default_rng(0), 7), filled.reshape(-1, D))
-    again = model.impute(np.ma.array(np.nan_to_num(X), mask=GONE), np.random.default_rng(0), 7, draws)
+    again = model.impute(np.ma.array(np.nan_to_num(X), mask=GONE), 0, 7, draws)
     assert np.array_equal(again, filled)
 
 
@@ -111,7 +111,8 @@ def test_labels_are_those_of_the_rows():
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda vae: vae.impute(X, 0), "rng must be"), (lambda vae: vae.impute(X, RNG, 0), "n_samples must be at least 1"),
+    (lambda vae: vae.impute(X, "0"), "rng must be"),
+    (lambda vae: vae.impute(X, RNG, 0), "n_samples must be at least 1"),
     (lambda vae: vae.impute(X, RNG, 5, 0), "draws must be at least 1"),
     (lambda vae: VAE(D).impute(np.where(GONE, np.nan, 0.5), RNG), "a model of data with gaps"),
     (lambda vae: vae.column_scores(X, RNG, 0), "n_samples must be at least 1")])
