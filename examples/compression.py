@@ -86,7 +86,7 @@ def side_by_side(images: Array, shape: tuple[int, ...]) -> Array:
     return picture
 
 
-def measure(name: str, vae: VAE, x: Array, shape: tuple[int, ...],
+def measure(name: str, vae: VAE, x: Array, shape: tuple[int, int],
             progress: Callable[[range], Iterable[int]] = iter) -> Result:
     """All sizes, for images x (N, D) as the model sees them.  Raises AssertionError if one does not come back."""
     binary = bool(np.isin(x, (0, 1)).all())
@@ -148,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if source is not None:
             run.args.data_dir = source
         x = test_images(run.vae, load_images(run.args), run.args)[:args.limit]
-        results.append(measure(folder.name, run.vae, x, run.image_shape, lambda blocks: cli.progress(blocks, "blocks")))
+        shape = run.image_shape[0], math.prod(run.image_shape[1:])
+        results.append(measure(folder.name, run.vae, x, shape, lambda blocks: cli.progress(blocks, "blocks")))
     print(table(results))
     write_atomically(out, draw(results))
     print(out)

@@ -42,6 +42,7 @@ from .command_line import CHECKPOINT, CONFIG, METRICS, UsageError
 
 EXPLORER, EXPLAINED = "explore.html", "explain.html"
 _START_ROWS = 10_000      # training images that tell the scale of all
+_MOST_DRAWN = 2 ** 25      # numbers of the test images that pictures are made of
 FEW_STEPS = 1000      # fewer tend to leave blurred grey pictures
 #: the files of a run, with a description for `npvae info`
 FILES = {CONFIG: "settings, size of an image, versions", METRICS: "the numbers of each epoch, one JSON object a line",
@@ -135,6 +136,10 @@ def _train(args: argparse.Namespace) -> None:
             raise _of_file(args.data_dir, error) from None
 
         # 4. Pictures and numbers, from test images binarized as in training.
+        if x_test.size > _MOST_DRAWN:
+            shown = spread(len(x_test), max(20, _MOST_DRAWN // x_test.shape[1]))
+            y_test, labels = (None if y is None else y[shown] for y in (y_test, images.test_labels))
+            images = images._replace(test_images=part_of(x_test, shown), test_labels=labels)
         _finish(args, images, vae, test_images(vae, images, args, y_test), history, classes)
 
 

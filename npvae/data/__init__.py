@@ -9,6 +9,7 @@
     columns   which kind of numbers each column holds
     labels    labels, as the classes of a conditional model
     npy       arrays in .npy and .npz files, of which only the rows needed are read
+    stored    rows of an array that stay in its file
     codes     files of results: codes, scores, samples
     reading   how data are to be read: what the flags of reading say
     meaning   what the numbers are, and the line that says how they were taken

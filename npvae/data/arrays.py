@@ -1,11 +1,12 @@
 """Images in .npy and .npz files.  Not part of the lesson; `npy.py` reads the arrays, `readers.py` the other formats."""
+import io
 import math
 import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..validate import shown
 from .images import DataError, ImageData, fail, flat_shape, luma, parts, turned
 from .npy import StoredArray, open_member, open_zip, stored_array
 from .reading import Reading
+from .stored import StoredRows
 
 #: keys of an .npz with a test part, in small letters: images of both parts, labels of both
 _PAIRS = (("train", "test", "train_labels", "test_labels"), ("x_train", "x_test", "y_train", "y_test"),
@@ -21,6 +23,7 @@ _PAIRS = (("train", "test", "train_labels", "test_labels"), ("x_train", "x_test"
 #: and without: images, and their labels
 _SINGLES = (("x", "y"), ("x", "labels"), ("data", "target"), ("data", "labels"), ("images", "labels"),
             ("arr_0", "arr_1"))
+_LARGE = 2 ** 28      # bytes of rows from which on they stay in their file
 
 
 class Kind(NamedTuple):
@@ -92,8 +95,22 @@ def _load_one(path: Path, key: str, array: StoredArray, limit: int | None, readi
     """A data set of one array, divided as `reading` says."""
     kind = _kind(path, key, array)
     train, test = parts(path, array.shape[0], reading, f"{key} ", limit)
+    if _stays_in_file(array, kind, len(train) + len(test), reading):
+        offset, width = array.stream.tell(), math.prod(array.shape[1:])
+        stored = [StoredRows(path, offset, array.dtype, width, rows) for rows in (train, test)]
+        if not np.isfinite([one.extent() for one in stored]).all():
+            fail(path, f"{key} holds infinity; finite numbers are allowed, and NaN for missing cells")
+        x_train, x_test = (cast(np.ndarray, one) for one in stored)      # they do as arrays where data are read
+        return _images(path, kind, reading, x_train, None, x_test, None, reading.test_part)
     x_train, x_test = (_as_rows(path, key, rows, kind, reading) for rows in array.read_rows(train, test))
     return _images(path, kind, reading, x_train, None, x_test, None, reading.test_part)
+
+
+def _stays_in_file(array: StoredArray, kind: Kind, rows: int, reading: Reading) -> bool:
+    """Whether rows of an array are to be read from its file when they are needed: many, and as they are."""
+    plain = not (array.by_columns or kind.channels_first or reading.grey or reading.transpose)
+    large = rows * math.prod(array.shape[1:]) * array.dtype.itemsize >= _LARGE
+    return plain and large and array.dtype in (np.uint8, np.float32) and isinstance(array.stream, io.BufferedReader)
 
 
 def _load_npz(path: Path, archive: zipfile.ZipFile, limit: int | None, reading: Reading) -> ImageData:

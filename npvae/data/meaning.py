@@ -20,6 +20,7 @@ from ..likelihoods.support import count_missing, with_scale
 from ..system.terminal import plain
 from .images import ImageData, fail
 from .reading import Reading
+from .stored import extent
 
 _TAKEN = {"binary": "binary", "unit": "numbers from 0 to 1", "real": "real numbers", "counts": "counts"}
 _DARK = 128      # bytes that never reach half of 255 may be something else
@@ -33,8 +34,8 @@ def understood(images: ImageData, reading: Reading, source: str | Path, limit: i
     if images.columns:      # each has numbers of its own kind
         images = images.first(limit)
         return images._replace(line=_line(images, _missing(images), source), values="table")
-    low = min(float(np.fmin.reduce(part, axis=None)) for part in (train, test) if len(part))      # of missing cells,
-    high = max(float(np.fmax.reduce(part, axis=None)) for part in (train, test) if len(part))      # which are NaN, none
+    ends = [extent(part) for part in (train, test) if len(part)]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     values, notes = reading.values, images.notes
     if values is None:
         values, notes = _guess(images, low, high), notes + _doubts(images, low, high)

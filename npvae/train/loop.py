@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import evaluate
 from ..buffers import Activations
+from ..data.stored import extent
 from ..evaluate.bounds import BLOCK
 from ..latents.base import KLEstimator
 from ..model.vae import VAE
@@ -148,7 +149,7 @@ def _check_together(train: Rows, test: Rows) -> None:
 def _check_columns(vae: VAE, train: Rows) -> None:
     """Raises ValueError if a column of the training set has no cell to learn from."""
     if vae.missing:
-        empty = np.isnan(train.array).all(axis=0)
+        empty = np.all([np.isnan(block).all(axis=0) for block in train.blocks()], axis=0)
         if empty.any():
             raise ValueError(f"x_train must have an observed cell in every column, column {int(empty.argmax())} has "
                              "none: leave it out")
@@ -158,7 +159,7 @@ def _check_prior(vae: VAE, train: Rows) -> None:
     """Raises ValueError for images outside [0, 1] with a VampPrior, whose pseudo-inputs are confined to [0, 1]."""
     if not vae.prior.in_unit_interval:
         return
-    low, high = (train.scale * extreme(train.array) for extreme in (np.nanmin, np.nanmax))
+    low, high = (train.scale * end for end in extent(train.array))
     if low < 0 or high > 1:
         raise ValueError(f"x_train must lie in [0, 1] for prior {vae.prior.name}, whose pseudo-inputs do, found values "
                          f"from {low:g} to {high:g}: prior mixture:{vae.prior.rows} fits")

@@ -1,11 +1,14 @@
 """A data set, from which batches are gathered, and the streams of random numbers.  Read after `optim.py`."""
 import zlib
+from collections.abc import Iterable
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 
 from .. import data
 from ..buffers import Activations
+from ..data.stored import StoredRows
 from ..engine.executor import WholeArrayKernels
 from ..likelihoods import support
 from ..model.vae import VAE
@@ -22,18 +25,29 @@ def stream(seed: int, purpose: int, epoch: int) -> np.random.Generator:
 
 class Rows:
     """A data set `array` (N, D) of bytes or floats; the model sees scale * array.  It is copied only where it must be
-    converted.  Raises ValueError or TypeError for data that the model cannot take (`likelihoods/support.py`)."""
+    converted, and may stay in its file.  Raises ValueError or TypeError for data that the model cannot take
+    (`likelihoods/support.py`)."""
 
-    def __init__(self, name: str, x: Array, vae: VAE, binarize: str, seed: int, purpose: int,
+    def __init__(self, name: str, x: Array | StoredRows, vae: VAE, binarize: str, seed: int, purpose: int,
                  labels: Array | None = None) -> None:
         choice("binarize", binarize, data.BINARIZATIONS)
         self.dtype, self.of_bytes = vae.dtype, getattr(x, "dtype", None) == np.uint8
         self.dynamic = binarize == "dynamic"
-        x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, binarized=binarize != "none",
-                                     missing=vae.missing)
-        self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
-        if not self.dynamic:
-            vae.output.check(self.array, name, white=round(1 / self.scale))
+        self.stored = x if isinstance(x, StoredRows) and binarize in ("none", "dynamic") else None
+        self.array: Array
+        if self.stored is None:
+            x, self.scale = support.read(x, name, vae.input_dim, vae.likelihood, vae.dtype, missing=vae.missing,
+                                         binarized=binarize != "none")
+            self.array = np.ascontiguousarray(data.binarize(x, binarize, stream(seed, purpose, 0)))
+        else:
+            self.array = cast(Array, self.stored)      # it does as an array
+            self.scale = support.scale_of(self.array, vae.likelihood.support)
+        for block in self.blocks():
+            if self.stored is not None:
+                support.read(block, name, vae.input_dim, vae.likelihood, vae.dtype, missing=vae.missing,
+                             binarized=binarize != "none")
+            if not self.dynamic:
+                vae.output.check(block, name, white=round(1 / self.scale))
         self.labels = (vae.check_labels(labels, len(x), name.replace("x_", "labels_"))
                        if vae.classes or labels is not None else None)
         self._noise: dict[tuple[int, ...], Array] = {}
@@ -41,14 +55,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.array)
 
+    def blocks(self) -> Iterable[Array]:
+        """All rows in order: at once, or some at a time if they stay in their file."""
+        return (self.array,) if self.stored is None else self.stored.blocks()
+
     def floats(self) -> Array:
         """All rows (N, D) as the model sees them."""
-        return support.floats(self.array, self.scale, self.dtype)
+        return support.floats(self.array[:], self.scale, self.dtype)
 
     def checksums(self) -> dict[str, int]:
         """CRC-32 of data and labels, which must be the same when a run is resumed."""
         labels = {} if self.labels is None else {"labels_crc32": zlib.crc32(self.labels.data)}
-        return {"data_crc32": zlib.crc32(self.array.data), **labels}
+        crc = 0
+        for block in self.blocks():
+            crc = zlib.crc32(block.data, crc)
+        return {"data_crc32": crc, **labels}
 
     def gather(self, a: Activations, index: Array, kernels: ModuleType | WholeArrayKernels, rng: np.random.Generator
                ) -> None:
@@ -66,11 +87,14 @@ class Rows:
                 rng: np.random.Generator) -> None:
         if self.labels is not None:
             np.take(self.labels, index, out=labels, mode="clip")      # no temporary array, unlike "raise"
+        array = self.array
+        if self.stored is not None:
+            array, index = self.stored[index], np.arange(len(index))
         if not self.dynamic:
-            kernels.gather_rows(x, self.array, index, self.scale)
+            kernels.gather_rows(x, array, index, self.scale)
             return
         if x.shape not in self._noise:
             self._noise[x.shape] = np.empty(x.shape, np.float32)
         noise = self._noise[x.shape]
         rng.random(out=noise, dtype=np.float32)
-        kernels.gather_binarized(x, self.array, index, noise, self.scale)
+        kernels.gather_binarized(x, array, index, noise, self.scale)
