@@ -29,6 +29,20 @@ PICTURES = {
     "samples": (
         "Samples", "A grid of images decoded from random draws of the prior",
         "Look for how many could pass as data; mixtures come from regions to which no image is encoded."),
+    "columns": (
+        "Each column", "For each column how often its values occur, in the test rows and in draws of the model",
+        "Look for orange on blue; orange where there is no blue are values that the model invents."),
+    "correlations": (
+        "Which columns go together", "Two squares of colours: the correlations of all pairs of columns, in the test "
+        "rows and in draws of the model",
+        "Look for two pictures alike; one that is pale off its diagonal is a model whose columns do not know of each "
+        "other."),
+    "curves": (
+        "Reconstructions", "Test rows as curves, each with its reconstruction",
+        "Look for the same peaks at the same places; a smooth curve through noise is right."),
+    "curves_drawn": (
+        "Samples", "Rows of the test set and draws of the model, as curves",
+        "Look for curves that could stand on the other side."),
     "class_samples": (
         "Samples of each class", "Rows of images, one for each label; down a column all are decoded from the same z",
         "Look for one style, such as slant or thickness, down each column, and one class along each row."),

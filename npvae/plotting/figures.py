@@ -141,8 +141,12 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
                 ylabel: str = "", row_breaks: Collection[int] = (), column_breaks: Collection[int] = (),
                 frames: Sequence[tuple[int, int]] = (), ink: bool = True) -> Figure:
     """Images (R, C, D) as a grid, with labels beside its rows and under its columns, and frames around the tiles at
-    `frames`, (row, column) each; ink and breaks as in `mosaic`."""
+    `frames`, (row, column) each; ink and breaks as in `mosaic`.  Where the numbers are not those of pixels, from 0 to
+    1, grey runs from the smallest to the largest, and a bar beside the grid says so."""
     from matplotlib.patches import Rectangle
+    low, high = _limits(to_float(images), image_shape)
+    if (low, high) != (0, 1):
+        images = (images - low) / (high - low)
     canvas, tops, lefts, (height, width) = mosaic(images, image_shape, row_breaks, column_breaks, ink)
     # an integer factor, so that all pixels have one size; a tile has at most 90 pixels a side, the grid 1250
     scale = min(90 / max(height, width), 1250 / max(canvas.shape[:2]))
@@ -152,7 +156,8 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
     left = EM * (0.8 + 0.56 * max(map(len, row_labels), default=0) + 1.8 * bool(ylabel))
     below = EM * (0.5 + 1.4 * bool(column_labels) + 1.8 * bool(xlabel))
     spare = max(0, EM * (1 + 0.65 * max(len(title), len(xlabel))) - across)  # for a title wider than the grid
-    right, left, above = max(EM / 2, spare / 2), max(left, spare / 2), EM * 2.2
+    bar = 4.5 * EM if (low, high) != (0, 1) else 0
+    right, left, above = max(EM / 2, spare / 2) + bar, max(left, spare / 2), EM * 2.2
     full_width, full_height = round(left + across + right), round(below + down + above)
     with new_figure(full_width, full_height, layout="none") as figure:
         axes = figure.add_axes((round(left) / full_width, round(below) / full_height,
@@ -161,6 +166,9 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
         axes.imshow(picture, cmap="gray_r", vmin=0, vmax=255, aspect="auto", origin="upper",
                     interpolation="hanning" if scale <= 4 else "nearest",  # for smooth strokes
                     interpolation_stage="data")  # on grey values: a quarter of the memory of colours
+        if bar:
+            place = ((full_width - bar) / full_width, round(below) / full_height, EM / full_width, down / full_height)
+            _grey_bar(figure, place, low, high, ink)
         for side in axes.spines.values():
             side.set_visible(False)
         axes.set_yticks(tops[:len(row_labels)] + (height - 1) / 2, row_labels)
@@ -173,6 +181,27 @@ def tile_figure(images: np.ndarray, image_shape: tuple[int, ...], title: str, *,
             axes.add_patch(Rectangle((lefts[column] - 0.5, tops[row] - 0.5), width, height, fill=False,
                                      edgecolor=ORANGE, linewidth=1.5))
     return figure
+
+
+_FAR, _MANY = 0.1, 0.01      # pixels of a model that is unsure lie a little outside of [0, 1], and may be clipped
+
+
+def _limits(images: np.ndarray, image_shape: tuple[int, ...]) -> tuple[float, float]:
+    """The numbers that are drawn as white and black: 0 and 1, or the smallest and the largest if one number in a
+    hundred lies outside of [0, 1] by more than 0.1."""
+    known = images[np.isfinite(images)]
+    if len(image_shape) > 2 or not known.size or np.mean((known < -_FAR) | (known > 1 + _FAR)) < _MANY:
+        return 0.0, 1.0
+    low, high = float(known.min()), float(known.max())
+    return low, high if high > low else low + 1
+
+
+def _grey_bar(figure: Figure, place: tuple[float, float, float, float], low: float, high: float, ink: bool) -> None:
+    """A bar that says which grey is which number."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    scale = ScalarMappable(Normalize(low, high), "gray_r" if ink else "gray")
+    figure.colorbar(scale, cax=figure.add_axes(place)).ax.tick_params(labelsize=FONT, colors=INK)
 
 
 def strips(axes: Axes, values: np.ndarray, labels: np.ndarray | None) -> None:

@@ -21,11 +21,13 @@ from ..data.labels import Class, class_codes
 from ..evaluate.dimensions import information_per_dimension
 from ..latents.aggregate import GaussianMixture
 from ..latents.priors import StandardNormal, Vamp
+from ..likelihoods.columns import Column
 from ..likelihoods.support import Reals, to_float
 from ..model.vae import VAE
 from ..system.files import write_atomically
 from .charts import kl_per_dimension, latent_scatter, learning_curves
 from .figures import png, rows_of, spread, text_of, tile_figure
+from .tables import columns_and_samples, columns_of, correlations, curves, curves_drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,10 +212,11 @@ def interpolation(vae: Autoencoder, pairs_of_images: np.ndarray, image_shape: tu
 # ---- All of them
 
 #: the files that save_pictures may write: class_samples.png for a conditional VAE, manifold.png for Z = 2, else
-#: traversals.png, kl_per_dimension.png if the KL term is a sum over dimensions, pseudo_inputs.png for a VampPrior
+#: traversals.png, kl_per_dimension.png if the KL term is a sum over dimensions, pseudo_inputs.png for a VampPrior; in
+#: place of images, columns.png and correlations.png for a table, curves.png and curves_drawn.png for long rows
 PICTURES = tuple(f"{name}.png" for name in (
     "reconstructions", "samples", "class_samples", "learning_curves", "manifold", "traversals", "interpolation",
-    "latent_scatter", "kl_per_dimension", "pseudo_inputs"))
+    "latent_scatter", "kl_per_dimension", "pseudo_inputs", "columns", "correlations", "curves", "curves_drawn"))
 
 
 def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | None,
@@ -235,8 +238,12 @@ def save_pictures(vae: Autoencoder, x_test: np.ndarray, labels: np.ndarray | Non
     codes, encoded = class_codes(labels, classes, "the test set"), spread(len(x_test), 10_000)
     x_test = _seen(vae, x_test)
     mu, nats, has_kl = _encode(vae, x_test, encoded, codes)
-    figures = _of_images(vae, x_test, codes, nats, image_shape, rng, ink)
-    if classes:
+    columns = _columns(vae, x_test, image_shape)
+    if columns:
+        figures = _of_rows(vae, x_test, codes, columns, rng)
+    else:
+        figures = _of_images(vae, x_test, codes, nats, image_shape, rng, ink)
+    if classes and not columns:
         tiles = same_z(vae, range(len(classes)), 10, rng)
         figures["class_samples"] = class_samples(tiles, classes, image_shape, ink)
     if history:
@@ -276,7 +283,32 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
     return figures
 
 
+def _columns(vae: Autoencoder, x: np.ndarray, image_shape: tuple[int, ...]) -> Sequence[Column]:
+    """The columns of x (N, D) if its rows are those of a table, or one line of numbers that are no pixels."""
+    known = x[np.isfinite(x)]
+    pixels = image_shape[0] > 1 or known.size and known.min() >= 0 and known.max() <= 1
+    return () if pixels else columns_of(x.shape[1])
+
+
+def _of_rows(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, columns: Sequence[Column],
+             rng: np.random.Generator) -> dict[str, Figure]:
+    """The pictures of rows that are no images, by name: of each column, or of curves where there are many without
+    names."""
+    few = spread(len(x), 1000)
+    of = {} if labels is None else _given(labels[few])
+    drawn = vae.sample(len(few), rng, mean=False, **of)
+    if len(columns) > _CURVE and columns == columns_of(len(columns)):
+        rebuilt = vae.reconstruct(x[few[:_CURVES]], rng, **({} if labels is None else _given(labels[few[:_CURVES]])))
+        return {"curves": curves(x[few[:_CURVES]], rebuilt), "curves_drawn": curves_drawn(drawn, x[few])}
+    return {"columns": columns_and_samples(x[few], drawn, columns),
+            "correlations": correlations(x[few], drawn, columns)}
+
+
 # ---- Helpers
+
+_CURVE = 24      # more numbers in a row are drawn as a curve
+_CURVES = 12      # so many rows
+
 
 def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, ...], title: str,
               row_labels: list[str], ink: bool) -> Figure:

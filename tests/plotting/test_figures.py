@@ -34,7 +34,7 @@ def test_mosaic_puts_every_pixel_in_its_place(dims, row_break, ink):
 
 
 def test_ink_is_clipped_and_dark_means_one():
-    figure = figures.tile_figure(np.array([[[-0.5, 0.0, 0.5, 1.0, 1.5, 0.2]]]), (2, 3), "clip")
+    figure = figures.tile_figure(np.array([[[-0.05, 0.0, 0.5, 1.0, 1.05, 0.2]]]), (2, 3), "clip")
     picture = figure.axes[0].images[0]
     np.testing.assert_array_equal(np.asarray(picture.get_array())[1:3, 1:4], [[0, 0, 128], [255, 255, 51]])
     assert picture.cmap(picture.norm(0))[:3] == (1, 1, 1) and picture.cmap(picture.norm(255))[:3] == (0, 0, 0)
