@@ -156,7 +156,7 @@ class LogNormal(_Scaled):
         kernels.log_normal_nll_backward(doutput, dcells, output, x)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
-        """E[x|z] (rows, D) = exp(m + sigma^2 / 2),  from the complete output: more than the median exp(m),
+        """E[x|z] (rows, D) = exp(m + sigma^2 / 2)  (D16.18),  from the complete output: more than the median exp(m),
         since exp is convex (Jensen's inequality)."""
         m, s = np.split(output, 2, axis=1)
         mean: Array = np.exp(m + 0.5 * np.exp(2 * s))

@@ -78,6 +78,7 @@ def ordinal_nll_forward(cells: Array, output: Array, x: Array, cuts: Array, leve
 
         P(x <= i) = sigmoid(c_{i+1} - h),       c_1 = t_1,   c_{j+1} = c_j + exp(t_{j+1})        (McCullagh 1980)
         -log P(i) = softplus(-u) + softplus(v) - log(1 - exp(-w)),     u = c_{i+1} - h,   v = c_i - h,   w = u - v
+                                                                                                       (D16.15)
 
     as in D12.4.  The lowest level has only the first term, the highest only the second.
 
@@ -96,7 +97,7 @@ def ordinal_nll_backward(doutput: Array, dcuts: Array, dcells: Array, output: Ar
     """Backward pass of  softplus(-u) + softplus(v) - log(1 - exp(-w)):
 
         du = -dcells * sigmoid(-u),   dv = dcells * sigmoid(v),   dw = -dcells / (exp(w) - 1)
-        dh = -(du + dv)
+        dh = -(du + dv)                                                                      (D16.16)
         dt_j = exp(t_j) sum_{k >= j} dc_k + dw exp(t_j),  without the factor exp(t_j) for j = 1
 
     dc_k is the sum, over rows and draws, of du where c_k is the upper cut point and of dv where it is the lower one;

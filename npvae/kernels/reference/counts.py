@@ -51,7 +51,7 @@ def _counts(x: Array) -> tuple[Array, Array]:
 
 
 def _poisson(log_mean: Array, x: Array, log_x: Array) -> Array:
-    """-log P(x)."""
+    """-log P(x) of D16.2."""
     t = log_mean - log_x
     cost: Array = poisson_peak(x) + np.where(x == 0, np.exp(t), x * excess(t))
     return cost
@@ -62,7 +62,7 @@ def poisson_nll_forward(cells: Array, output: Array, x: Array, offset: Array) ->
 
     For a large count this is a difference of large numbers.  With  g(x) = log x! - x log x + x,  the value at m = x,
 
-        -log P(x) = g(x) + x [ exp(t) - 1 - t ],   t = l - log x,   or m if x = 0
+        -log P(x) = g(x) + x [ exp(t) - 1 - t ],   t = l - log x,   or m if x = 0         (D16.2)
 
     where both terms are >= 0, and exp(t) - 1 - t is summed as a series near t = 0.
     """
@@ -73,7 +73,7 @@ def poisson_nll_forward(cells: Array, output: Array, x: Array, offset: Array) ->
 def poisson_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array, offset: Array) -> None:
     """Backward pass of  -log P(x) = m - x log m + log x!,  m = exp(l):
 
-        dl = dcells * (m - x) = dcells * x [ exp(t) - 1 ],   t = l - log x,   or m if x = 0
+        dl = dcells * (m - x) = dcells * x [ exp(t) - 1 ],   t = l - log x,   or m if x = 0        (D16.3)
     """
     x, log_x = _counts(x)
     t = _double(output) + offset[:, None, None] - log_x
@@ -81,7 +81,7 @@ def poisson_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array,
 
 
 def _negative_binomial(log_mean: Array, log_r: Array, x: Array, log_x: Array) -> tuple[Array, Array, Array]:
-    """-log P(x), and its derivatives with respect to l and log r."""
+    """-log P(x) of D16.4, and its derivatives with respect to l (D16.5) and log r (D16.6)."""
     b = bounded(log_r, LARGEST)
     r = np.exp(b)
     n, odds = r + x, log_mean - b      # odds = log m/r
@@ -113,9 +113,9 @@ def negative_binomial_nll_forward(cells: Array, output: Array, x: Array, offset:
     output (B, K, 2 D): the first D columns, plus offset[b], are l = log m, the others log r.  r is called the
     dispersion, or the size.  As r grows the distribution becomes Poisson's.
 
-    With n = x + r, with g(u) = log Gamma(u + 1) - u log u + u, which is the nll at the mean, and with t = l - log x,
+    With n = x + r, with g of D16.1, which is the nll at the mean, and with t = l - log x,
 
-        -log P(x) = g(r) + g(x) - g(n) + log(n / r) + n F(x / n, t)
+        -log P(x) = g(r) + g(x) - g(n) + log(n / r) + n F(x / n, t)                  (D16.4)
         F(q, t) = log(1 + q (exp(t) - 1)) - q t                                      >= 0, 0 at t = 0
         -log P(0) = r log(1 + m / r)
 
@@ -132,8 +132,8 @@ def negative_binomial_nll_forward(cells: Array, output: Array, x: Array, offset:
 def negative_binomial_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array, offset: Array) -> None:
     """Backward pass of  -log P(x) = log Gamma(r) - log Gamma(n) + n log(r + m) - r log r - x log m + const,  n = x + r:
 
-        dl     = dcells * (m - x) r / (r + m)
-        dlog r = dcells * r [ psi(r) - log r - psi(n) + log n + w - 1 - log w ],   w = n / (r + m)
+        dl     = dcells * (m - x) r / (r + m)                                        (D16.5)
+        dlog r = dcells * r [ psi(r) - log r - psi(n) + log n + w - 1 - log w ],   w = n / (r + m)      (D16.6)
 
     doutput (B, K, 2 D) is [dl, dlog r].  By Stirling's formula  r [psi(r) - log r - psi(n) + log n] = -x / (2 n)  and a
     difference of two small numbers.  And  w - 1 - log w = exp(-y) - 1 + y  with  y = -log w.
@@ -151,7 +151,7 @@ def zero_inflated_nll_forward(cells: Array, output: Array, x: Array, offset: Arr
     output (B, K, 3 D): log mean, to which offset[b] is added; a; log r.  With c = -log NB(x),
 
         -log P(x) = softplus(a) + c                                                  for x > 0
-        -log P(0) = softplus(a) - log(exp(a) + exp(-c)) = log(1 + (1 - exp(-c)) / (exp(a) + exp(-c)))
+        -log P(0) = softplus(a) - log(exp(a) + exp(-c)) = log(1 + (1 - exp(-c)) / (exp(a) + exp(-c)))       (D16.7)
 
     The second form is taken for c < 1.  For larger c it is softplus(-a) - softplus(-a - c)  if a >= 0, and
     softplus(a) + min(-a, c) - softplus(-|a + c|)  if a < 0.
@@ -170,10 +170,10 @@ def zero_inflated_nll_backward(doutput: Array, dcells: Array, output: Array, x: 
     """Backward pass of  -log P(x) = softplus(a) + c  for x > 0,  softplus(a) - log(exp(a) + exp(-c))  for x = 0:
 
         da = dcells * sigmoid(a),   dc = dcells                                      for x > 0
-        da = -dcells * (1 - exp(-c)) sigmoid(-a) sigmoid(a + c),   dc = dcells * sigmoid(-a - c)   for x = 0
+        da = -dcells * (1 - exp(-c)) sigmoid(-a) sigmoid(a + c),   dc = dcells * sigmoid(-a - c)   for x = 0    (D16.8)
 
     da of a zero is sigmoid(a) less sigmoid(a + c), the probability that this zero is one of the extra ones, written as
-    a product.  dl and dlog r are dc times those of the negative binomial.
+    a product.  dl and dlog r are dc times those of the negative binomial (D16.5, D16.6).
     """
     (log_mean, a, log_r), (x, log_x) = _blocks(output, 3), _counts(x)
     c, by_mean, by_r = _negative_binomial(log_mean + offset[:, None, None], log_r, x, log_x)
@@ -190,7 +190,7 @@ def multinomial_nll_forward(cells: Array, log_mean: Array, logits: Array, x: Arr
 
     With m_d = n p_d this is D Poisson distributions, given their total:
 
-        -log P(x) = sum_d c_d - g(n),     c_d = -log Poisson(x_d; m_d),     g(n) = -log Poisson(n; n)
+        -log P(x) = sum_d c_d - g(n),     c_d = -log Poisson(x_d; m_d),     g(n) = -log Poisson(n; n)        (D16.9)
 
     since sum_d m_d = n.  Each count bears its share of g(n):  cells = c_d - g(n) x_d / n.
 
@@ -211,7 +211,7 @@ def multinomial_nll_forward(cells: Array, log_mean: Array, logits: Array, x: Arr
 def multinomial_nll_backward(dlogits: Array, dcells: Array, log_mean: Array, x: Array) -> None:
     """Backward pass of  cells = m_d - x_d log m_d + const,  m = n p,  p = softmax(logits):
 
-        dr_d = dcells * (m_d - x_d),      dlogits_d = dr_d (1 - p_d) - p_d sum_{i != d} dr_i
+        dr_d = dcells * (m_d - x_d),      dlogits_d = dr_d (1 - p_d) - p_d sum_{i != d} dr_i          (D16.10)
 
     If dcells is the same for all columns, the sum of all dr is 0, and dlogits = dcells * (n p - x).
     """

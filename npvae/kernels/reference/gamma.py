@@ -34,7 +34,8 @@ def digamma_rest(z: Array) -> Array:
 
 
 def poisson_peak(u: Array) -> Array:
-    """g(u) = log Gamma(u + 1) - u log u + u,  u >= 0:  -log of the Poisson probability of u events where u are expected.
+    """g(u) = log Gamma(u + 1) - u log u + u,  u >= 0:  -log of the Poisson probability of u events where u are expected
+    (D16.1).
 
         g(u) = 1/2 log(2 pi u) + R(u)            from u = 8 on
         g(u) = (z - 1/2) log z - z + 1/2 log(2 pi) + R(z) - log [(u + 1) ... (u + 7)] - u log u + u    else,  z = u + 8

@@ -29,7 +29,7 @@ def append_parameters_forward(out: Array, output: Array, own: Array) -> None:
 def append_parameters_backward(doutput: Array, down: Array, dout: Array) -> None:
     """Backward pass of  out[b, k] = [output[b, k], own]:
 
-        down[d] = sum_{b, k} dout[b, k, P + d]  every row depends on it;  of (1,), summed over d as well
+        down[d] = sum_{b, k} dout[b, k, P + d]        (D16.17)  every row depends on it;  of (1,), summed over d as well
 
     doutput is the first P columns of dout.
     """
@@ -40,7 +40,7 @@ def append_parameters_backward(doutput: Array, down: Array, dout: Array) -> None
 
 
 def _normalizer(log_df: Array) -> tuple[Array, Array]:
-    """c(nu) below and its derivative with respect to log nu."""
+    """c(nu) of D16.11 and its derivative with respect to log nu."""
     log_df = bounded(log_df, LARGEST)
     a = 0.5 * np.exp(log_df)
     small, steps = a.real < SHIFT, np.arange(SHIFT)
@@ -65,7 +65,7 @@ def student_t_nll_forward(cells: Array, output: Array, x: Array) -> None:
     """Student's t, whose tails are heavy: an outlier at distance u costs (nu + 1) log u, where a Gaussian asks u^2 / 2.
 
         -log p(x) = (nu + 1)/2 log(1 + u^2 / nu) + s + 1/2 log(2 pi) + c(nu),      u = (x - m) exp(-s)
-        c(nu) = log Gamma(nu/2) - log Gamma((nu + 1)/2) + 1/2 log(nu/2)
+        c(nu) = log Gamma(nu/2) - log Gamma((nu + 1)/2) + 1/2 log(nu/2)             (D16.11)
 
     output (B, K, 3 D): the locations m, then s = log scale, then log nu, the degrees of freedom.  c falls to 0 as nu
     grows, and the rest becomes the Gaussian's.  With a = nu/2 and R of Stirling's formula,
@@ -84,7 +84,7 @@ def student_t_nll_forward(cells: Array, output: Array, x: Array) -> None:
 def student_t_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array) -> None:
     """Backward pass of  (nu + 1)/2 log(1 + u^2 / nu) + s + c(nu),   with  q = u^2 / nu,  h = (nu + 1) u / (nu + u^2):
 
-        dm      = -dcells * h exp(-s)           ds = dcells * (1 - h u)
+        dm      = -dcells * h exp(-s)           ds = dcells * (1 - h u)                            (D16.12)
         dlog nu = dcells * [ 1/2 (nu (v - 1 + exp(-v)) - q / (1 + q)) + nu c'(nu) ],   v = log(1 + q)
 
     h is bounded: the further out, the weaker the pull.
@@ -110,7 +110,7 @@ def laplace_nll_forward(cells: Array, output: Array, x: Array) -> None:
 def laplace_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array) -> None:
     """Backward pass of  |u| + s + log 2,  u = (x - m) exp(-s):
 
-        dm = -dcells * sign(u) exp(-s),  0 at u = 0,        ds = dcells * (1 - |u|)
+        dm = -dcells * sign(u) exp(-s),  0 at u = 0,        ds = dcells * (1 - |u|)            (D16.13)
     """
     u, s = _standard(output, x, 2)
     sign = np.sign(u.real)
@@ -120,7 +120,7 @@ def laplace_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array)
 def log_normal_nll_forward(cells: Array, output: Array, x: Array) -> None:
     """A positive number whose logarithm is Gaussian:
 
-        -log p(x) = 1/2 u^2 + s + 1/2 log(2 pi) + log x,   u = (log x - m) exp(-s)
+        -log p(x) = 1/2 u^2 + s + 1/2 log(2 pi) + log x,   u = (log x - m) exp(-s)            (D16.14)
 
     output (B, K, 2 D): m, then s = log sigma, of log x.  The last term, log of dx / dlog x, makes it a density of x.
     """
