@@ -14,7 +14,7 @@ from .base import column_means
 from .own import COLUMN, DECODER, SHARED, OwnParameters
 from .support import Counts
 
-QUANTILES = 101      # of the totals of the training set, from the least to the largest
+PARTS = 100      # of the training set, sorted by total: of each its mean total is kept
 _LEAST = 1e-4      # takes the place of a smaller mean of a column, of which the logarithm is too far down
 _MOST = 1e17      # takes the place of a larger mean in draws: NumPy's Poisson generator makes integers of 64 bits
 
@@ -22,8 +22,9 @@ _MOST = 1e17      # takes the place of a larger mean in draws: NumPy's Poisson g
 class _Counts(OwnParameters):
     """Counts whose first number of the decoder is the log mean, or with `size` that of the mean's share of the total.
 
-    The totals of the training set are kept with the model, as quantiles: the parameter `likelihood.log_totals`, which
-    no gradient moves.  New rows draw their totals from them.
+    The totals of the training set are kept with the model: sorted and cut into a hundred parts, of each of which
+    `likelihood.log_totals` has the mean.  It is a parameter that no gradient moves.  New rows draw their totals from
+    these, so that totals of draws have the mean of the data's.
     """
 
     support = Counts()
@@ -34,7 +35,7 @@ class _Counts(OwnParameters):
         kernels.log1p_features(features, x)
 
     def parameter_shapes(self, input_dim: int) -> Shapes:
-        totals: Shapes = {"likelihood.log_totals": (QUANTILES,)} if self.size else {}
+        totals: Shapes = {"likelihood.log_totals": (PARTS,)} if self.size else {}
         return {**super().parameter_shapes(input_dim), **totals}
 
     def offset(self, kernels: ModuleType, output: Array, x: Array) -> Array:
@@ -60,8 +61,10 @@ class _Counts(OwnParameters):
         """The mean of the data, and their totals."""
         super().start(params, bias, x)
         if self.size:
-            totals = np.maximum(np.nansum(x, axis=1, dtype=np.float64), 1)
-            params["likelihood.log_totals"][...] = np.log(np.quantile(totals, np.linspace(0, 1, QUANTILES)))
+            totals = np.sort(np.maximum(np.nansum(x, axis=1, dtype=np.float64), 1))
+            n, below = len(totals), np.concatenate([[0], np.cumsum(totals)])      # the sum of the first i totals
+            sums = np.diff(np.interp(np.linspace(0, n, PARTS + 1), np.arange(n + 1), below))
+            params["likelihood.log_totals"][...] = np.log(sums * PARTS / n)
 
     def complete(self, kernels: ModuleType, output: Array, params: Block) -> Array:
         """With `size` the log mean is that of a row whose total is the mean of all totals."""
@@ -87,9 +90,8 @@ class _Counts(OwnParameters):
 
 
 def draw_totals(params: Block, n: int, rng: np.random.Generator) -> Array:
-    """log totals (n,), drawn from the quantiles of the training set."""
-    quantiles = params["likelihood.log_totals"].real.astype(float)
-    totals: Array = np.interp(rng.random(n), np.linspace(0, 1, len(quantiles)), quantiles)
+    """log totals (n,), each that of a part of the training set."""
+    totals: Array = rng.choice(params["likelihood.log_totals"].real.astype(float), n)
     return totals
 
 
