@@ -232,6 +232,7 @@ class Results:
                                 min(args.batch_size, len(images.train_images)), optimizer, objective, seed=args.seed)
         except (ValueError, TypeError) as error:
             raise _of_file(args.data_dir, error) from None
+        assert self._run.test is not None
         self.x_train, self.x_test, self.history = self._run.train.floats(), self._run.test.floats(), self._run.history
         self._files: list[Callback] = [RunFolder(args, images), Checkpoint(args.out / CHECKPOINT),
                                        MetricsLog(args.out / METRICS)]

@@ -565,8 +565,13 @@ class VAE:
     def load(path: str | Path, kernels: str = "numba", likelihood: Likelihood | None = None,
              activation: Activation | None = None, prior: Prior[Any] | None = None, posterior: Flow[Any] | None = None,
              decoder: Decoder[Any] | None = None) -> "VAE":
-        """The model in a file that `save` or a training run has written.  Parts of your own classes must be given
-        again.  Raises checkpoint.CheckpointError."""
+        """The model in a file that `save` or a training run has written.
+
+        A file names its parts.  Those of your own classes are passed again, as objects:
+        `VAE.load("model.npz", likelihood=MyLikelihood())`, and likewise activation, prior, posterior and decoder.
+
+        Raises checkpoint.CheckpointError.
+        """
         return load_with_manifest(path, kernels, likelihood, activation, prior, posterior, decoder)[0]
 
     def __repr__(self) -> str:
@@ -690,7 +695,10 @@ def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Lik
         try:
             check(manifest, headers)
         except (KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}") from None
+            part, more = str(error).partition(" ")[0], ""
+            if part in ("likelihood", "activation", "prior", "posterior", "decoder") and part not in given:
+                more = f"; one of your own is passed again, in Python: VAE.load(path, {part}=...)"
+            raise checkpoint.CheckpointError(f"{path}: holds no model that can be built here: {error}{more}") from None
 
     arrays, manifest = checkpoint.read(path, ("parameters",), refuse_what_does_not_fit)
     try:

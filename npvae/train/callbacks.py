@@ -38,8 +38,13 @@ class Callback:
         """At the end, also after an error."""
 
 
+#: the methods that `fit` calls
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+
+
 class EarlyStopping(Callback):
-    """Stops training when the test loss has reached no new minimum for `patience` epochs."""
+    """Stops training when the test loss, without a test set the training loss, has reached no new minimum for
+    `patience` epochs."""
 
     def __init__(self, patience: int = 10) -> None:
         self.patience = integer("patience", patience, 1)
@@ -49,7 +54,7 @@ class EarlyStopping(Callback):
             self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
-        losses = [metrics["test_loss"] for metrics in run.history]
+        losses = [metrics.get("test_loss", metrics["train_loss"]) for metrics in run.history]
         run.stop = len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
 
@@ -107,8 +112,9 @@ class Progress(Callback):
 
     def on_epoch(self, run: Run) -> None:
         m = run.history[-1]
-        line = (f"epoch {m['epoch']:3.0f}/{run.epochs}  train {m['train_loss']:7.2f}  test {m['test_loss']:7.2f} (nll "
-                f"{m['test_nll']:6.2f}, kl {m['test_kl']:5.2f})  active {m['active_units']:2.0f}  "
+        of_test = (f"  test {m['test_loss']:7.2f} (nll {m['test_nll']:6.2f}, kl {m['test_kl']:5.2f})  active "
+                   f"{m['active_units']:2.0f}" if "test_loss" in m else "")
+        line = (f"epoch {m['epoch']:3.0f}/{run.epochs}  train {m['train_loss']:7.2f}{of_test}  "
                 f"{m['images_per_second']:8,.0f} img/s  {m['seconds']:5.1f} s")
         if self.bar is not None:
             self.bar.write(line, file=self.file)

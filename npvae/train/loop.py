@@ -25,24 +25,24 @@ from ..objectives import ELBO, Objective
 from ..optim import Adam
 from ..params import Array
 from ..validate import NonFiniteError, boolean, choice, described, integer, shown
-from .callbacks import Callback
+from .callbacks import HOOKS, Callback, Progress
 from .rows import BINARIZE_ONCE, _EVALUATE, _SHUFFLE, _SIGMA, Rows, stream
 from .run import Metrics, Run, _first_nonfinite, _nonfinite_error
 
 _FIT_IMAGES = 10_000      # training images at most that `VAE.fit_likelihood` is given
 
 
-def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: int = 128,
+def fit(vae: VAE, x_train: Array, x_test: Array | None = None, epochs: int = 10, batch_size: int = 128,
         optimizer: Adam | None = None, objective: Objective = ELBO(), n_samples: int = 1, binarize: str = "none",
         seed: int = 0, callbacks: Sequence[Callback] = (), resume: str | Path | None = None,
         labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True,
-        first_epoch: int = 0) -> list[Metrics]:
+        first_epoch: int = 0, progress: bool = False) -> list[Metrics]:
     """Train `vae` in place.  Returns a dict of metrics for each epoch.
 
     Parameters
     ----------
     x_train, x_test : data (N, D) and (M, D); uint8 means 0 to 255, unless it holds only 0 and 1
-        (`npvae/likelihoods/support.py`)
+        (`npvae/likelihoods/support.py`).  Without x_test there are no metrics of it, nor active_units
     epochs : in all, including those before `first_epoch` and those of a resumed run
     optimizer : None stands for Adam()
     objective : what is minimised; see `npvae.objectives`
@@ -55,6 +55,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     labels_train, labels_test : integers (N,) and (M,), for a model with classes
     shuffle : x_train in a new random order every epoch
     first_epoch : number of epochs that earlier calls have trained
+    progress : print a line per epoch and, in a notebook or on a terminal, show a bar: callback `Progress()`
 
     A second call starts again at epoch 0: the same seed gives the same order, noise and binarization bit for bit, and
     schedules of beta start over.  Parameters are kept, and so are the moments and the learning-rate schedule of an
@@ -76,6 +77,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
     batch_size, n_samples = integer("batch_size", batch_size, 1), integer("n_samples", n_samples, 1)
     first_epoch, shuffle = integer("first_epoch", first_epoch, 0), boolean("shuffle", shuffle)
+    callbacks = [*callbacks, Progress()] if boolean("progress", progress) else callbacks
     _check_start(resume, first_epoch, epochs, optimizer)
     run = new_run(vae, x_train, x_test, epochs, batch_size, Adam() if optimizer is None else optimizer, objective,
                   n_samples, binarize, seed, labels_train, labels_test, shuffle, first_epoch)
@@ -86,7 +88,7 @@ def fit(vae: VAE, x_train: Array, x_test: Array, epochs: int = 10, batch_size: i
     return run.history
 
 
-def new_run(vae: VAE, x_train: Array, x_test: Array, epochs: int, batch_size: int, optimizer: Adam,
+def new_run(vae: VAE, x_train: Array, x_test: Array | None, epochs: int, batch_size: int, optimizer: Adam,
             objective: Objective, n_samples: int = 1, binarize: str = "none", seed: int = 0,
             labels_train: Array | None = None, labels_test: Array | None = None, shuffle: bool = True,
             first_epoch: int = 0) -> Run:
@@ -95,8 +97,11 @@ def new_run(vae: VAE, x_train: Array, x_test: Array, epochs: int, batch_size: in
     vae.check_objective(objective)
     train = Rows("x_train", x_train, vae, binarize, seed, BINARIZE_ONCE, labels_train)
     once = "static" if binarize == "dynamic" else binarize
-    test = Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
-    _check_together(train, test)
+    test = None if x_test is None else Rows("x_test", x_test, vae, once, seed + 1, BINARIZE_ONCE, labels_test)
+    if test is None and labels_test is not None:
+        raise ValueError("labels_test were given without x_test")
+    if test is not None:
+        _check_together(train, test)
     _check_columns(vae, train)
     _check_prior(vae, train)
     if batch_size > len(train):
@@ -121,6 +126,22 @@ def _check_parts(vae: object, optimizer: object, objective: object, callbacks: o
                                          *(("callbacks", one, "on_start", "EarlyStopping()") for one in callbacks)):
         if isinstance(value, type) or not hasattr(value, method):
             raise TypeError(f"{name} needs objects such as {example}, got {shown(value)}")
+    for one in callbacks:
+        _check_hooks(one)
+
+
+def _check_hooks(callback: object) -> None:
+    """Raises TypeError for a method whose name begins like a hook's and that nothing calls, and for a callback without
+    any hook of its own."""
+    hooks, kind = ", ".join(HOOKS), type(callback)
+    for name in dir(kind):
+        if name.startswith("on_") and name not in HOOKS:
+            raise TypeError(f"callbacks: {kind.__name__} has a method {name}, which nothing calls; the hooks are "
+                            f"{hooks}")
+    if isinstance(callback, Callback) and all(
+            getattr(getattr(callback, name), "__func__", None) is getattr(Callback, name) for name in HOOKS):
+        raise TypeError(f"callbacks: {kind.__name__} overrides no hook, so that nothing would call it; the hooks are "
+                        f"{hooks}")
 
 
 def _check_start(resume: object, first_epoch: int, epochs: int, optimizer: object) -> None:
@@ -246,7 +267,10 @@ def _kl_sum(a: Activations, estimator: KLEstimator) -> float:
 
 
 def _evaluate(run: Run) -> Metrics:
-    """Metrics of the test set: minus the bound, with beta = 1 and sampled z; its terms; the number of active units."""
+    """Metrics of the test set: minus the bound, with beta = 1 and sampled z; its terms; the number of active units.
+    None of them without a test set."""
+    if run.test is None:
+        return {}
     vae, objective, draws = run.vae, run.objective.bound(), run.settings["n_samples"]
     rng = stream(run.settings["seed"], _EVALUATE, 0)
     total = {"loss": 0.0, "nll": 0.0, "kl": 0.0}

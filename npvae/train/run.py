@@ -27,7 +27,7 @@ class Run:
     optimizer: Adam
     objective: Objective
     train: Rows
-    test: Rows
+    test: Rows | None      # None: training alone
     settings: dict[str, Any]      # must be the same when the run is resumed
     epochs: int
     first_epoch: int = 0      # epochs that earlier calls of `fit` have trained; not in `history`
@@ -74,7 +74,7 @@ class Run:
         needed = m.flat.shape, m.flat.dtype.name
 
         def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
-            state = saved_state(path, manifest)
+            state = saved_state(path, manifest, self.test is not None)
             ours = {**self.vae.config(), **self.settings}
             older = {"shuffle": True, **{name: ours[name] for name in ("objective", "optimizer")}}      # lack these
             theirs = {**older, **manifest["vae"], **manifest["settings"]}
@@ -107,11 +107,13 @@ class Run:
 
 
 #: the metrics of an epoch that are used when a checkpoint is read
-_READ_BACK = ("epoch", "step", "train_loss", "test_loss", "test_nll", "test_kl", "active_units")
+_READ_BACK = ("epoch", "step", "train_loss")
+_OF_TEST = ("test_loss", "test_nll", "test_kl", "active_units")
 
 
-def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The entry "training" of a run's manifest, checked in every part, as is "settings".  Raises CheckpointError."""
+def saved_state(path: str | Path, manifest: dict[str, Any], tested: bool = True) -> dict[str, Any]:
+    """The entry "training" of a run's manifest, checked in every part, as is "settings"; `tested` says that the run had
+    a test set.  Raises CheckpointError."""
     if "training" not in manifest:
         raise checkpoint.CheckpointError(f"{path}: holds a model but no training run to resume")
     try:
@@ -124,7 +126,7 @@ def saved_state(path: str | Path, manifest: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(history, list) or len(history) != count:
             raise ValueError(f"history must be the metrics of {count} epochs, got {shown(history)}")
         for metrics in history:
-            for name in _READ_BACK:
+            for name in _READ_BACK + _OF_TEST * tested:
                 real(name, metrics[name], -math.inf)
         for name in ("images", "loss", "nll", "kl", "seconds"):
             real(name, state["sums"][name], -math.inf)
