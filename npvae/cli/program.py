@@ -360,7 +360,8 @@ def _compress_parser() -> argparse.ArgumentParser:
     parser = _run_parser(
         "compress", "Compress images without loss, with a trained model as the code: some -ELBO / log 2 bits an image, "
         "by bits back (chapter 17 of the derivations).  The model must give probabilities: likelihood bernoulli for "
-        "black-and-white images, discretized-logistic, beta-binomial or categorical for bytes.  To read the file, the "
+        "black-and-white images, discretized-logistic, beta-binomial or categorical for bytes, poisson and "
+        "negative-binomial for counts, categories and ordinal for codes.  To read the file, the "
         "same RUN is needed.  Needs the package constriction: pip install 'npvae[compress]'.",
         "  %(prog)s runs/grey digits.npy --out digits.npvae\n"
         "  %(prog)s runs/grey pictures/*.png --out pictures.npvae      grey pictures, in this order\n")

@@ -5,6 +5,7 @@
     coder       a stack of bits, on which a symbol of probability P takes log2(1/P) bits
     latents     z in bins; every prior
     cells       p(x|z) of each likelihood
+    outputs     the decoder: independent cells, MADE
     chain       images on the stack: about -ELBO / log 2 bits each
     container   the file: header, blocks, checksums
 """

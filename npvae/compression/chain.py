@@ -1,4 +1,4 @@
-"""Bits back: images on a stack, each for -log p(x|z) - log p(z) + log q(z|x) nats.  Read after `cells.py`.
+"""Bits back: images on a stack, each for -log p(x|z) - log p(z) + log q(z|x) nats.  Read after `outputs.py`.
 
     push an image    pop z under q(z|x),    push x under p(x|z),    push z under p(z)
     pop an image     pop z under p(z),      pop x under p(x|z),     push z under q(z|x)
@@ -12,7 +12,6 @@ the mean of q(z|x), and so costs more.
 """
 import numpy as np
 
-from ..decoders import DenseOutput
 from ..latents.flows import NoFlow
 from ..model.vae import VAE
 from ..params import Array
@@ -20,6 +19,7 @@ from .cells import CodedCells, coded_cells
 from .coder import LEAST, Stack, Symbols, uniform
 from .latents import Bins, Gaussian, coded_prior
 from .network import FRACTION, Network
+from .outputs import coded_output
 
 #: images in a batch are 2^0 ... 2^8, or one without bits back: so many kinds of batches, as a symbol of 4 bits
 _LARGEST, _KINDS = 8, 4
@@ -41,7 +41,7 @@ class Chain:
     """
 
     def __init__(self, vae: VAE, bins: Bins | None = None, most: int = 0, levels: Array | None = None) -> None:
-        output = check(vae)
+        check(vae)
         params = vae.parameters
         self.D, self.Z = vae.input_dim, vae.latent_dim
         self.cells: CodedCells = coded_cells(vae.likelihood, params, self.D, most)
@@ -50,7 +50,7 @@ class Chain:
             assert levels is not None
             bins = choose_bins(self.posterior(levels))
         self.bins = bins
-        self._decoder = Network(vae.decoder, [output.layer], params)
+        self._output = coded_output(vae, self.cells)
         self._prior = coded_prior(vae.prior, bins, vae.latent_dim, self._encoder, params)
 
     def posterior(self, levels: Array) -> Gaussian:
@@ -106,46 +106,29 @@ class Chain:
         each, whose mean over z is -ELBO / log 2.  If not `back`, z is the bin of q's mean and the last term missing.
         """
         k = self.bins.pop(stack, q.mean.shape, q) if back else self.bins.nearest(q.mean)
-        self._push_cells(stack, levels, k)
+        self._output.push(stack, levels, self.bins.z(k))
         self._prior.push(stack, k, back)
 
     def pop_batch(self, stack: Symbols, batch: int, back: bool = True) -> Array:
         """Pop what `push_batch` has pushed: images (batch, D)."""
         k = self._prior.pop(stack, batch, back)
-        levels = self._pop_cells(stack, k)
+        levels = self._output.pop(stack, self.bins.z(k))
         if back:
             self.bins.push(stack, k, self.posterior(levels))
         return levels
 
-    def _push_cells(self, stack: Symbols, levels: Array, k: Array) -> None:
-        output, rows = self._decoder(self.bins.z(k))[0], self.cells.rows(self.D)
-        for start in range(0, len(k), rows):
-            part = slice(start, start + rows)
-            stack.push(levels[part], self.cells.depth, self.cells.below(output[part]))
 
-    def _pop_cells(self, stack: Symbols, k: Array) -> Array:
-        output, rows = self._decoder(self.bins.z(k))[0], self.cells.rows(self.D)
-        levels = np.empty((len(k), self.D), np.int64)
-        for start in reversed(range(0, len(k), rows)):
-            part = slice(start, start + rows)
-            levels[part] = stack.pop(levels[part].shape, self.cells.depth, self.cells.below(output[part]))
-        return np.minimum(levels, self.cells.levels - 1)      # of a damaged file
-
-
-def check(vae: VAE) -> DenseOutput:
-    """The decoder's last layer.  Raises ValueError if the model cannot be coded exactly, and says why."""
+def check(vae: VAE) -> None:
+    """Raises ValueError if the model cannot be coded exactly, and says why."""
     if type(vae.flow) is not NoFlow:
         raise ValueError(f"posterior {vae.flow.name} cannot be compressed with: a flow moves the bins of z; use "
                          "posterior gaussian")
-    if type(vae.output) is not DenseOutput:
-        raise ValueError(f"decoder {vae.output.name} cannot be compressed with: use decoder dense")
     if vae.classes:
         raise ValueError("a conditional model cannot be compressed with: the labels would have to be stored, too")
     if vae.missing:
         raise ValueError("a model of missing cells cannot be compressed with: their places would have to be stored")
     if not np.isfinite(vae.parameters.flat).all():
         raise ValueError("the model holds NaN or infinity among its parameters")
-    return vae.output
 
 
 def choose_bins(q: Gaussian) -> Bins:

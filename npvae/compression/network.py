@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..layers import MLP, Activation, Dense
+from ..layers import MLP, Activation, Dense, MaskedDense
 from ..params import Array, Block
 from . import exact
 
@@ -37,8 +37,10 @@ class Layer:
     Raises ValueError for an activation that is not one of `ACTIVATIONS`.
     """
 
-    def __init__(self, dense: Dense, params: Block) -> None:
+    def __init__(self, dense: Dense | MaskedDense, params: Block) -> None:
         W, self.b = params[dense.W].astype(np.float64), params[dense.b].astype(np.float64)
+        if isinstance(dense, MaskedDense):
+            W *= dense.mask
         name = dense.activation.name
         if type(dense.activation) is not Activation or name not in ACTIVATIONS:
             raise ValueError(f"activation {name} cannot be computed with the same bits everywhere; "
@@ -69,12 +71,17 @@ class Network:
     """Hidden layers, and one or two layers that read the last of them: the outputs of encoder and decoder."""
 
     def __init__(self, hidden: MLP, heads: Sequence[Dense], params: Block) -> None:
-        self.hidden = [Layer(layer, params) for layer in hidden.layers]
-        self.heads = [Layer(layer, params) for layer in heads]
+        self._hidden = [Layer(layer, params) for layer in hidden.layers]
+        self._heads = [Layer(layer, params) for layer in heads]
+
+    def hidden(self, x: Array) -> Array:
+        """The last hidden layer (B, H), rounded, from x (B, in)."""
+        x = rounded(x)
+        for layer in self._hidden:
+            x = rounded(layer(x))
+        return x
 
     def __call__(self, x: Array) -> list[Array]:
         """The output (B, out) of each head, from x (B, in)."""
-        x = rounded(x)
-        for layer in self.hidden:
-            x = rounded(layer(x))
-        return [head(x) for head in self.heads]
+        h = self.hidden(x)
+        return [head(h) for head in self._heads]
