@@ -27,7 +27,7 @@ THIRD_PARTY = {
     "compression.coder": {"constriction"}, "cli.compressed": {"PIL"}, "cli.command_line": {"tqdm"},
     "cli.commands": {"matplotlib"}, "data.images": {"PIL"}, "testing": {"hypothesis"},
     "plotting.figures": {"matplotlib"}, "plotting.charts": {"matplotlib"}, "plotting.pictures": {"matplotlib"},
-    "sklearn": {"sklearn"}}
+    "plotting.tables": {"matplotlib"}, "sklearn": {"sklearn"}}
 GENERATORS = {"default_rng", "Generator", "SeedSequence", "BitGenerator", "PCG64"}
 
 

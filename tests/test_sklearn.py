@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
+from npvae import load_mnist  # noqa: E402
 from npvae.sklearn import VAE, VAEImputer, VAEOutlierDetector  # noqa: E402
 
 ESTIMATORS = [VAE, VAEImputer, VAEOutlierDetector]
@@ -116,6 +117,19 @@ def test_it_stands_in_pipelines_and_searches_over_processes():
                           n_jobs=2)
     search.fit(X, y)
     assert search.best_score_ > 0.6 and search.best_params_["vae__latent_dim"] in (1, 3)
+
+
+@pytest.mark.slow
+def test_a_search_over_codes_of_digits_on_two_processes():
+    """pytest -m slow tests/test_sklearn.py: logistic regression on codes of 2,000 digits, a minute or two."""
+    images, labels, _, _ = load_mnist()
+    X, y = images[:2000] / 255, labels[:2000]
+    search = GridSearchCV(
+        make_pipeline(VAE(likelihood="bernoulli", epochs=20, batch_size=50, dtype="float32", random_state=0),
+                      LogisticRegression(max_iter=2000)), {"vae__latent_dim": [2, 10]}, cv=2, n_jobs=2)
+    search.fit(X, y)
+    assert search.best_params_ == {"vae__latent_dim": 10}
+    assert search.best_score_ > 0.7
 
 
 def test_codes_come_as_a_frame():
