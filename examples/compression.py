@@ -4,6 +4,9 @@
     npvae train --hidden 200,200 --latent 50 --likelihood beta-binomial --epochs 20 --lr-schedule cosine --out runs/grey
     python examples/compression.py runs/binary runs/grey        a table, and runs/compression.png
 
+A third run of `examples/pictures/compression.png` is as the second, with --data-dir FOLDER of Fashion-MNIST and 12
+epochs.
+
 Each run is measured on the test images of its data, or on those of --data-dir; for a run of binarized images they are
 binarized once.  The files of npvae are written to disk, measured there, read again, and compared with the images.
 
