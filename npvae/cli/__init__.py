@@ -5,6 +5,7 @@
     runs           a training run and its folder
     commands       what the other commands do with a run
     codes          the commands that take every row of a data set, or a file of codes
+    tables         what is different about a run on a table
     compressed     compress and decompress
     program        the table of commands, and their flags
 """

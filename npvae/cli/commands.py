@@ -81,6 +81,9 @@ def evaluate(args: argparse.Namespace) -> None:
 def meaning_of(run: SavedRun, x: Array) -> str:
     """What the numbers mean: log likelihoods of what kind of data, or no likelihoods."""
     support = run.vae.likelihood.support
+    if run.columns:
+        return ("log densities of rows, whose real numbers are in the units of the file: they change with the unit; "
+                "text and counts have probabilities")
     if isinstance(support, Levels):
         return f"log likelihoods of images of {support.levels} grey levels"
     if isinstance(support, Counts):
@@ -175,8 +178,9 @@ def info(args: argparse.Namespace) -> None:
         return
     run = open_run(args.run)
     vae, last = run.vae, run.last
+    what = f"{len(run.columns)} columns" if run.columns else f"{' x '.join(map(str, run.image_shape))} pixels"
     print(f"run       {plain(str(args.run))}\n"
-          f"images    {' x '.join(map(str, run.image_shape))} pixels, {run.training_images:,} to train\n"
+          f"{'rows  ' if run.columns else 'images'}    {what}, {run.training_images:,} to train\n"
           + f"data      {plain(run.read.get('line', ''))}\n" * bool(run.read) +
           f"classes   {listed(run.classes)}\n" * bool(run.classes) +
           f"epochs    {run.epochs} of {run.args.epochs}")
@@ -240,12 +244,16 @@ def chosen_classes(run: SavedRun, names: list[str] | None) -> list[int]:
 
 
 def reconstruct(args: argparse.Namespace) -> None:
-    """Draw test images, each above its reconstruction."""
-    run, out = opened(args, "reconstruct.png", [".png"])
+    """Draw test images, each above its reconstruction; or write them so as a table."""
+    run, out = opened(args, "reconstruct.png", [".png", ".csv"])
     _, x, labels = _test_set(run, args)
     rng = np.random.default_rng(args.seed)
     chosen = np.sort(rng.choice(len(x), min(args.count, len(x)), replace=False))
     rebuilt = run.vae.reconstruct(x[chosen], rng, None if labels is None else labels[chosen])
+    if out.suffix.lower() == ".csv":
+        rows: dict[str, Column] = {"row": np.repeat(chosen, 2), "of": ["data", "rebuilt"] * len(chosen)}
+        write_rows(run, out, np.stack([x[chosen], rebuilt], axis=1).reshape(2 * len(chosen), -1), rows, "")
+        return
     write_picture(out, plotting.reconstructions(x[chosen], rebuilt, run.image_shape, run.ink))
 
 
@@ -323,6 +331,12 @@ def _corners(pixels: int) -> Array:
 def opened(args: argparse.Namespace, name: str, suffixes: list[str]) -> tuple[SavedRun, Path]:
     """The run, and the file to write: --out, or the file called `name` in the run's folder."""
     run = open_run(args.run, args.threads)
+    if run.columns and ".png" in suffixes:      # a row of a table is no picture
+        suffixes = [suffix for suffix in suffixes if suffix != ".png"]
+        if not suffixes:
+            raise UsageError(f"the run in {args.run} is of a table, of whose rows there are no pictures: sample and "
+                             "reconstruct write a .csv")
+        name = name.replace(".png", ".csv")
     return run, command_line.output("--out", args.run / name if args.out is None else args.out, suffixes)
 
 
@@ -353,7 +367,14 @@ def write_rows(run: SavedRun, out: Path, x: Array, others: Mapping[str, Column],
     if suffix == ".png":
         write_picture(out, plotting.samples(x, run.image_shape, run.ink, title))
     else:
-        write("--out", out, as_npy(x) if suffix == ".npy" else as_csv({**others, **numbered("x", x)}))
+        write("--out", out, as_npy(x) if suffix == ".npy" else as_csv({**others, **_named(run, x)}))
+
+
+def _named(run: SavedRun, x: Array) -> Mapping[str, Column]:
+    """The columns of x (N, D) by name: those of a table with their texts, else x_1, x_2, ..."""
+    if not run.columns:
+        return numbered("x", x)
+    return {column.name: list(map(column.text, cells.tolist())) for column, cells in zip(run.columns, x.T)}
 
 
 def write_picture(out: Path, figure: "Figure") -> None:

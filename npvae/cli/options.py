@@ -18,7 +18,8 @@ from ..engine.executor import available_cores
 from ..kernels import KERNELS
 from ..latents import flows, priors
 from ..layers import ACTIVATIONS
-from ..likelihoods import LIKELIHOODS, make_likelihood
+from ..likelihoods import LIKELIHOODS, TABLE, make_likelihood
+from ..likelihoods.columns import ALLOWED, said_of
 from ..objectives import ELBO, IWAE, CyclicalAnnealing, FreeBits, LinearAnnealing, Objective, Schedule
 from ..optim import Adam, ConstantLR, CosineLR, StepLR
 from ..system.files import parse_json, read_text
@@ -28,10 +29,11 @@ from .command_line import CHECKPOINT, CONFIG, METRICS, Parser, UsageError, numbe
 
 OBJECTIVES = ("elbo", "iwae")
 LR_SCHEDULES = ("constant", "steps", "cosine")
-_NOT_SETTINGS = ("out", "resume", "overwrite", "quiet", "threads")
+_NOT_SETTINGS = ("out", "resume", "overwrite", "quiet", "threads", "given", "fitted")
 #: settings that older runs lack: they ran with the defaults,
 _ADDED = ("prior", "posterior", "decoder", "gradient", "conditional", "weight_decay", "values", "transpose",
-          "grey", "rgb", "resize", "header", "label_column", "delimiter", "test_data", "test_fraction")
+          "grey", "rgb", "resize", "header", "label_column", "delimiter", "test_data", "test_fraction",
+          "columns", "decimal")
 #: or with what was the default then
 _FORMER = {"test_part": "last"}
 
@@ -56,6 +58,12 @@ def _name(check: Callable[[str], object]) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(str(error)) from None
         return text
     return convert
+
+
+def _check_likelihood(name: str) -> None:
+    """Raises ValueError for a name that is none of a likelihood."""
+    if name != TABLE:      # its columns are not known yet
+        make_likelihood(name)
 
 
 def _described(names: Mapping[str, str]) -> str:
@@ -104,14 +112,15 @@ def add_network(parser: argparse.ArgumentParser) -> None:
                          help="widths of the encoder's hidden layers, mirrored in the decoder; none: no such layers")
     network.add_argument("--latent", type=number(int, 1), default=20, metavar="Z", help="number of latent dimensions")
     network.add_argument("--activation", choices=list(ACTIVATIONS), default="relu", help="of the hidden layers")
-    network.add_argument("--likelihood", type=_name(make_likelihood), default="bernoulli", metavar="NAME",
+    network.add_argument("--likelihood", type=_name(_check_likelihood), default="bernoulli", metavar="NAME",
                          help=f"{', '.join(LIKELIHOODS)}; the first two Gaussians take a sigma, as in gaussian:0.2; "
                          "discretized-logistic, categorical and beta-binomial give each of a byte's 256 levels a "
                          "probability; from poisson on they are for data that are no pixels: counts take :size, for "
                          "means relative to the row's total; the negative binomials :column, :shared or :decoder, "
                          "whose dispersion it is, as in negative-binomial:shared+size; student-t, laplace and "
                          "log-normal :column or :shared, and student-t:4 has 4 degrees of freedom; ordinal:5 and "
-                         "categories:5 have 5 levels, ordinal:5,3,2 as many in each column")
+                         "categories:5 have 5 levels, ordinal:5,3,2 as many in each column; table gives each "
+                         "column of a .csv its own")
     network.add_argument("--prior", type=_name(lambda text: priors.make_prior(text, 1, 1, "relu")), default="normal",
                          metavar="NAME", help=f"p(z): {_described(priors.PRIORS)}")
     network.add_argument("--posterior", type=_name(lambda text: flows.make_flow(text, 1, 1)), default="gaussian",
@@ -180,6 +189,11 @@ def training_parser(**defaults: object) -> argparse.ArgumentParser:
                        help="column of a table that holds labels, numbers or names (default: label, if there is one)")
     where.add_argument("--delimiter", type=_delimiter, default=None, metavar="MARK",
                        help="between the cells of a table, such as ';' or tab (found out by default)")
+    where.add_argument("--decimal", choices=(".", ","), default=None, help="of the numbers of a table (found out by "
+                       "default)")
+    where.add_argument("--columns", type=_name(said_of), default=None, metavar="NAME:KIND,...",
+                       help=f"kinds of columns of a table, where they are not as found: {ALLOWED}; as in "
+                       "age:gaussian,grade:ordinal(low|mid|high),id:skip; or a .json file with the same")
     where.add_argument("--test-data", default=None, metavar="PATH",
                        help="the test part, in a file or folder of its own")
     where.add_argument("--test-part", choices=data.TEST_PARTS, default="random",
@@ -206,6 +220,7 @@ def add_threads(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The parsed flags; with --resume, the settings of the run in --out.  Writes nothing.  Raises UsageError."""
     args = parser.parse_args(argv)
+    args.given = frozenset(_given(parser, argv))
     if args.resume and args.overwrite:
         raise UsageError("--resume and --overwrite exclude each other")
     if args.resume:

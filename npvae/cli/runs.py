@@ -20,10 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from .. import data, plotting
 from ..checkpoint import CheckpointError
-from . import command_line, options
+from . import command_line, options, tables
 from ..data.labels import Class, class_codes, find_classes
-from ..likelihoods import make_likelihood
-from ..likelihoods.support import Counts, count_missing, part_of
+from ..likelihoods import TABLE, Table, make_likelihood
+from ..likelihoods.columns import Column
+from ..likelihoods.support import Counts, Reals, count_missing, part_of
 from ..model.vae import VAE, load_with_manifest
 from ..objectives import Objective
 from ..optim import Adam
@@ -108,12 +109,15 @@ def _claim(out: Path, held: contextlib.ExitStack) -> None:
 def _train(args: argparse.Namespace) -> None:
     # 1. Data: one image per row, bytes or floats.
     images = load_images(args, args.quiet)
+    if images.columns:
+        tables.settle(args, images)
     x_train, x_test = images.train_images, images.test_images
     classes = find_classes(images, args.data_dir) if args.conditional else []
     y_train, y_test = (class_codes(y, classes, args.data_dir) for y in (images.train_labels, images.test_labels))
 
     # 2. Model, objective, optimizer.
-    vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, args.likelihood, args.dtype, args.kernels,
+    likelihood = tables.likelihood_of(args, images)
+    vae = VAE(x_train.shape[1], args.hidden, args.latent, args.activation, likelihood, args.dtype, args.kernels,
               args.seed, prior=args.prior, posterior=args.posterior, decoder=args.decoder, classes=len(classes),
               missing=count_missing(x_train) + count_missing(x_test) > 0)
     vae.threads = args.threads
@@ -318,6 +322,11 @@ class SavedRun:
     classes: list[Class]
     read: dict[str, Any]
 
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of a table; none for images."""
+        return self.vae.likelihood.columns if isinstance(self.vae.likelihood, Table) else ()
+
 
 def open_run(folder: Path, threads: int = 1) -> SavedRun:
     """The run in this folder, finished or not.  Raises UsageError or CheckpointError."""
@@ -331,6 +340,8 @@ def open_run(folder: Path, threads: int = 1) -> SavedRun:
     if not np.isfinite(vae.parameters.flat).all():
         raise CheckpointError(f"{path}: holds NaN or infinity among its parameters: the model cannot be used")
     vae.threads = threads
+    if isinstance(vae.likelihood, Table):      # other data are read as those that it was trained on
+        args.fitted = vae.likelihood.columns
     state = saved_state(path, manifest)
     if math.prod(shape) != vae.input_dim:
         raise UsageError(f"{folder}: {CONFIG} has images of {' x '.join(map(str, shape))}, {CHECKPOINT} a model of "
@@ -392,9 +403,12 @@ def _warnings(args: argparse.Namespace, images: data.ImageData) -> list[str]:
 def _reading(args: argparse.Namespace, whole: bool) -> data.Reading:
     """What the settings say about reading."""
     header = None if args.header is None else args.header == "yes"
-    support = make_likelihood(args.likelihood).support
+    given = "likelihood" in getattr(args, "given", ("likelihood",))
+    table = args.likelihood == TABLE or (False if given else None)
+    support = Reals() if table else make_likelihood(args.likelihood).support
     values = args.values or (None if support.pixels else "counts" if isinstance(support, Counts) else "real")
     return data.Reading(values=values, header=header, label_column=args.label_column, delimiter=args.delimiter,
+                        decimal=args.decimal, table=table, columns=getattr(args, "fitted", None) or args.columns,
                         transpose=args.transpose, grey=args.grey, rgb=args.rgb,
                         resize=None if args.resize is None else data.size_of(args.resize), test_part=args.test_part,
                         test_fraction=args.test_fraction, whole=whole)

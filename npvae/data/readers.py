@@ -79,7 +79,7 @@ def _load(path: Path, embedded: bool, progress: Progress, limit: int | None, rea
             return load_folder(path, limit, reading)
         return load_pictures(path, progress, limit, reading)
     if path.exists() and path.suffix.lower() == ".csv":
-        return load_csv(path, reading if reading.table is not None else replace(reading, table=False))
+        return load_csv(path, reading)
     if path.exists() and path.suffix.lower() in (".npy", ".npz"):
         return load_array(path, limit, reading)
     if path.exists() and (found := load_file(path, limit, reading)) is not None:

@@ -414,8 +414,6 @@ def table_of(source: str | Path, name: str, raws: Sequence[Raw], labels: np.ndar
     """The data set of these columns.  Raises CellError; DataError, which names `source`."""
     try:
         fixed, said = (reading.columns, None) if are_columns(reading.columns) else (None, said_of(reading.columns))
-    except OSError as error:
-        fail(f"columns {reading.columns}", f"cannot be read ({error.strerror})", error)
     except ValueError as error:
         fail("columns", str(error), error)
     try:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 #:     E      does not depend on rows: every task writes the same values, all but one of them into spare memory
 ROLES = {
     "matmul": "Rrs", "mask_backward": "Rrsr", "gaussian_nll_forward": "Rrrs", "gaussian_nll_backward": "RPrrrs",
+    "standardize_columns": "Rrssss", "take_columns_forward": "Rrs", "take_columns_backward": "Rrs",
+    "place_cells_forward": "Rrrsss", "place_cells_backward": "Rrs",
     "split_missing": "RRrs", "append_missing": "Rrrs",
     "mixture_forward": "RREErsss", "mixture_backward": "RPPPrrsrss",
     "append_parameters_forward": "Rrs", "append_parameters_backward": "RPr",

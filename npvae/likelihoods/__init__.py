@@ -6,14 +6,16 @@
     gaussian               real numbers: one sigma, or one for each pixel
     continuous_bernoulli   grey pixels in [0, 1], as a density
     levels                 the 256 levels of a byte, as probabilities
-    columns                the columns of a table, and the families that fit them
     own                    parameters of a likelihood's own, for each column or for all
     counts                 0, 1, 2, ...: Poisson, negative binomial, multinomial
     reals                  numbers of any unit: Student's t, Laplace, log-normal
     categories             codes 0 ... L - 1, with an order or without
+    columns                the columns of a table, and the families that fit them
+    table                  a family for each column
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..validate import choice, shown
 from .base import Likelihood, OfCells
@@ -25,6 +27,7 @@ from .gaussian import Gaussian, GaussianOptimal, GaussianPixel
 from .levels import BetaBinomial, Categorical, DiscretizedLogistic
 from .own import COLUMN, DECODER, SHARED, words_of
 from .reals import Laplace, LogNormal, StudentT
+from .table import Table, table_of_config
 
 #: By name.  More may follow some of them, after a colon, as in "gaussian:0.2": see `OPTIONS`.
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
@@ -91,8 +94,14 @@ OPTIONS: dict[str, Callable[[str], Likelihood]] = {
     "ordinal": lambda text: _codes(text, Ordinal), "categories": lambda text: _codes(text, Categories)}
 
 
-def make_likelihood(likelihood: str | Likelihood) -> Likelihood:
-    """The likelihood of that name, or the object itself.  Raises ValueError or TypeError with the known names."""
+def make_likelihood(likelihood: str | Likelihood | Mapping[str, Any]) -> Likelihood:
+    """The likelihood of that name, or of `Likelihood.config`, or the object itself.  Raises ValueError or TypeError
+    with the known names."""
+    if isinstance(likelihood, Mapping):
+        return table_of_config(likelihood)
+    if likelihood == TABLE:
+        raise ValueError("likelihood table needs the columns of the data: Table(columns), as npvae.data.load_table "
+                         "finds them")
     if not isinstance(likelihood, str):
         if not isinstance(likelihood, Likelihood):
             raise TypeError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, or an object of class Likelihood, "
@@ -107,10 +116,12 @@ def make_likelihood(likelihood: str | Likelihood) -> Likelihood:
         raise ValueError(f"likelihood {shown(likelihood)}: {error}") from None
 
 
+#: the name of `Table`, on the command line
+TABLE = "table"
 find = make_likelihood      # its former name
 
 __all__ = [
     "LIKELIHOODS", "OPTIONS", "Likelihood", "OfCells", "make_likelihood", "find",
     "Bernoulli", "BetaBinomial", "Categorical", "Categories", "ContinuousBernoulli", "DiscretizedLogistic", "Gaussian",
     "GaussianOptimal", "GaussianPixel", "Laplace", "LogNormal", "Multinomial", "NegativeBinomial", "Ordinal", "Poisson",
-    "StudentT", "ZeroInflatedNegativeBinomial"]
+    "StudentT", "Table", "ZeroInflatedNegativeBinomial"]

@@ -10,8 +10,9 @@ two.  Pass an object of the class as `VAE(likelihood=...)`; a row in `LIKELIHOOD
 the command line.
 """
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,10 @@ class Likelihood(ABC):
     by_column: bool = True
     adjacent: bool = False
     starts_at_data: bool = False
+
+    def config(self) -> str | Mapping[str, Any]:
+        """What `make_likelihood` makes it of again, for a file: its name by default."""
+        return self.name
 
     def output_dim(self, input_dim: int) -> int:
         """P, the number of decoder outputs for an image of D numbers; D by default."""

@@ -1,6 +1,7 @@
 """What a column of a table is: its name, its kind of numbers, and the family of distributions that fits them.  Read
 before `table.py`; `data/columns.py` finds the kind of each column from the data.
 """
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ FAMILIES = {"gaussian": "real", "student-t": "real", "laplace": "real", "log-nor
 #: kind of numbers -> its family, unless another is asked for
 KINDS = {"real": "gaussian", "positive": "log-normal", "count": "negative-binomial", "binary": "bernoulli",
          "category": "categorical", "ordinal": "ordinal"}
+#: kinds whose cells are indices of levels
+CODED = ("binary", "category", "ordinal")
 #: in place of a family: the column is left out
 SKIP = "skip"
 
@@ -47,9 +50,31 @@ class Column(NamedTuple):
         if value != value:
             return ""
         if self.levels:
-            return self.levels[int(value)]
+            return self.levels[round(value)]
         text = f"{value:.{self.decimals}f}"
         return text.rstrip("0").rstrip(".") if self.decimals else text
+
+
+def plain_column(column: Column) -> dict[str, object]:
+    """The column as values of JSON."""
+    return {**column._asdict(), "levels": list(column.levels)}
+
+
+def column_of(plain: object) -> Column:
+    """The column of `plain_column`.  Raises ValueError for what is none."""
+    given = dict(plain) if isinstance(plain, Mapping) else {}
+    name, family, levels = given.get("name"), given.get("family"), given.get("levels")
+    location, scale, decimals = given.get("location"), given.get("scale"), given.get("decimals")
+    if not (given.keys() == {*Column._fields} and isinstance(name, str) and isinstance(family, str)
+            and family in FAMILIES and isinstance(levels, list) and all(isinstance(level, str) for level in levels)
+            and isinstance(location, (int, float)) and isinstance(scale, (int, float)) and math.isfinite(location)
+            and 0 < scale < math.inf and type(decimals) is int and 0 <= decimals <= 20):
+        raise ValueError(f"{shown(plain)} is no column of a table")
+    fewest = 2 if FAMILIES[family] in CODED else 0
+    if len({*levels}) != len(levels) or len(levels) < fewest or len(levels) > (
+            2 if family == "bernoulli" else math.inf if fewest else 0):
+        raise ValueError(f"column {shown(name)} of family {family} cannot have the levels {shown(levels)}")
+    return Column(name, family, tuple(levels), float(location), float(scale), decimals)
 
 
 def family_of(name: str) -> str:
@@ -121,10 +146,12 @@ def are_columns(wanted: Wanted) -> TypeGuard[Sequence[Column]]:
 
 
 def said_of(wanted: Wanted) -> dict[str, Wish]:
-    """Name of a column -> what is said of it.  Raises ValueError, OSError."""
+    """Name of a column -> what is said of it.  Raises ValueError."""
     if isinstance(wanted, Path) or isinstance(wanted, str) and wanted.lower().endswith(".json"):
         try:
             return wishes_of(parse_json(read_text(wanted)))
+        except OSError as error:
+            raise ValueError(f"{wanted}: cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise ValueError(f"{wanted}: {error}") from None
     return wishes(wanted) if isinstance(wanted, str) else {} if wanted is None else wishes_of(wanted)
@@ -133,7 +160,7 @@ def said_of(wanted: Wanted) -> dict[str, Wish]:
 def _wish(name: str, kind: str, levels: Sequence[str]) -> Wish:
     try:
         family = family_of(kind)
-        if levels and family not in ("bernoulli", "categorical", "ordinal"):
+        if levels and FAMILIES.get(family) not in CODED:
             raise ValueError(f"{kind} takes no levels")
         if levels and (len({*levels}) < max(2, len(levels)) or "" in levels):
             raise ValueError("levels must be two or more different texts")

@@ -71,7 +71,7 @@ class VAE:
     """
 
     def __init__(self, input_dim: int = 784, hidden: Sequence[int] = (128,), latent_dim: int = 20,
-                 activation: str | Activation = "relu", likelihood: str | Likelihood = "bernoulli",
+                 activation: str | Activation = "relu", likelihood: str | Likelihood | Mapping[str, Any] = "bernoulli",
                  dtype: str = "float32", kernels: str = "numba", seed: int | np.random.Generator = 0,
                  decoder_hidden: Sequence[int] | None = None, prior: str | Prior[Any] = "normal",
                  posterior: str | Flow[Any] = "gaussian", decoder: str | Decoder[Any] = "dense", classes: int = 0,
@@ -552,7 +552,7 @@ class VAE:
     def config(self) -> dict[str, Any]:
         """The arguments of `VAE(...)` that build this architecture again, as plain numbers and strings."""
         return {"input_dim": self.input_dim, "hidden": list(self.hidden), "latent_dim": self.latent_dim,
-                "activation": self.activation, "likelihood": self.likelihood.name, "dtype": self.dtype,
+                "activation": self.activation, "likelihood": self.likelihood.config(), "dtype": self.dtype,
                 "decoder_hidden": list(self.decoder_hidden),
                 **{name: value for name, value in self._variant.items() if value != _DEFAULTS[name]}}
 
@@ -679,7 +679,7 @@ def load_with_manifest(path: str | Path, kernels: str = "numba", likelihood: Lik
     def check(manifest: dict[str, Any], headers: checkpoint.Headers) -> None:
         config = _checked_config(manifest.get("vae"))
         for name, part in given.items():
-            if config[name] != part.name:
+            if config[name] != (part.config() if isinstance(part, Likelihood) else part.name):
                 raise ValueError(f"its {name} is {shown(config[name])}, and {shown(part.name)} was given")
         config |= given
         needed = count_parameters(

@@ -23,6 +23,7 @@ from ..latents.aggregate import GaussianMixture
 from ..latents.priors import StandardNormal, Vamp
 from ..likelihoods.columns import Column
 from ..likelihoods.support import Reals, to_float
+from ..likelihoods.table import Table
 from ..model.vae import VAE
 from ..system.files import write_atomically
 from .charts import kl_per_dimension, latent_scatter, learning_curves
@@ -285,6 +286,8 @@ def _of_images(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, nats:
 
 def _columns(vae: Autoencoder, x: np.ndarray, image_shape: tuple[int, ...]) -> Sequence[Column]:
     """The columns of x (N, D) if its rows are those of a table, or one line of numbers that are no pixels."""
+    if isinstance(vae, VAE) and isinstance(vae.likelihood, Table):
+        return vae.likelihood.columns
     known = x[np.isfinite(x)]
     pixels = image_shape[0] > 1 or known.size and known.min() >= 0 and known.max() <= 1
     return () if pixels else columns_of(x.shape[1])

@@ -219,7 +219,7 @@ BAD = {      # text, what is said of its columns -> the error
     ("a,b\n1,-2\n0,3\n", "a:real(1|2)"): "columns: column 'a': real takes no levels",
     ("a,b\n1,-2\n0,3\n", "a:ordinal(1|1)"): "columns: column 'a': levels must be two or more different texts",
     ("a,b\n1,-2\n0,3\n", "a:real,a:skip"): "columns: column 'a' is named twice",
-    ("a,b\n1,-2\n0,3\n", "nowhere.json"): "columns nowhere.json: cannot be read (No such file or directory)"}
+    ("a,b\n1,-2\n0,3\n", "nowhere.json"): "columns: nowhere.json: cannot be read (No such file or directory)"}
 
 
 @pytest.mark.parametrize("text, said", BAD)

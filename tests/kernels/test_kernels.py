@@ -17,6 +17,7 @@ SIZES = sizes("BKDHZ")
 UNPAIRED = {"matmul", "add", "subtract", "negate", "sum_first", "transpose", "transpose_each", "sum_squares",
             "append_labels_forward", "append_labels_backward", "split_missing", "append_missing",
             "log1p_features", "log_features", "one_hot", "log_total",      # test_counts.py, test_categories.py
+            "standardize_columns",
             "adam_update", "gather_rows", "gather_binarized", "box_muller",
             "path_ratio_backward", "path_q_backward", "scale_draws",      # those three: test_estimators.py
             "mask_forward", "mask_backward"}      # test_masks.py
@@ -234,6 +235,16 @@ def test_missing_cells_are_told_apart(module, dtype):
     turned, a = np.full((2, 3, 4), 777, dtype), np.arange(24).reshape(2, 4, 3).astype(dtype)
     module.transpose_each(turned, a)
     assert np.array_equal(turned, a.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("module", [reference, fused], ids=["numpy", "fused"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_columns_are_taken_in_standard_deviations_from_their_mean(module, dtype):
+    x, u = np.array([[1, 20, 8, 0], [np.nan, 10, 2, 3]], dtype), np.empty((2, 3), dtype)
+    module.standardize_columns(u, x, np.array([3, 2, 0]), np.array([2, 1, 0]), np.array([0.5, 0.25, 3]),
+                               np.array([2, 4, 0.5]))
+    expected = [[-0.25, (np.log(8) - 0.25) / 4, -4], [(np.log(4) - 0.5) / 2, (np.log(2) - 0.25) / 4, np.nan]]
+    assert np.allclose(u, expected, rtol=1e-6 if dtype == "float32" else 1e-15, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

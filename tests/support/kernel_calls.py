@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npvae.kernels import reference
+from npvae.kernels.reference import tables
 from npvae.layers import ACTIVATIONS
 from strategies import spread
 
@@ -70,6 +71,15 @@ def four(rng, shape):
     return np.full(shape, 4)
 
 
+def in_another_order(rng, shape):
+    """All columns."""
+    return rng.permutation(shape[0])
+
+
+def logarithms(rng, shape):
+    return np.full(shape, tables.LOG)
+
+
 ACTIVATION = Pair({"out": "BH"}, {"pre": "BH", "b": "H"})
 PAIRS = {
     **dict.fromkeys(ACTIVATIONS, ACTIVATION),
@@ -100,6 +110,12 @@ PAIRS = {
                            {"x": codes, "levels": four}),
     "ordinal_nll": Pair({"cells": "BKD"}, {"output": "BKD", "x": "BD", "cuts": "3", "levels": "D"}, ("x", "levels"),
                         {"x": codes, "levels": four}),
+    "take_columns": Pair({"part": "BKD"}, {"whole": "BKD", "columns": "D"}, ("columns",),
+                         {"columns": in_another_order}),
+    "place_cells": Pair({"cells": "BKD"}, {"part": "BKD", "x": "BD", "columns": "D", "transforms": "D",
+                                           "log_scale": "D"}, ("x", "columns", "transforms", "log_scale"),
+                        {"x": positive, "columns": in_another_order, "transforms": logarithms}),
+    "gaussian_columns_nll": Pair({"cells": "BKD"}, {"output": "BK2", "x": "BD"}, ("x",)),
     "reparameterize": Pair({"z": "BKZ"}, {"mu": "BZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),
     "gaussian_kl": Pair({"kl": "BZ"}, {"mu": "BZ", "logvar": "BZ"}),
     "log_ratio": Pair({"log_ratio": "BK"}, {"z": "BKZ", "logvar": "BZ", "eps": "BKZ"}, ("eps",)),

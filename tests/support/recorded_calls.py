@@ -22,6 +22,8 @@ def arguments_of(name, dtype):
         "split_missing": (new, new.copy(), a, a[0].copy()),
         "append_missing": (np.full((4, 16), 777, dtype), np.concatenate([a, a[:, :2]], axis=1), (a > 0.5).astype(dtype),
                            np.array([0, 1, 2, 3, 4, 5, 6, 6, 0])),
+        "standardize_columns": (new, a * a, np.array([6, 0, 1, 5, 2, 3, 4]), np.array([0, 1, 2, 0, 1, 2, 0]),
+                                a[0].astype(float), 0.5 + a[1].astype(float)),
         "sum_squares": (new[0, :1], a.ravel()),
         "adam_update": (a[0], a[1], a[2] ** 2, a[3], 0.01, 0.9, 0.99, 1e-8, 0.5, 3.0),
         "gather_rows": (new, grey, index, 1 / 255), "gather_binarized": (new, grey, index, uniform, 1 / 255),
@@ -40,7 +42,12 @@ def arguments_of(name, dtype):
     values = {**inputs, **{key: rng.random(shape_of(letters, size)) for key, letters in pair.outputs.items()}}
     if name.endswith("forward"):
         values.update({key: np.full_like(values[key], 777) for key in pair.outputs})
-        return [values[key].astype(dtype) for key in (*pair.outputs, *pair.inputs)]
+        return [typed(values[key], dtype) for key in (*pair.outputs, *pair.inputs)]
     values.update({f"d{key}": value for key, value in upstream.items()})
     values.update({f"d{key}": np.full_like(value, 777) for key, value in inputs.items()})
-    return [values[key].astype(dtype) for key in inspect.signature(getattr(reference, name)).parameters]
+    return [typed(values[key], dtype) for key in inspect.signature(getattr(reference, name)).parameters]
+
+
+def typed(value, dtype):
+    """The array in that type; indices stay what they are."""
+    return value if value.dtype.kind == "i" else value.astype(dtype)

@@ -45,6 +45,9 @@ from .reals import (
     laplace_nll_forward, laplace_nll_backward, log_normal_nll_forward, log_normal_nll_backward)
 from .categories import (
     one_hot, categories_nll_forward, categories_nll_backward, ordinal_nll_forward, ordinal_nll_backward)
+from .tables import (
+    standardize_columns, take_columns_forward, take_columns_backward, place_cells_forward, place_cells_backward,
+    gaussian_columns_nll_forward, gaussian_columns_nll_backward)
 from .priors import (
     standard_normal_forward, standard_normal_backward,
     gaussian_log_density_forward, gaussian_log_density_backward, mixture_forward, mixture_backward)
@@ -94,6 +97,8 @@ __all__ = [
     "append_parameters_forward", "append_parameters_backward", "student_t_nll_forward", "student_t_nll_backward",
     "laplace_nll_forward", "laplace_nll_backward", "log_normal_nll_forward", "log_normal_nll_backward",
     "one_hot", "categories_nll_forward", "categories_nll_backward", "ordinal_nll_forward", "ordinal_nll_backward",
+    "standardize_columns", "take_columns_forward", "take_columns_backward", "place_cells_forward",
+    "place_cells_backward", "gaussian_columns_nll_forward", "gaussian_columns_nll_backward",
     "standard_normal_forward", "standard_normal_backward",
     "gaussian_log_density_forward", "gaussian_log_density_backward", "mixture_forward", "mixture_backward",
     "planar_direction_forward", "planar_direction_backward", "planar_forward", "planar_backward",

@@ -11,6 +11,7 @@
     counts        reconstruction of counts                  -log P(x|z)
     reals         of real numbers, of any unit              -log p(x|z)
     categories    of codes 0 ... L - 1                      -log P(x|z)
+    tables        columns of several kinds, in their units  -log p(x|z)
     priors        log density of the prior                    log p(z)
     flows         invertible steps                            log |det dz/dz0|
     objectives    log-sum-exp and importance weights          log 1/K sum w
@@ -51,6 +52,9 @@ from .reals import (
     laplace_nll_forward, laplace_nll_backward, log_normal_nll_forward, log_normal_nll_backward)
 from .categories import (
     one_hot, categories_nll_forward, categories_nll_backward, ordinal_nll_forward, ordinal_nll_backward)
+from .tables import (
+    standardize_columns, take_columns_forward, take_columns_backward, place_cells_forward, place_cells_backward,
+    gaussian_columns_nll_forward, gaussian_columns_nll_backward)
 from .priors import (
     standard_normal_forward, standard_normal_backward,
     gaussian_log_density_forward, gaussian_log_density_backward, mixture_forward, mixture_backward)
@@ -87,6 +91,8 @@ __all__ = [
     "append_parameters_forward", "append_parameters_backward", "student_t_nll_forward", "student_t_nll_backward",
     "laplace_nll_forward", "laplace_nll_backward", "log_normal_nll_forward", "log_normal_nll_backward",
     "one_hot", "categories_nll_forward", "categories_nll_backward", "ordinal_nll_forward", "ordinal_nll_backward",
+    "standardize_columns", "take_columns_forward", "take_columns_backward", "place_cells_forward",
+    "place_cells_backward", "gaussian_columns_nll_forward", "gaussian_columns_nll_backward",
     "standard_normal_forward", "standard_normal_backward",
     "gaussian_log_density_forward", "gaussian_log_density_backward", "mixture_forward", "mixture_backward",
     "planar_direction_forward", "planar_direction_backward", "planar_forward", "planar_backward",
