@@ -114,7 +114,8 @@ def test_the_bins_of_a_gaussian_share_out_its_probability():
     ({"posterior": "iaf:2:6"}, "posterior iaf:2:6 cannot"),
     ({"likelihood": Poisson(size=True)}, "likelihood poisson:size cannot be compressed with: the total of each row"),
     ({"likelihood": Multinomial()}, "likelihood multinomial cannot"),
-    ({"classes": 3}, "a conditional model cannot"), ({"missing": True}, "a model of missing cells cannot")])
+    ({"classes": 3}, "a conditional model cannot"),
+    ({"missing": True}, "a model of missing cells cannot")])
 def test_what_is_not_exact_is_refused(config, says):
     with pytest.raises(ValueError, match=says):
         Chain(model(**config), Bins(8, 4))
