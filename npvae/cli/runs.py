@@ -172,7 +172,9 @@ def _of_file(source: str, error: Exception) -> Exception:
     """An error of `fit` about an array, as an error about the file it was read from."""
     name, _, rest = str(error).partition(" ")
     part = {"x_train": "the training images", "x_test": "the test images"}.get(name)
-    return data.DataError(f"{source}: {part} {rest}") if part else error
+    hint = "; --values bytes divides bytes by 255, --likelihood gaussian-learned takes any numbers" * (
+        "must lie in [0, 1] for likelihood bernoulli" in rest)
+    return data.DataError(f"{source}: {part} {rest}{hint}") if part else error
 
 
 def _check_places(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .idx import holds_idx, load_fashion_mnist, load_idx_folder, load_mnist, read_idx
     from .images import DataError, ImageData, Progress, fail, flat_shape, load_pictures
     from .readers import ALLOWED, BINARIZATIONS, binarize, load, to_float
-    from .reading import SCALES, TEST_PARTS, VALUES, Reading, size_of
+    from .reading import TEST_PARTS, VALUES, Reading, size_of
     from .tables import load_csv
 
 __getattr__ = later(__name__, "arrays", "idx", "images", "tables", "readers", "labels", "reading")
@@ -31,4 +31,4 @@ __getattr__ = later(__name__, "arrays", "idx", "images", "tables", "readers", "l
 __all__ = [
     "DataError", "ImageData", "Progress", "fail", "flat_shape", "load_csv", "load_pictures",
     "ALLOWED", "BINARIZATIONS", "binarize", "holds_idx", "load", "load_array", "load_fashion_mnist",
-    "load_idx_folder", "load_mnist", "read_idx", "to_float", "SCALES", "TEST_PARTS", "VALUES", "Reading", "size_of"]
+    "load_idx_folder", "load_mnist", "read_idx", "to_float", "TEST_PARTS", "VALUES", "Reading", "size_of"]

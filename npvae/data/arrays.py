@@ -205,7 +205,7 @@ def _integers(path: Path, key: str, array: np.ndarray, reading: Reading) -> np.n
         return array.astype(np.uint8)
     if reading.values is None:
         fail(path, f"{key} holds {array.dtype} from {low} to {high}, which are no bytes: --values counts or --values "
-                   "real says what they are, --values real --scale minmax brings them to 0 to 1")
+                   "real says what they are")
     return array.astype(np.float32 if max(-low, high) <= 2 ** 24 else np.float64)
 
 

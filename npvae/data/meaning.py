@@ -99,9 +99,9 @@ def _why_not(values: str, parts: Sequence[np.ndarray], low: float, high: float) 
             _all(_is_binary, part, high) for part in parts)):
         return "allows 0 and 1, or 0 and 255, alone: --binarize threshold makes black and white of grey levels"
     if values == "bytes" and not (low >= 0 and high <= 255 and whole):
-        return "allows whole numbers from 0 to 255: --scale minmax brings others to 0 to 1"
+        return "allows whole numbers from 0 to 255: --values real takes any, for --likelihood gaussian-learned"
     if values == "unit" and not (low >= 0 and high <= 1):
-        return "allows numbers from 0 to 1: --values bytes divides by 255, --scale minmax brings others to 0 to 1"
+        return "allows numbers from 0 to 1: --values bytes divides by 255, --values real takes any"
     if values == "counts" and not (low >= 0 and whole):
         return "allows 0, 1, 2, ...: --values real takes other numbers"
     return ""

@@ -11,8 +11,6 @@ from ..likelihoods.columns import Wanted
 #: what the numbers of a file are
 VALUES = {"binary": "0 and 1, or black and white as 0 and 255", "bytes": "grey levels or colours from 0 to 255, "
           "divided by 255", "unit": "numbers from 0 to 1", "real": "any numbers, as they are", "counts": "0, 1, 2, ..."}
-#: what each column is transformed to: by its values in the training part, and undone in all that is written
-SCALES = {"none": "as it is", "standard": "mean 0 and standard deviation 1", "minmax": "0 to 1"}
 #: which rows are the test part of data that have none of their own
 TEST_PARTS = {"random": "drawn at random with seed 0", "last": "the last rows"}
 _TEST_SEED = 0      # of the rows drawn; not the run's seed, so that runs with other seeds have the same test part

@@ -278,10 +278,10 @@ PATTERNS: dict[str, dict[str, str]] = {
         "sign: np\\.zeros.* -> -np\\.zeros.*",
         "engine.recording.Program.__init__":
         "sign: self\\.table = .* -> self\\.table = -.*"},
-    "Of one name the first is the last; two kinds that are equal are one.": {
-        "data.readers._load_npz":
-        "constant: with _member\\(archive, names\\[0\\], .* -> .*names\\[-1\\], .*|name: kind\\[0\\] -> "
-        "test_kind\\[0\\]|constant: return _load_one\\(path, names\\[0\\], .* -> .*names\\[-1\\], .*"},
+    "Of one name the first is the last; two kinds that agree are one.": {
+        "data.arrays._load_npz":
+        "constant: key = .*names\\[0\\].* -> .*names\\[-1\\].*|name: images = _images\\(path, kind, .* -> "
+        "images = _images\\(path, test_kind, .*"},
     "Two sets of spans overlap or do not, whichever is named first.": {
         "engine.partition.phases":
         "argument: _overlap\\(.*",

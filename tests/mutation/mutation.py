@@ -62,7 +62,7 @@ TARGETS = tuple(f"npvae.{name}" for name in (
     "decoders", "objectives", *(f"model.{name}" for name in ("vae", "hierarchical", "sizes")), "optim",
     *(f"train.{name}" for name in ("rows", "run", "loop", "callbacks")),
     *(f"evaluate.{name}" for name in ("bounds", "exact", "dimensions", "summary")),
-    *(f"data.{name}" for name in ("readers", "labels")), "checkpoint",
+    *(f"data.{name}" for name in ("arrays", "idx", "readers", "labels")), "checkpoint",
     *(f"engine.{name}" for name in ("partition", "executor", "blas_threads", "recording", "team")),
     *(f"gradcheck.{name}" for name in ("derivatives", "checker", "diagnosis", "rules", "report")), "validate"))
 

@@ -121,3 +121,17 @@ assert "matplotlib.pyplot" not in sys.modules, "a picture imports pyplot"
 """
     subprocess.run([sys.executable, "-c", script], check=True,
                    cwd=Path(figures.__file__).parents[1])  # where `import npvae` finds the package under test
+
+
+def test_colours_are_drawn_as_they_are():
+    """Two images of 1 x 2 pixels in colour, side by side; the gaps are white."""
+    from npvae.plotting.figures import mosaic
+    images = np.array([[[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [0.2, 0.4, 0.6]]]]).reshape(1, 2, 6)
+    canvas, tops, lefts, (height, width) = mosaic(images, (1, 2, 3), ink=False)
+    assert (height, width) == (1, 2) and canvas.shape[2] == 3
+    drawn = 255 - canvas
+    for i, left in enumerate(lefts):
+        assert np.array_equal(drawn[tops[0], left:left + 2].ravel(), np.rint(255 * images[0, i]))
+    assert (drawn[0] == 255).all() and (drawn[:, 0] == 255).all()
+    with pytest.raises(ValueError, match=r"image_shape is \(2, 1, 2\).* product of 6.*or \(height, width, 3\)"):
+        mosaic(images, (2, 1, 2))
