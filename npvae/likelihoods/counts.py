@@ -228,6 +228,10 @@ class Multinomial(_Counts):
         """The log means of a row whose total is the mean of all totals."""
         return super().complete(kernels, _log_shares(output), params)
 
+    def mean(self, kernels: ModuleType, output: Array) -> Array:
+        """E[x|z] (rows, D), from the complete output; not exp of the decoder's."""
+        return super().mean(kernels, output)
+
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D)."""
         totals = np.rint(np.exp(np.minimum(draw_totals(params, len(output), rng), np.log(_MOST)))).astype(np.int64)

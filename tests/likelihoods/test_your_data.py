@@ -1,4 +1,5 @@
 """Likelihoods of counts, of numbers in any unit, and of codes: values, names, draws, starts, models."""
+import base64
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from npvae.gradcheck import check_gradients
 from npvae.kernels import fused, reference
 from npvae.likelihoods import make_likelihood
 from npvae.likelihoods.support import fitting
+from npvae.pages.explorer import decoder_layers
 from npvae.params import Block
 
 D = 4
@@ -269,6 +271,17 @@ def test_a_trained_model_finds_the_dispersion_and_beats_poisson():
         losses[name] = fit(vae, x[1000:], x[:1000], 40, 100, Adam(lr=2e-3), callbacks=[])[-1]["test_loss"]
     assert abs(vae.parameters["likelihood.log_r"][0]) < 0.2      # log of the planted 1
     assert losses["poisson"] - losses["negative-binomial:shared"] > 8 * 0.3
+
+
+@pytest.mark.parametrize("name", ["poisson:size", "negative-binomial", "log-normal"])
+def test_the_page_of_the_decoder_has_exp_with_the_right_factors(name):
+    vae = VAE(8, (), 2, likelihood=name, kernels="numpy")
+    vae.start(counts() + 1)
+    layer, = decoder_layers(vae)
+    W, b = (np.frombuffer(base64.b64decode(layer[key]), "<f4") for key in "Wb")
+    z = rng().standard_normal((3, 2))
+    assert layer["f"] == "exp"
+    np.testing.assert_allclose(np.exp(z @ W.reshape(2, 8) + b), vae.decode(z), rtol=1e-4)
 
 
 def test_a_run_of_counts(tmp_path, capsys):

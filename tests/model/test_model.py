@@ -265,7 +265,7 @@ CONSTRUCTOR = [
 
 def one_line(caught, says):
     message = str(caught.value)
-    assert says in message and "\n" not in message and len(message) < 270
+    assert says in message and "\n" not in message and len(message) < 400
 
 
 @pytest.mark.parametrize("config, says", CONSTRUCTOR, ids=lambda value: str(value)[:40])

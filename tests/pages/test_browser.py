@@ -12,7 +12,8 @@ from npvae import VAE
 from npvae.pages import write_explorer
 from npvae.pages.explorer import MEANS
 from npvae.layers import ACTIVATIONS
-from npvae.likelihoods import LIKELIHOODS, make_likelihood
+from npvae.likelihoods import make_likelihood
+from strategies import IMAGES
 from npvae.plotting import learning_curves
 from npvae.pages import write_report
 from npvae.pages.report import PICTURES
@@ -77,7 +78,7 @@ def assert_shows(browser, vae, z):
 # ---- The decoder
 
 MODELS = {**{name: {"activation": name} for name in ACTIVATIONS},
-          **{name: {"likelihood": name} for name in LIKELIHOODS if make_likelihood(name).mean.__func__ in MEANS},
+          **{name: {"likelihood": name} for name in IMAGES if make_likelihood(name).mean.__func__ in MEANS},
           **{f"depth {len(hidden)}": {"hidden": hidden} for hidden in ((), (9,), (9, 8), (9, 8, 7))},
           **{f"Z = {Z}": {"latent_dim": Z} for Z in (1, 2, 20)}, "float64": {"dtype": "float64"}}
 

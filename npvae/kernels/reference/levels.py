@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .arrays import Array
 from .dense import sigmoid, softplus
-from .gamma import SHIFT, digamma_rest, rest
+from .gamma import REST, SHIFT, STIRLING, digamma_rest, rest  # noqa: F401      two of them in their former place
 
 LEVELS = 256      # of a byte
 HALF = 0.5 / (LEVELS - 1)      # half the distance between two levels
