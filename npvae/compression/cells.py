@@ -9,13 +9,16 @@ from functools import singledispatch
 import numpy as np
 
 from ..kernels.reference.levels import LEVELS
+from ..kernels.reference.tables import LOG1P
 from ..likelihoods.base import Likelihood
 from ..likelihoods.bernoulli import Bernoulli
 from ..likelihoods.categories import Categories, Ordinal
 from ..likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from ..likelihoods.levels import BetaBinomial, Categorical, DiscretizedLogistic
 from ..likelihoods.own import DECODER
+from ..likelihoods.table import GroupParameters, Table
 from ..params import Array, Block
+from ..validate import shown
 from . import exact
 from .coder import Below, table
 
@@ -178,8 +181,7 @@ class CodedCodes(CodedCells):
         self.sizes, self.levels = sizes, int(sizes.max())
 
     def features(self, levels: Array) -> Array:
-        """A one at the place of each code."""
-        return np.concatenate([levels[:, [d]] == np.arange(size) for d, size in enumerate(self.sizes)], axis=1) * 1.0
+        return _one_hot(levels, self.sizes)
 
 
 class CodedCategories(CodedCodes):
@@ -206,6 +208,52 @@ class CodedOrdinal(CodedCodes):
     def below(self, output: Array) -> Below:
         columns = np.arange(len(self.sizes))
         return lambda k: exact.sigmoid(self._cuts[columns, np.minimum(k, self.levels)] - output)
+
+
+class CodedTable(CodedCells):
+    """Columns of counts and of codes, each as its family says.  Raises ValueError for columns of real numbers."""
+
+    steps = 1
+
+    def __init__(self, likelihood: Table, params: Block, most: int) -> None:
+        reals = [column.name for column in likelihood.columns if column.kind in ("real", "positive")]
+        if reals:
+            raise ValueError(f"a table with real numbers cannot be compressed with, as column {shown(reals[0])}: they "
+                             "have a density and no probabilities; leave them out with --columns")
+        self.table = likelihood
+        self.parts = [
+            (group.columns, group.output,
+             coded_cells(group.family, GroupParameters(params, group.name), len(group.columns), most))
+            for group in likelihood.groups]
+        self.levels = max(cells.levels for _, _, cells in self.parts)
+
+    def features(self, levels: Array) -> Array:
+        """Numbers in standard deviations from their mean, counts by log(1 + x), a one at the place of each code."""
+        own = self.table
+        x = levels[:, own.numbers].astype(float)
+        t = np.where(own.transforms == LOG1P, exact.log(1 + x), x)
+        return np.concatenate([(t - own.location) / own.scale, _one_hot(levels[:, own.coded], own.levels)], axis=1)
+
+    def below(self, output: Array) -> Below:
+        parts = [(columns, cells.levels, cells.below(output[:, own])) for columns, own, cells in self.parts]
+
+        def below(k: Array) -> Array:
+            found = np.ones(k.shape)
+            for columns, levels, of_part in parts:
+                place = k[:, columns]
+                found[:, columns] = np.where(place < levels, of_part(np.minimum(place, levels - 1)), 1)
+            return found
+
+        return below
+
+
+def _one_hot(levels: Array, sizes: Array) -> Array:
+    """A one at the place of each code, (B, sum of sizes), of levels (B, D)."""
+    ones = np.zeros((len(levels), int(np.sum(sizes))))
+    start = np.cumsum(sizes) - sizes
+    inside = levels < sizes      # a damaged file may hold other codes
+    ones[np.nonzero(inside)[0], (start + levels)[inside]] = 1
+    return ones
 
 
 def _of_logs(logs: Array) -> Below:
@@ -274,3 +322,8 @@ def _categories(likelihood: Categories, params: Block, columns: int, most: int) 
 @coded_cells.register
 def _ordinal(likelihood: Ordinal, params: Block, columns: int, most: int) -> CodedCells:
     return CodedOrdinal(likelihood.of_columns(columns), params["likelihood.cuts"])
+
+
+@coded_cells.register
+def _table(likelihood: Table, params: Block, columns: int, most: int) -> CodedCells:
+    return CodedTable(likelihood, params, most)

@@ -65,7 +65,7 @@ class GaussianColumns(OwnParameters):
         return x
 
 
-class _Parameters(Block):
+class GroupParameters(Block):
     """The parameters of one group, of all those in `block`, under the names that its family gives them."""
 
     def __init__(self, block: Block, group: str) -> None:
@@ -269,7 +269,7 @@ class Table(OfCells):
 
     def initialize(self, params: Block) -> None:
         for group in self.groups:
-            group.family.initialize(_Parameters(params, group.name))
+            group.family.initialize(GroupParameters(params, group.name))
 
     def bias_at(self, mean: Array) -> Array:
         """Where each family's own bias is at the mean."""
@@ -278,7 +278,7 @@ class Table(OfCells):
     def start(self, params: Block, bias: Array, x: Array) -> None:
         for group in self.groups:
             own = bias[group.output]
-            group.family.start(_Parameters(params, group.name), own, self._u(group, x))
+            group.family.start(GroupParameters(params, group.name), own, self._u(group, x))
             bias[group.output] = own
 
     @staticmethod
@@ -297,7 +297,7 @@ class Table(OfCells):
         for group in self.groups:
             part = np.empty((*cells.shape[:2], len(group.columns)), cells.dtype)
             group.family.columns_forward(kernels, part, group.kept(kept), group.outputs(kernels, output),
-                                         group.inputs(kernels, x), _Parameters(params, group.name))
+                                         group.inputs(kernels, x), GroupParameters(params, group.name))
             kernels.place_cells_forward(cells, part, x, group.columns, group.transforms, group.log_scale)
 
     def columns_backward(self, kernels: ModuleType, doutput: Array, grads: Block, dcells: Array, kept: Array,
@@ -307,8 +307,9 @@ class Table(OfCells):
             kernels.place_cells_backward(dpart, dcells, group.columns)
             own = group.outputs(kernels, output)
             down = np.empty_like(own)
-            group.family.columns_backward(kernels, down, _Parameters(grads, group.name), dpart, group.kept(kept), own,
-                                          group.inputs(kernels, x), _Parameters(params, group.name))
+            group.family.columns_backward(
+                kernels, down, GroupParameters(grads, group.name), dpart, group.kept(kept), own,
+                group.inputs(kernels, x), GroupParameters(params, group.name))
             kernels.take_columns_backward(doutput, down, group.output)
 
     # -- means and draws, in the units of x ----------------------------------------------------------------------
@@ -316,7 +317,7 @@ class Table(OfCells):
     def complete(self, kernels: ModuleType, output: Array, params: Block) -> Array:
         """(rows, sum of the groups' own complete outputs)."""
         parts = [group.family.complete(kernels, np.ascontiguousarray(output[:, group.output]),
-                                       _Parameters(params, group.name)) for group in self.groups]
+                                       GroupParameters(params, group.name)) for group in self.groups]
         self._ends = np.cumsum([part.shape[1] for part in parts])
         return np.concatenate(parts, axis=1)
 
@@ -333,7 +334,7 @@ class Table(OfCells):
         x = np.empty((len(output), len(self.columns)), output.dtype)
         for group in self.groups:
             u = group.family.draw(kernels, np.ascontiguousarray(output[:, group.output]),
-                                  _Parameters(params, group.name), rng)
+                                  GroupParameters(params, group.name), rng)
             x[:, group.columns] = group.x_of(u)
         return x
 

@@ -7,8 +7,10 @@ from npvae.compression.chain import Chain
 from npvae.compression.coder import Stack
 from npvae.compression.latents import Bins, Gaussian
 from npvae.likelihoods.categories import Categories, Ordinal
+from npvae.likelihoods.columns import Column
 from npvae.likelihoods.counts import Multinomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from npvae.likelihoods.levels import Categorical
+from npvae.likelihoods.table import Table
 
 pytest.importorskip("constriction")
 LIKELIHOODS = ["bernoulli", "discretized-logistic", "beta-binomial", Categorical(5), Poisson(),
@@ -40,6 +42,23 @@ def test_images_come_back_for_minus_their_elbo(likelihood, prior, decoder="dense
 @pytest.mark.parametrize("decoder", ["made:7", "made:30+direct"])
 def test_images_of_a_made_decoder(decoder):
     test_images_come_back_for_minus_their_elbo("bernoulli", "normal", decoder=decoder)
+
+
+COLUMNS = [Column("a", "poisson", location=1, scale=0.5), Column("b", "categorical", ("x", "y", "z")),
+           Column("c", "bernoulli", ("no", "yes"), 0.4, 0.5), Column("d", "negative-binomial", location=1, scale=0.6),
+           Column("e", "ordinal", ("low", "some", "more", "high"))]
+
+
+def test_rows_of_a_table_come_back_for_minus_their_elbo():
+    vae = model(likelihood=Table(COLUMNS), input_dim=5)
+    x = images(vae, 300)
+    chain, levels = coded(vae, x)
+    words = chain.push(levels)
+    assert (chain.pop(words, len(x)) == levels).all() and levels.max() > 3
+    bounds = [-vae.elbo(x, np.random.default_rng(i)).mean() / np.log(2) for i in range(8)]
+    assert abs(32 * len(words) / len(x) - np.mean(bounds)) < 0.02 * np.mean(bounds) + 4 * np.std(bounds)
+    with pytest.raises(ValueError, match="a table with real numbers cannot be compressed with, as column 'h'"):
+        Chain(model(likelihood=Table([*COLUMNS, Column("h", "gaussian")]), input_dim=6), Bins(8, 4))
 
 
 @pytest.mark.parametrize("prior", PRIORS)
