@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
+from ..kernels.reference.dense import softplus
 from ..params import Array, Block, Shapes
 from ..validate import boolean, choice
 from .base import column_means
@@ -196,7 +197,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) = (1 - p) exp(l), from the complete output."""
         log_mean, a, _ = np.split(output, 3, axis=1)
-        mean: Array = np.exp(log_mean - np.logaddexp(0, a))
+        mean: Array = np.exp(log_mean - softplus(a))
         return mean
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:

@@ -8,7 +8,7 @@ import pytest
 
 from npvae import VAE, fit
 from npvae.evaluate import bounds
-from npvae.cli.commands import _meaning
+from npvae.cli.commands import meaning_of
 from npvae.evaluate import rows_at_once
 from npvae.kernels import reference
 from npvae.engine.executor import ThreadedExecutor
@@ -146,5 +146,5 @@ def test_wide_decoders_take_fewer_rows_at_a_time(monkeypatch):
     ("categorical:6", "of 6 grey levels"), ("beta-binomial", "of 256 grey levels"),
     ("gaussian-optimal", "log densities"), ("continuous-bernoulli", "log densities")])
 def test_the_program_says_what_its_numbers_are(name, says):
-    run = SimpleNamespace(vae=SimpleNamespace(likelihood=make_likelihood(name)))
-    assert says in _meaning(run, np.zeros((1, 2)))
+    run = SimpleNamespace(vae=SimpleNamespace(likelihood=make_likelihood(name)), columns=())
+    assert says in meaning_of(run, np.zeros((1, 2)))

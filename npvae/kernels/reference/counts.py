@@ -158,12 +158,13 @@ def zero_inflated_nll_forward(cells: Array, output: Array, x: Array, offset: Arr
     """
     (log_mean, a, log_r), (x, log_x) = _blocks(output, 3), _counts(x)
     c = _negative_binomial(log_mean + offset[:, None, None], log_r, x, log_x)[0]
-    small, s = c.real < 1, a + c
+    none, s = x == 0, a + c
+    small = none & (c.real < 1)
     some = np.where(small, c, 0)
     near = np.log1p(-np.expm1(-some) / (np.exp(bounded(a, FAR)) + np.exp(-some)))
     far = np.where(a.real < 0, softplus(a) + np.where(s.real < 0, c, -a), softplus(-a)) - np.where(
         a.real < 0, softplus(minus_abs(s)), softplus(-s))
-    cells[...] = np.where(x == 0, np.where(small, near, far), softplus(a) + c)
+    cells[...] = np.where(none, np.where(small, near, far), softplus(a) + c)
 
 
 def zero_inflated_nll_backward(doutput: Array, dcells: Array, output: Array, x: Array, offset: Array) -> None:
@@ -179,7 +180,7 @@ def zero_inflated_nll_backward(doutput: Array, dcells: Array, output: Array, x: 
     c, by_mean, by_r = _negative_binomial(log_mean + offset[:, None, None], log_r, x, log_x)
     none, s = x == 0, a + c
     weight = dcells * np.where(none, sigmoid(-s), 1)
-    da = dcells * np.where(none, np.expm1(-c) * sigmoid(-a) * sigmoid(s), sigmoid(a))
+    da = dcells * np.where(none, np.expm1(-np.where(none, c, 0)) * sigmoid(-a) * sigmoid(s), sigmoid(a))
     doutput[...] = np.concatenate([weight * by_mean, da, weight * by_r], axis=-1)
 
 
