@@ -79,8 +79,8 @@ def main() -> None:
             ("Fashion-MNIST / MNIST", fashion, fashion_test[:n], mnist_test[:n]),
             (f"MNIST without {args.digit} / {args.digit}", mnist[~left_out], mnist_test[~found][:n],
              mnist_test[found][:n]))
-    for row in rows:
-        print(compare(*row, args), flush=True)
+    for name, train, inliers, outliers in rows:
+        print(compare(name, train, inliers, outliers, args), flush=True)
     print(WARNING[0].upper() + WARNING[1:])
 
 

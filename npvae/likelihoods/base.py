@@ -127,6 +127,10 @@ class Likelihood(ABC):
         itself."""
         return output
 
+    def complete_dim(self, input_dim: int) -> int:
+        """How many columns `complete` returns for D columns of data; P by default."""
+        return self.output_dim(input_dim)
+
     @abstractmethod
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) from output (rows, P), or from what `complete` has made of it."""
@@ -138,7 +142,7 @@ class Likelihood(ABC):
     def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
         """Numbers (rows, S) of p(x|z) whose mean over draws of z tells of x, from output (rows, P): E[x|z] by default.
         For categories override it with the probabilities of all levels."""
-        return self.mean(kernels, output)
+        return self.mean(kernels, self.complete(kernels, output, params))
 
     def single(self, summary: Array) -> Array:
         """The one x (rows, D) that stands for such means (rows, S): the mean itself by default; for categories the most

@@ -50,6 +50,16 @@ class _Codes(OfCells):
         levels = self.of_columns(input_dim)
         return np.repeat(np.arange(input_dim), levels)
 
+    def single(self, summary: Array) -> Array:
+        """The most probable code (rows, D), from the probabilities of all levels of each column."""
+        return np.stack([np.argmax(p.real, axis=1) for p in self._by_column(summary)], axis=1).astype(summary.dtype)
+
+    def _by_column(self, numbers: Array) -> list[Array]:
+        """The part (rows, L) of each column in numbers (rows, sum of L)."""
+        levels = (np.full(numbers.shape[1] // self.levels, self.levels) if isinstance(self.levels, int)
+                  else np.array(self.levels))
+        return np.split(numbers, np.cumsum(levels)[:-1], axis=1)
+
 
 class Categories(_Codes):
     """Independent categories, by a softmax over the levels of each column.  They have no order, and no mean."""
@@ -82,19 +92,16 @@ class Categories(_Codes):
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """The most probable code (rows, D): categories have no mean."""
-        modes = [np.argmax(scores.real, axis=1) for scores in self._scores(output)]
-        return np.stack(modes, axis=1).astype(output.dtype)
+        return self.single(output)
+
+    def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """The probability of each level (rows, sum of L)."""
+        shares = [np.exp(scores - scores.real.max(axis=1, keepdims=True)) for scores in self._by_column(output)]
+        return np.concatenate([share / share.sum(axis=1, keepdims=True) for share in shares], axis=1)
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:
         """x ~ P(x|z) (rows, D): the largest logit, after noise of Gumbel's distribution has been added to each."""
-        noisy = output.real + rng.gumbel(size=output.shape)
-        return np.stack([np.argmax(scores, axis=1) for scores in self._scores(noisy)], axis=1).astype(output.dtype)
-
-    def _scores(self, output: Array) -> list[Array]:
-        """The logits (rows, L) of each column."""
-        levels = (np.full(output.shape[1] // self.levels, self.levels) if isinstance(self.levels, int)
-                  else np.array(self.levels))
-        return np.split(output, np.cumsum(levels)[:-1], axis=1)
+        return self.single((output.real + rng.gumbel(size=output.shape)).astype(output.dtype))
 
 
 class Ordinal(_Codes):
@@ -141,6 +148,18 @@ class Ordinal(_Codes):
         numbers = np.split(params["likelihood.cuts"], np.cumsum(sizes)[:-1])
         cuts = np.concatenate([np.cumsum(np.concatenate([t[:1], np.exp(t[1:])])) for t in numbers])
         return np.concatenate([output, cuts - np.repeat(output, sizes, axis=1)], axis=1)
+
+    def complete_dim(self, input_dim: int) -> int:
+        return input_dim + int((self.of_columns(input_dim) - 1).sum())
+
+    def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """The probability of each level (rows, sum of L): P(x <= l|z) = sigmoid(c_l - h), and differences of that."""
+        D, above = self._above(self.complete(kernels, output, params))
+        below = np.empty_like(above)
+        kernels.sigmoid_forward(below, above, np.zeros(below.shape[1], below.dtype))
+        ends = np.cumsum(self.of_columns(D) - 1)[:-1]
+        return np.concatenate([np.diff(part, axis=1, prepend=0, append=1) for part in np.split(below, ends, axis=1)],
+                              axis=1)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) = sum over cut points c of sigmoid(h - c), from the complete output."""

@@ -76,6 +76,9 @@ class OwnParameters(OfCells):
         """(rows, m D) from output (rows, P)."""
         return self._completed(kernels, output[:, None], params)[-1][:, 0]
 
+    def complete_dim(self, input_dim: int) -> int:
+        return self.blocks * input_dim
+
     def _set_own(self, params: Block, name: str, bias: Array, values: Array) -> None:
         """The parameter of that name, or the part of the output bias that takes its place, is set to values (D,), of
         which one that is shared takes the mean."""

@@ -93,6 +93,9 @@ class _Group:
         self.name, self.family = name, _family(name, own)
         self.columns = np.array([i for i, _ in columns])
         self.output = start + np.arange(self.family.output_dim(len(own)))
+        self.complete_dim = self.family.complete_dim(len(own))
+        self.coded = isinstance(self.family, (Categories, Ordinal))
+        self.summary_dim = sum(len(column.levels) for column in own) if self.coded else len(own)
         of_reals = FAMILIES[name] == "real"
         self.transforms = np.array([LOG if column.kind == "positive" else IDENTITY for column in own])
         self.location = np.array([column.location if of_reals else 0.0 for column in own])
@@ -128,6 +131,18 @@ class _Group:
             log_sigma = complete[:, len(self.columns):]
             mean = mean + np.where(self.transforms == LOG, 0.5 * self.scale * np.exp(2 * log_sigma), 0)
         return self.x_of(mean)
+
+    def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """Of codes the probabilities of all levels, of other columns the mean in the units of x."""
+        if self.coded:
+            return self.family.summary(kernels, output, params)
+        return self.mean(kernels, self.family.complete(kernels, output, params))
+
+    def single(self, summary: Array) -> Array:
+        """Of codes the most probable level, of binary columns the more probable one, of others the mean."""
+        if self.name == "bernoulli":
+            return np.rint(summary)
+        return self.family.single(summary) if self.coded else summary
 
 
 def _group_name(column: Column) -> str:
@@ -316,17 +331,30 @@ class Table(OfCells):
 
     def complete(self, kernels: ModuleType, output: Array, params: Block) -> Array:
         """(rows, sum of the groups' own complete outputs)."""
-        parts = [group.family.complete(kernels, np.ascontiguousarray(output[:, group.output]),
-                                       GroupParameters(params, group.name)) for group in self.groups]
-        self._ends = np.cumsum([part.shape[1] for part in parts])
-        return np.concatenate(parts, axis=1)
+        return np.concatenate([group.family.complete(kernels, np.ascontiguousarray(output[:, group.output]),
+                                                     GroupParameters(params, group.name)) for group in self.groups],
+                              axis=1)
 
     def mean(self, kernels: ModuleType, output: Array) -> Array:
         """E[x|z] (rows, D) of numbers, the probability of a binary column's second level, the mean code of ordered
         levels, the most probable one of others."""
         x = np.empty((len(output), len(self.columns)), output.dtype)
-        for group, own in zip(self.groups, np.split(output, self._ends[:-1], axis=1)):
+        ends = np.cumsum([group.complete_dim for group in self.groups])
+        for group, own in zip(self.groups, np.split(output, ends[:-1], axis=1)):
             x[:, group.columns] = group.mean(kernels, np.ascontiguousarray(own))
+        return x
+
+    def summary(self, kernels: ModuleType, output: Array, params: Block) -> Array:
+        """For each group what its own family says (rows, S), in the units of x."""
+        return np.concatenate([group.summary(kernels, np.ascontiguousarray(output[:, group.output]),
+                                             GroupParameters(params, group.name)) for group in self.groups], axis=1)
+
+    def single(self, summary: Array) -> Array:
+        """Means of numbers, the most probable level of others (rows, D)."""
+        x, ends = np.empty((len(summary), len(self.columns)), summary.dtype), np.cumsum(
+            [group.summary_dim for group in self.groups])
+        for group, own in zip(self.groups, np.split(summary, ends[:-1], axis=1)):
+            x[:, group.columns] = group.single(own)
         return x
 
     def draw(self, kernels: ModuleType, output: Array, params: Block, rng: np.random.Generator) -> Array:

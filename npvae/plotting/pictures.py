@@ -298,8 +298,7 @@ def _of_rows(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, columns
     """The pictures of rows that are no images, by name: of each column, or of curves where there are many without
     names."""
     few = spread(len(x), 1000)
-    of = {} if labels is None else _given(labels[few])
-    drawn = vae.sample(len(few), rng, mean=False, **of)
+    drawn = vae.sample(1000, rng, mean=False, **_given(None if labels is None else np.resize(labels[few], 1000)))
     if len(columns) > _CURVE and columns == columns_of(len(columns)):
         rebuilt = vae.reconstruct(x[few[:_CURVES]], rng, **({} if labels is None else _given(labels[few[:_CURVES]])))
         return {"curves": curves(x[few[:_CURVES]], rebuilt), "curves_drawn": curves_drawn(drawn, x[few])}

@@ -46,7 +46,7 @@ def columns_and_samples(x: np.ndarray, drawn: np.ndarray, columns: Sequence[Colu
             axes.set_visible(False)
         for axes, d in zip(grid.flat, shown):
             _column(axes, x[:, d], drawn[:, d], columns[d])
-        grid[0, 0].legend(loc="best")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="upper right", ncols=2)
         figure.suptitle("Each column: data and samples" + f", {len(shown)} of {len(columns)}" * (
             len(shown) < len(columns)), color=INK)
     return figure
@@ -67,7 +67,8 @@ def _column(axes: Axes, data: np.ndarray, drawn: np.ndarray, column: Column) -> 
         both = np.concatenate([data, drawn])
         # where nearly all of both lies: one far draw would make all others a single bar
         low, high = np.percentile(both, [0.5, 99.5]) if len(both) else (0.0, 1.0)
-        edges = np.linspace(low, high if high > low else low + 1, 31)
+        bins = min(30, 5 + math.isqrt(len(data)))
+        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
         for part, filled, colour, name in ((data, True, BLUE, "data"), (drawn, False, ORANGE, "samples")):
             heights = np.histogram(part, edges)[0] / max(len(part), 1)
             axes.stairs(heights, edges, fill=filled, color=colour, linewidth=2, alpha=0.8 if filled else 1, label=name)

@@ -7,6 +7,7 @@ import pytest
 
 from npvae import VAE, fit
 from npvae.gradcheck import check_gradients
+from npvae.kernels import reference
 from npvae.likelihoods import Table, make_likelihood
 from npvae.likelihoods.columns import Column
 
@@ -204,3 +205,32 @@ def test_other_misuse_is_refused():
         VAE(5, likelihood="table")
     with pytest.raises(TypeError, match="columns must be a list of Column"):
         Table("age:gaussian")
+
+
+def test_gaps_are_filled_with_means_and_the_most_probable_levels():
+    x = data(40, gaps=0.3)
+    vae = moved(model(missing=True, kernels="numpy"))
+    filled = vae.impute(x, 0, n_samples=20)
+    np.testing.assert_array_equal(filled[~np.isnan(x)], x[~np.isnan(x)].astype(filled.dtype))
+    Table(COLUMNS).support.check_mean(filled, "filled")
+    for d, column in enumerate(COLUMNS):
+        if column.levels:
+            assert {*filled[:, d]} <= {*range(len(column.levels))}, column.name
+
+
+@pytest.mark.parametrize("name", ["categories:3,2", "ordinal:3,2"])
+def test_the_summary_of_codes_is_the_probability_of_each_level(name):
+    likelihood, levels = make_likelihood(name), [3, 2]
+    params = VAE(2, (), 1, likelihood=likelihood, dtype="float64", kernels="numpy").parameters
+    params.flat[...] = np.random.default_rng(0).standard_normal(params.flat.size)
+    output = np.random.default_rng(1).standard_normal((4, 1, likelihood.output_dim(2)))
+    summary, at = likelihood.summary(reference, output[:, 0], params), 0
+    for d, size in enumerate(levels):
+        for level in range(size):
+            cells, x = np.empty((4, 1, 2)), np.zeros((4, 2))
+            x[:, d] = level
+            likelihood.columns_forward(reference, cells, np.empty_like(output), output, x, params)
+            np.testing.assert_allclose(summary[:, at], np.exp(-cells[:, 0, d]), rtol=1e-12)
+            at += 1
+    best = likelihood.single(summary)
+    np.testing.assert_array_equal(best, np.stack([summary[:, :3].argmax(1), summary[:, 3:].argmax(1)], axis=1))
