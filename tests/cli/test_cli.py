@@ -108,13 +108,14 @@ FLAGS = {"--hidden": ("7,4", [7, 4]), "--latent": ("2", 2), "--activation": ("ta
          "--label-column": ("species", "species"), "--delimiter": ("tab", "\t"), "--test-part": ("last", "last"),
          "--test-fraction": ("0.2", 0.2), "--values": ("bytes", "bytes"), "--transpose": ("", True),
          "--grey": ("", True), "--rgb": ("", True), "--resize": ("4X3", "4x3"),
-         "--test-data": ("data.npz", "data.npz")}
+         "--test-data": ("data.npz", "data.npz"), "--decimal": (",", ","), "--columns": ("age:skip", "age:skip")}
 DEFAULTS = {"hidden": [128], "latent": 20, "activation": "relu", "likelihood": "bernoulli", "prior": "normal",
             "posterior": "gaussian", "decoder": "dense", "objective": "elbo", "k": 1, "beta": 1.0, "kl_warmup": 0.0,
             "cyclical": 0, "free_bits": 0.0, "gradient": "total", "binarize": "none", "epochs": 10,
             "batch_size": 128, "lr": 1e-3, "lr_schedule": "constant", "seed": 0, "dtype": "float32", "kernels": "numba",
             "data_dir": "mnist", "limit": None, "conditional": False, "weight_decay": 0.0, "header": None,
-            "label_column": None, "delimiter": None, "test_part": "random", "test_fraction": 0.1,
+            "label_column": None, "delimiter": None, "decimal": None, "columns": None,
+            "test_part": "random", "test_fraction": 0.1,
             "values": None, "transpose": False, "grey": False, "rgb": False, "resize": None, "test_data": None}
 
 

@@ -123,7 +123,7 @@ def test_the_folder_is_a_run_like_any(first, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runs, "save_pictures", lambda *arguments: [])
     folder, done = first
     assert done.returncode == 0, done.stderr
-    assert [line[:11] for line in done.stderr.splitlines()] == ["epoch   1/2", "epoch   2/2"]
+    assert [line[:11] for line in done.stderr.splitlines()] == ["read 150 im", "epoch   1/2", "epoch   2/2"]
     assert "trained for only 8 steps" in done.stdout and "all on one page: run/report.html" in done.stdout
     program.main(["train", *TINY[2:], "--data-dir", str(folder / "data.npz"), "--out", str(tmp_path / "other"),
                   "--quiet"])
@@ -164,6 +164,9 @@ ELSEWHERE = {"--activation": "tanh", "--likelihood": "gaussian:0.3", "--prior": 
              "--decoder": "made:5", "--objective": "iwae", "--k": "5", "--free-bits": "0.1", "--kl-warmup": "2",
              "--cyclical": "3", "--gradient": "dreg", "--lr-schedule": "cosine", "--weight-decay": "0.1",
              "--dtype": "float64", "--kernels": "numpy", "--threads": "1", "--binarize": "dynamic",
+             "--values": "counts", "--columns": "a:real", "--header": "no", "--label-column": "a", "--delimiter": ";",
+             "--decimal": ",", "--test-data": "data.npz", "--test-part": "last", "--test-fraction": "0.2",
+             "--resize": "8x8", "--transpose": None, "--grey": None, "--rgb": None,
              "--conditional": None, "--resume": None, "--quiet": None}
 
 
@@ -216,7 +219,8 @@ def test_a_folder_that_another_process_has_is_refused(script, tmp_path):
 def test_nan_ends_with_one_line_and_1(script, tmp_path):
     code, out, error = script(*TINY, "--lr", 1e30, "--out", tmp_path / "run")
     assert code == 1 and not out
-    assert re.fullmatch("train_mnist.py: step [1-7]: the loss is .*; a smaller --lr may help\n", error), error
+    assert re.fullmatch("read 150 images.*\n"
+                        "train_mnist.py: step [1-7]: the loss is .*; a smaller --lr may help\n", error), error
     assert not (tmp_path / "run" / "checkpoint.npz").exists()
 
 

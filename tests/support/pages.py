@@ -1,7 +1,9 @@
 """A web page read without a browser: its elements in order, every one closed where it should be."""
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+LINK = re.compile(r'"D\d+\.\d+": ?"(file|https)://[^"]*"')      # from an equation to its chapter, in the data of a page
 VOID = {"meta", "link", "img", "input", "br"}
 ALONE = {"svg", "circle", "line", "path", "polyline"}      # of SVG: may close themselves
 
@@ -45,12 +47,13 @@ class Page(HTMLParser):
 
 
 def loads_nothing(page):
-    """Every address in it holds its own data, and its policy allows no other."""
+    """Every address in it holds its own data, and its policy allows no other.  A link that a reader may follow to a
+    chapter loads nothing."""
     addresses = [value for _, attributes, _ in page.elements for name, value in attributes.items()
                  if name in ("src", "href", "srcset", "action", "data", "poster", "background")]
     policy, = [found["content"] for found, _ in page.all("meta", http_equiv="Content-Security-Policy")]
     rules = dict(rule.split(maxsplit=1) for rule in policy.split(";"))
-    return (all(address.startswith("data:") for address in addresses) and "://" not in page.text
+    return (all(address.startswith("data:") for address in addresses) and "://" not in LINK.sub("", page.text)
             and "@import" not in page.text and "url(" not in page.text and rules.pop("default-src") == "'none'"
             and rules.pop("img-src") == "data:" and {*rules} <= {"style-src", "script-src"}
             and {*rules.values()} == {"'unsafe-inline'"})
