@@ -403,7 +403,7 @@ def test_every_key_of_a_manifest_is_looked_at(run, tmp_path):
     ({}, np.zeros(70), ("holds 70 parameters of float64", "70 of float32")),
     ({"hidden": [4]}, np.zeros(70, "f4"), ("holds 70 parameters of float32", "81 of float32")),
     ({"activation": "swish"}, np.zeros(70, "f4"), ("activation must be one of", "relu", "'swish'")),
-    ({"likelihood": "poisson"}, np.zeros(70, "f4"), ("likelihood must be one of", "bernoulli", "'poisson'")),
+    ({"likelihood": "weibull"}, np.zeros(70, "f4"), ("likelihood must be one of", "bernoulli", "'weibull'")),
     ({"latent_dim": 0}, np.zeros(70, "f4"), ("latent_dim", "at least 1")),
     ({"flavour": 1}, np.zeros(70, "f4"), ("its manifest must say activation, decoder_hidden,", "it says 'flavour'")),
     ({}, None, ("holds 0 parameters of float32", "70 of float32")),

@@ -19,7 +19,7 @@ log_factorial = np.vectorize(math.lgamma)
 class Poisson(Likelihood):
     """Counts: log p(x|z) = x t - exp(t) - log x!,  t the decoder's output."""
 
-    name = "poisson"
+    name = "my-poisson"      # npvae has one of its own
     support = Counts()
 
     def bias_at(self, mean):
