@@ -25,7 +25,8 @@ const midpoints = t => t * Math.exp(-t * t / 2) * (
 const tail = t => t < 7 ? midpoints(t) + 1 / (1 + Math.exp(2.5 * Math.PI * t)) : midpoints(t);
 
 // Between layers f is the model's activation.  After the last it makes the mean of a pixel: sigmoid for Bernoulli pixels,
-// whose mean is a probability, identity for Gaussian ones, continuous_bernoulli for those, exp for counts whose log mean is the output.
+// whose mean is a probability, identity for Gaussian ones, continuous_bernoulli for those, exp for counts whose log mean
+// is the output.
 const FUNCTIONS = {
   identity: a => a,
   relu: a => Math.max(0, a),
