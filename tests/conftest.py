@@ -44,7 +44,7 @@ def process_state():
             "BLAS threads": [library.num_threads for library in _BLAS.lib_controllers],
             "subnormal numbers": np.float64(5e-324) * np.float64(1) != 0,
             "style of pictures": _style_of_pictures(),
-            "Hypothesis profile": settings.get_current_profile_name()}
+            "Hypothesis profile": (settings.get_current_profile_name(), settings().max_examples)}
 
 
 def _style_of_pictures():
