@@ -5,15 +5,15 @@ import json
 import numpy as np
 
 from npvae import ELBO, IWAE, VAE, FreeBits
+from npvae.likelihoods import LIKELIHOODS
 from npvae.likelihoods.support import fitting
 from npvae.pages import explain
 from pages import Page
-from strategies import IMAGES
 
 D = 6
 #: every likelihood, prior, posterior and decoder, and what else changes the way of a pass
 VARIANTS = {
-    **{name: {"likelihood": name} for name in (*IMAGES, "negative-binomial:shared+size", "ordinal:3")},
+    **{name: {"likelihood": name} for name in (*LIKELIHOODS, "negative-binomial:shared+size", "ordinal:3,2,4,2,5,3")},
     **{name: {"prior": name} for name in ("mixture:3", "vamp:2", "hierarchical:4,2", "hierarchical:3")},
     **{name: {"posterior": name} for name in ("planar:2", "iaf:2", "iaf:1:5")},
     **{name: {"decoder": name} for name in ("made:5", "made:5+direct")},
