@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_CURVE = 24      # more numbers in a row are drawn as a curve
+_CURVES = 12      # so many rows
+
+
 class Autoencoder(Protocol):
     """The part of `VAE` that the pictures need."""
 
@@ -300,17 +304,14 @@ def _of_rows(vae: Autoencoder, x: np.ndarray, labels: np.ndarray | None, columns
     few = spread(len(x), 1000)
     drawn = vae.sample(1000, rng, mean=False, **_given(None if labels is None else np.resize(labels[few], 1000)))
     if len(columns) > _CURVE and columns == columns_of(len(columns)):
-        rebuilt = vae.reconstruct(x[few[:_CURVES]], rng, **({} if labels is None else _given(labels[few[:_CURVES]])))
-        return {"curves": curves(x[few[:_CURVES]], rebuilt), "curves_drawn": curves_drawn(drawn, x[few])}
+        rows = few[:_CURVES]
+        rebuilt = vae.reconstruct(x[rows], rng, **_given(None if labels is None else labels[rows]))
+        return {"curves": curves(x[rows], rebuilt), "curves_drawn": curves_drawn(drawn, x[few])}
     return {"columns": columns_and_samples(x[few], drawn, columns),
             "correlations": correlations(x[few], drawn, columns)}
 
 
 # ---- Helpers
-
-_CURVE = 24      # more numbers in a row are drawn as a curve
-_CURVES = 12      # so many rows
-
 
 def _in_pairs(above: np.ndarray, below: np.ndarray, image_shape: tuple[int, ...], title: str,
               row_labels: list[str], ink: bool) -> Figure:
